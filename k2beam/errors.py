@@ -1,0 +1,71 @@
+"""The exceptions that k2beam raises.
+
+::
+
+    K2BeamError
+    ├── UsageError              an option, a path or a configuration is wrong; exit code 2
+    ├── SchemaError             a schema is unknown, refused or can't be mapped
+    ├── FrameError              a payload isn't in Confluent framing
+    ├── DecodeError             a payload doesn't decode under its schema
+    ├── ArchiveError            a container can't be read
+    │   ├── ArchiveRefused      it's outside the root, too large or hostile: nothing is read
+    │   └── BrokenBlock         one block is broken; the blocks around it are read
+    ├── MetricError             a metric was called with a wrong name or wrong labels
+    └── LakeError               a table can't be read or written
+        ├── CommitConflict      another writer won, and the retries are used up
+        └── CommitUnknown       the outcome of a commit could not be found out
+
+A record that can't be used is never an exception at the level of the pipeline:
+it becomes a :class:`k2beam.model.DeadLetter` whose ``error_class`` is one of the names
+that the stage documents.
+"""
+
+from __future__ import annotations
+
+
+class K2BeamError(Exception):
+    """Base of everything that k2beam raises on purpose."""
+
+
+class UsageError(K2BeamError):
+    """The caller's options, paths or configuration are wrong. The command line exits with 2."""
+
+
+class SchemaError(K2BeamError):
+    """A schema is unknown, refused as unsafe, or has no mapping to the tables."""
+
+
+class FrameError(K2BeamError):
+    """A payload is not in Confluent framing (magic byte 0, four bytes of schema id)."""
+
+
+class DecodeError(K2BeamError):
+    """A payload does not decode under its schema."""
+
+
+class ArchiveError(K2BeamError):
+    """An Avro container can't be read."""
+
+
+class ArchiveRefused(ArchiveError):
+    """An archive was refused before anything of it was read."""
+
+
+class BrokenBlock(ArchiveError):
+    """One block of a container is broken; the blocks around it are still read."""
+
+
+class MetricError(K2BeamError):
+    """A metric was called with a name or labels that the registry does not know."""
+
+
+class LakeError(K2BeamError):
+    """A table can't be opened, read or written."""
+
+
+class CommitConflict(LakeError):
+    """Other writers kept winning until the retries were used up; nothing of this commit landed."""
+
+
+class CommitUnknown(LakeError):
+    """The outcome of a commit could not be found out; no file was deleted."""

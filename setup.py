@@ -1,0 +1,43 @@
+"""Packaging of k2beam; also what ships the code to Beam workers (``--setup_file``)."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+setup(
+    name="k2beam",
+    version="0.1.0",
+    description="Market data from Kafka or archives through Apache Beam into Apache Iceberg, exactly once",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.12",
+    packages=[*find_packages(include=["k2beam*", "transforms*"]), "k2beam._schemas"],
+    package_dir={"k2beam._schemas": "schemas"},
+    package_data={"k2beam._schemas": ["*.avsc"]},
+    include_package_data=False,
+    install_requires=[
+        "apache-beam>=2.77,<2.78",
+        "cramjam>=2.9",
+        "fastavro>=1.13.1,<2",
+        "numpy>=2",
+        "prometheus-client>=0.21",
+        "pyarrow>=18,<26",
+        "pyiceberg[pyiceberg-core,sql-sqlite]>=0.12,<0.13",
+        "pyroaring>=1.0.3",
+        "rich>=13.9",
+        "structlog>=24.4",
+        "tenacity>=9",
+        "typer>=0.15",
+        "zstandard>=0.23",
+    ],
+    extras_require={
+        "query": ["duckdb>=1.1"],
+        "pandas": ["pandas>=2.2"],
+        "test": ["duckdb>=1.1", "hypothesis>=6.115", "pandas>=2.2", "psutil>=6", "pytest>=8.3"],
+        "dev": ["build>=1.2", "mypy>=1.13", "pre-commit>=4", "ruff>=0.8"],
+    },
+    entry_points={"console_scripts": ["k2beam=k2beam.cli.main:main"]},
+)
