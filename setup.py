@@ -16,7 +16,7 @@ setup(
     python_requires=">=3.11,<3.12",
     packages=[*find_packages(include=["k2beam*", "transforms*"]), "k2beam._schemas"],
     package_dir={"k2beam._schemas": "schemas"},
-    package_data={"k2beam._schemas": ["*.avsc"]},
+    package_data={"k2beam": ["py.typed"], "k2beam._schemas": ["*.avsc"]},
     include_package_data=False,
     install_requires=[
         "apache-beam>=2.77,<2.78",
@@ -37,7 +37,7 @@ setup(
         "query": ["duckdb>=1.1"],
         "pandas": ["pandas>=2.2"],
         "test": ["duckdb>=1.1", "hypothesis>=6.115", "pandas>=2.2", "psutil>=6", "pytest>=8.3"],
-        "dev": ["build>=1.2", "mypy>=1.13", "pre-commit>=4", "ruff>=0.8"],
+        "dev": ["build>=1.2", "mypy>=1.13", "pre-commit>=4", "ruff>=0.8", "uv>=0.9"],
     },
     entry_points={"console_scripts": ["k2beam=k2beam.cli.main:main"]},
 )

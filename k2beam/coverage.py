@@ -150,13 +150,14 @@ class Coverage:
                 bitmaps[SourcePartition(source, int(partition))] = bitmap
             except (ValueError, zlib.error) as error:
                 raise LakeError(
-                    f"coverage property {name!r} is damaged ({error}); it must be rebuilt from the rows before anything is written"
+                    f"coverage property {name!r} is damaged ({error}); "
+                    "it must be rebuilt from the rows before anything is written"
                 ) from error
         return cls(bitmaps)
 
     def to_bytes(self) -> dict[tuple[str, int], bytes]:
         """A picklable form, for what crosses a shuffle."""
-        return {tuple(key): _canonical(self._bitmaps[key]) for key in self}
+        return {(key.source, key.partition): _canonical(self._bitmaps[key]) for key in self}
 
     @classmethod
     def from_bytes(cls, data: Mapping[tuple[str, int], bytes]) -> Coverage:

@@ -1,0 +1,44 @@
+# Every target works in a fresh checkout: the environment comes from run_local.sh.
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+SOURCES := k2beam transforms tests bench examples scripts setup.py
+LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes \
+	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --extra query --extra pandas
+.PHONY: help environment check format test full bench lock wheel clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+environment: ## .venv with what development needs
+	@./run_local.sh setup dev
+
+check: environment ## ruff, its formatter in check mode, and mypy
+	$(BIN)/ruff check $(wildcard $(SOURCES))
+	$(BIN)/ruff format --check $(wildcard $(SOURCES))
+	$(BIN)/mypy
+
+format: environment ## format the code and apply ruff's safe fixes
+	$(BIN)/ruff check --fix $(wildcard $(SOURCES))
+	$(BIN)/ruff format $(wildcard $(SOURCES))
+
+test: ## the tests of every change; ARGS="-k gaps" goes to pytest
+	./run_local.sh test $(ARGS)
+
+full: ## the tests and the long set
+	./run_local.sh full $(ARGS)
+
+bench: environment ## the benchmarks
+	$(BIN)/python -m bench $(ARGS)
+
+lock: environment ## requirements/*.txt from setup.py; UPGRADE=1 takes new versions
+	$(LOCK) setup.py requirements/build.in --output-file requirements/run.txt
+	$(LOCK) --extra test -c requirements/run.txt setup.py requirements/build.in --output-file requirements/test.txt
+	$(LOCK) --extra test --extra dev -c requirements/test.txt setup.py requirements/build.in \
+		--output-file requirements/dev.txt
+
+wheel: environment ## dist/*.whl
+	$(BIN)/python -m build --wheel --no-isolation
+
+clean: ## what builds and tools leave behind; the environment and the warehouse stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find k2beam transforms tests bench examples -type d -name __pycache__ -prune -exec rm -rf {} +

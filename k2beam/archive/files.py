@@ -1,0 +1,99 @@
+"""Which files are meant by paths, globs and folders, and the one function that opens them."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from k2beam.errors import ArchiveError, ArchiveRefused, UsageError
+
+SUFFIX = ".avro"
+_BUFFER = 1 << 20
+
+
+def expand_paths(paths: Sequence[str]) -> list[str]:
+    """The files that ``paths`` mean, each once: in the order given, sorted within a glob or a folder.
+
+    A glob may have ``**``; a folder means every ``*.avro`` below it (linked folders are not entered).
+    Raises UsageError when a path, glob or folder has no file.
+    """
+    if not paths:
+        raise UsageError("no archive is named: give at least one file, glob or folder")
+    found: dict[str, str] = {}
+    for path in paths:
+        for name in _expand(path):
+            found.setdefault(os.path.realpath(name), name)
+    return list(found.values())
+
+
+def open_archive(path: str, root: str | None = None) -> BinaryIO:
+    """Open an archive for reading, buffered. The root is checked at each open, on the resolved path.
+
+    Raises UsageError when the file (or the root) is not there, ArchiveRefused when it is outside
+    ``root`` (also through a link or ``..``) or no regular file, ArchiveError when it can't be opened.
+    """
+    real = _resolve(path, root)
+    try:
+        # O_NONBLOCK: opening a pipe must not wait for its writer. O_NOFOLLOW: the path is resolved already.
+        handle = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        raise ArchiveError(f"{path}: can't be opened: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ArchiveRefused(f"{path}: not a regular file; name an Avro container, or a folder of them")
+    return os.fdopen(handle, "rb", buffering=_BUFFER)
+
+
+def file_size(file: BinaryIO) -> int:
+    """The size in bytes as it is now."""
+    return os.fstat(file.fileno()).st_size
+
+
+def _expand(path: str) -> list[str]:
+    if os.path.isdir(path):
+        names = sorted(_below(path))
+        if not names:
+            raise UsageError(f"{path}: no *{SUFFIX} file below this folder")
+        return names
+    # a path that is there is meant literally, even when it has brackets in it
+    if os.path.lexists(path):
+        return [path]
+    if not glob.has_magic(path):
+        raise UsageError(f"{path}: no such file or folder")
+    return _matches(path)
+
+
+def _matches(pattern: str) -> list[str]:
+    names: list[str] = []
+    for match in sorted(glob.glob(pattern, recursive=True)):
+        if not os.path.isdir(match):
+            names.append(match)
+        elif "**" not in pattern:
+            names.extend(sorted(_below(match)))
+    if not names:
+        raise UsageError(f"{pattern}: no file matches; quote the pattern and check the folder before it")
+    return names
+
+
+def _below(folder: str) -> Iterator[str]:
+    return (str(path) for path in Path(folder).rglob(f"*{SUFFIX}") if not path.is_dir())
+
+
+def _resolve(path: str, root: str | None) -> str:
+    try:
+        real = os.path.realpath(path, strict=True)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise ArchiveRefused(f"{path}: the path can't be resolved: {error}") from error
+    if root is not None:
+        allowed = os.path.realpath(root)
+        if not os.path.isdir(allowed):
+            raise UsageError(f"root {root}: no such folder")
+        if os.path.commonpath([allowed, real]) != allowed:
+            raise ArchiveRefused(f"{path}: is {real}, outside the root {root}; move it there or give another root")
+    return real

@@ -1,0 +1,117 @@
+"""The command ``k2beam audit``: the completeness certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from k2beam.cli.output import (
+    CatalogOption,
+    OutputFormat,
+    OutputOption,
+    WarehouseOption,
+    emit_object,
+    emit_rows,
+    guarded,
+    lake_config,
+    progress,
+)
+
+if TYPE_CHECKING:
+    from k2beam.lake.certificate import AuditReport
+
+SHOWN_SYMBOLS = 20
+_SOURCES = ("source", "partition", "first", "last", "end", "expected", "received", "dead", "missing", "duplicate")
+_SYMBOLS = ("exchange", "symbol", "kind", "expected", "received", "missing", "duplicate", "unsequenced")
+_TABLES = ("table", "rows", "files", "bytes", "snapshot_id", "coverage_without_rows", "rows_without_coverage")
+
+SourceOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source", metavar="PATH", help="An archive that must be in the tables: file, glob or folder; repeatable."
+    ),
+]
+MendOption = Annotated[
+    bool, typer.Option("--mend/--no-mend", help="Append to the gap ledger what differs from a recount, or fail.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command("audit")(audit_command)
+
+
+@guarded
+def audit_command(
+    source: SourceOption = None,
+    warehouse: WarehouseOption = None,
+    catalog: CatalogOption = None,
+    mend: MendOption = True,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Recount the tables from their rows: is anything lost, or there twice? Exits with 1 if so."""
+    from k2beam.lake.audit import audit
+    from k2beam.lake.catalog import open_catalog
+
+    config = lake_config(warehouse, catalog)
+    lake = open_catalog(config, create=False)
+    with progress(f"auditing {config.describe()}") as advance:
+        report = audit(lake, config.namespace, tuple(source or ()), mend=mend, on_step=lambda _step: advance(1))
+    _emit(report, output)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _emit(report: AuditReport, output: OutputFormat) -> None:
+    if output is OutputFormat.TABLE:
+        _print_certificate(report)
+    elif output is OutputFormat.CSV:
+        emit_rows([*_SOURCES, "missing_ranges"], map(asdict, report.sources), output)
+    else:
+        emit_object(report.to_dict(), output)
+
+
+def _print_certificate(report: AuditReport) -> None:
+    _section("Sources: offsets", _SOURCES, [asdict(row) for row in report.sources])
+    _section("Tables: rows and coverage", _TABLES, [asdict(row) for row in report.tables])
+    gappy = sorted((row for row in report.symbols if row.missing), key=lambda row: -row.missing)
+    shown = gappy[:SHOWN_SYMBOLS]
+    _section("Symbols with sequence gaps (of the exchange: no failure)", _SYMBOLS, [asdict(row) for row in shown])
+    if len(gappy) > len(shown):
+        typer.echo(f"… and {len(gappy) - len(shown):,} more; --output json has them all")
+    typer.echo(_ledger_line(report))
+    for note in report.notes:
+        typer.echo(f"Note: {note}")
+    for problem in report.problems:
+        typer.echo(f"Problem: {problem}")
+    typer.secho(_verdict(report), fg="green" if report.ok else "red", bold=True)
+
+
+def _section(title: str, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
+    if rows:
+        typer.secho(title, bold=True)
+        emit_rows(columns, rows, OutputFormat.TABLE)
+        typer.echo()
+
+
+def _ledger_line(report: AuditReport) -> str:
+    ledger = report.ledger
+    text = f"Gap ledger: {ledger.unfilled:,} open, {ledger.recounted:,} by a recount of {len(report.symbols):,} symbols"
+    if not ledger.checked:
+        return f"{text}: not compared, since there are rows that can't be read"
+    return f"{text}; {ledger.stale:,} stale rows, {ledger.mended:,} mended"
+
+
+def _verdict(report: AuditReport) -> str:
+    if not report.ok:
+        count = len(report.problems)
+        return f"FAILED: {count:,} problem{'s' if count > 1 else ''}."
+    offsets = sum(row.expected for row in report.sources)
+    unverified = sum(row.end == "unverified" for row in report.sources)
+    text = f"PASSED: all {offsets:,} expected offsets are in the tables or the dead letters, each once."
+    if unverified:
+        text += f" Source partitions with an unverified end: {unverified:,}; a lost tail of them shows only with --source."
+    return text

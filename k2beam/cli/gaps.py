@@ -1,0 +1,67 @@
+"""The command ``k2beam gaps``: the ledger of sequence gaps."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from k2beam.cli.output import (
+    CatalogOption,
+    OutputFormat,
+    OutputOption,
+    WarehouseOption,
+    emit_rows,
+    guarded,
+    lake_config,
+)
+
+
+class Status(StrEnum):
+    """Which gaps are shown."""
+
+    OPEN = "open"
+    ALL = "all"
+
+
+class KindName(StrEnum):
+    """The kinds whose messages carry sequence numbers, and the one that might."""
+
+    TRADES = "trades"
+    QUOTES = "quotes"
+    REFERENCE_DATA = "reference_data"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command("gaps")(gaps)
+
+
+@guarded
+def gaps(
+    symbol: Annotated[str | None, typer.Option("--symbol", help="Only this symbol.")] = None,
+    exchange: Annotated[str | None, typer.Option("--exchange", help="Only this exchange.")] = None,
+    kind: Annotated[KindName | None, typer.Option("--kind", help="Only this kind of event.")] = None,
+    status: Annotated[Status, typer.Option("--status", help="open: what is missing now; all: filled gaps too.")] = (
+        Status.OPEN
+    ),
+    all_gaps: Annotated[bool, typer.Option("--all", help="The same as --status all.")] = False,
+    history: Annotated[bool, typer.Option("--history", help="Every revision of every gap.")] = False,
+    warehouse: WarehouseOption = None,
+    catalog: CatalogOption = None,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """The gaps in exchange sequences, each as its latest revision has it."""
+    from k2beam.lake.catalog import open_catalog
+    from k2beam.query.ledger import COLUMNS, GapSelection, gap_rows
+
+    config = lake_config(warehouse, catalog)
+    selection = GapSelection(
+        symbol=symbol,
+        exchange=exchange,
+        kind=kind.value if kind else None,
+        filled=all_gaps or status is Status.ALL,
+        history=history,
+    )
+    emit_rows(COLUMNS, gap_rows(open_catalog(config, create=False), config.namespace, selection), output)

@@ -1,0 +1,243 @@
+"""Avro schemas as small frozen trees, with every named type written out where it is used.
+
+The tree is what the strict decoder walks, what the columns are planned from and what schema
+resolution compares, so that names, namespaces and documentation are dealt with once, here
+(Avro 1.11 specification, "Schema Declaration" and "Names").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from k2beam.errors import SchemaError
+
+PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
+MAX_DEPTH = 64
+"""Deeper schemas are refused: decoders recurse as deep as the schema does."""
+MAX_NODES = 10_000
+"""Larger schemas are refused: named types written out can double with each level."""
+
+
+@dataclass(frozen=True, slots=True)
+class Primitive:
+    """A primitive type; ``logical`` is ``decimal(18,8)``, ``timestamp-micros``, ``timestamp-millis`` or empty."""
+
+    name: str
+    logical: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """``size`` bytes."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Enum:
+    """An enum; ``name`` is unqualified, as resolution compares it."""
+
+    name: str
+    symbols: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """An array of ``items``."""
+
+    items: AvroType
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """A map from strings to ``values``."""
+
+    values: AvroType
+
+
+@dataclass(frozen=True, slots=True)
+class Union:
+    """A union of ``branches``, in order."""
+
+    branches: tuple[AvroType, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field of a record; ``default`` is JSON and counts only where ``has_default``."""
+
+    name: str
+    type: AvroType
+    has_default: bool = False
+    default: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record with its fields in the order in which they are encoded."""
+
+    name: str
+    fields: tuple[Field, ...]
+
+
+AvroType = Primitive | Fixed | Enum | Array | Map | Union | Record
+
+NULL = Primitive("null")
+
+
+def without_null(avro_type: AvroType) -> tuple[AvroType, bool]:
+    """``(X, True)`` for a union of null and one X, in either order; otherwise the type itself and False."""
+    if isinstance(avro_type, Union) and len(avro_type.branches) == 2 and NULL in avro_type.branches:
+        first, second = avro_type.branches
+        return (second if first == NULL else first), True
+    return avro_type, False
+
+
+def record_type(schema: Any) -> Record:
+    """The tree of a record schema (parsed JSON).
+
+    Raises SchemaError where it is no record, or is malformed, recursive, deeper than
+    :data:`MAX_DEPTH` or, written out, larger than :data:`MAX_NODES`.
+    """
+    tree = _Parser().parse(schema, "", 0)
+    if not isinstance(tree, Record):
+        raise SchemaError("the schema of a message must be a record")
+    return tree
+
+
+class _Parser:
+    """Holds the definitions of named types while one schema is walked."""
+
+    def __init__(self) -> None:
+        self._definitions: dict[str, tuple[dict[str, Any], str]] = {}
+        self._open: set[str] = set()
+        self._nodes = 0
+
+    def parse(self, schema: Any, namespace: str, depth: int) -> AvroType:
+        self._nodes += 1
+        if depth > MAX_DEPTH:
+            raise SchemaError(f"the schema is nested deeper than {MAX_DEPTH} types")
+        if self._nodes > MAX_NODES:
+            raise SchemaError(f"the schema has more than {MAX_NODES} types when its names are written out")
+        if isinstance(schema, str):
+            return self._named_or_primitive(schema, namespace, depth)
+        if isinstance(schema, list):
+            return Union(tuple(self.parse(branch, namespace, depth + 1) for branch in schema))
+        if not isinstance(schema, dict) or "type" not in schema:
+            raise SchemaError(f"{_shown(schema)} is not an Avro type")
+        return self._complex(schema, namespace, depth)
+
+    def _named_or_primitive(self, name: str, namespace: str, depth: int) -> AvroType:
+        if name in PRIMITIVES:
+            return Primitive(name)
+        qualified = name if "." in name or not namespace else f"{namespace}.{name}"
+        found = self._definitions.get(qualified) or self._definitions.get(name)
+        if found is None:
+            raise SchemaError(f"the schema uses the type {_shown(name)}, which it does not define")
+        return self._named(*found, depth)
+
+    def _complex(self, schema: dict[str, Any], namespace: str, depth: int) -> AvroType:
+        kind = schema["type"]
+        if isinstance(kind, dict | list):
+            return self.parse(kind, namespace, depth + 1)
+        if kind == "array":
+            return Array(self.parse(schema.get("items"), namespace, depth + 1))
+        if kind == "map":
+            return Map(self.parse(schema.get("values"), namespace, depth + 1))
+        if kind in ("record", "error", "enum", "fixed"):
+            name, own_namespace = _qualified(schema, namespace)
+            if name in self._definitions:
+                raise SchemaError(f"the schema defines the type {_shown(name)} twice")
+            self._definitions[name] = (schema, own_namespace)
+            return self._named(schema, own_namespace, depth)
+        if isinstance(kind, str) and kind in PRIMITIVES:
+            return Primitive(kind, _logical(kind, schema))
+        return self.parse(kind, namespace, depth + 1)
+
+    def _named(self, schema: dict[str, Any], namespace: str, depth: int) -> AvroType:
+        short = str(schema["name"]).rpartition(".")[2]
+        if schema["type"] == "enum":
+            return Enum(short, _symbols(schema))
+        if schema["type"] == "fixed":
+            size = schema.get("size")
+            if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+                raise SchemaError(f"the fixed type {_shown(short)} has no valid size")
+            return Fixed(size)
+        return self._record(schema, f"{namespace}.{short}", namespace, depth)
+
+    def _record(self, schema: dict[str, Any], name: str, namespace: str, depth: int) -> Record:
+        if name in self._open:
+            raise SchemaError(f"the schema is recursive: {_shown(name)} contains itself")
+        self._open.add(name)
+        fields = tuple(self._field(field, namespace, depth) for field in _field_list(schema))
+        self._open.discard(name)
+        if len({field.name for field in fields}) < len(fields):
+            raise SchemaError(f"the record {_shown(name)} has two fields of one name")
+        return Record(name.strip("."), fields)
+
+    def _field(self, field: Any, namespace: str, depth: int) -> Field:
+        if not isinstance(field, dict) or not isinstance(field.get("name"), str) or "type" not in field:
+            raise SchemaError(f"{_shown(field)} is not a field: it needs a name and a type")
+        tree = self.parse(field["type"], namespace, depth + 1)
+        return Field(field["name"], tree, "default" in field, field.get("default"))
+
+
+def leaves(avro_type: AvroType) -> Iterator[AvroType]:
+    """The type itself and every type in it."""
+    yield avro_type
+    children: tuple[AvroType, ...] = ()
+    match avro_type:
+        case Array(items=inner) | Map(values=inner):
+            children = (inner,)
+        case Union(branches=branches):
+            children = branches
+        case Record(fields=fields):
+            children = tuple(field.type for field in fields)
+    for child in children:
+        yield from leaves(child)
+
+
+def _qualified(schema: dict[str, Any], namespace: str) -> tuple[str, str]:
+    """Full name and namespace of a named type (specification, "Names")."""
+    name = schema.get("name")
+    if not isinstance(name, str) or not name:
+        raise SchemaError(f"a type of kind {schema['type']} has no name")
+    if "." in name:
+        return name, name.rpartition(".")[0]
+    own = schema.get("namespace", namespace) or ""
+    return (f"{own}.{name}" if own else name), str(own)
+
+
+def _field_list(schema: dict[str, Any]) -> list[Any]:
+    fields = schema.get("fields")
+    if not isinstance(fields, list):
+        raise SchemaError(f"the record {_shown(schema.get('name'))} has no list of fields")
+    return fields
+
+
+def _symbols(schema: dict[str, Any]) -> tuple[str, ...]:
+    symbols = schema.get("symbols")
+    if not isinstance(symbols, list) or not symbols or not all(isinstance(symbol, str) for symbol in symbols):
+        raise SchemaError(f"the enum {_shown(schema['name'])} has no list of symbols")
+    if len(set(symbols)) < len(symbols):
+        raise SchemaError(f"the enum {_shown(schema['name'])} has a symbol twice")
+    return tuple(symbols)
+
+
+def _logical(kind: str, schema: dict[str, Any]) -> str:
+    """A logical type that columns know; others are ignored, as the specification asks ("Logical Types")."""
+    logical = schema.get("logicalType")
+    if kind == "long" and logical in ("timestamp-micros", "timestamp-millis"):
+        return str(logical)
+    if kind == "bytes" and logical == "decimal":
+        precision, scale = schema.get("precision"), schema.get("scale", 0)
+        if isinstance(precision, int) and isinstance(scale, int) and 0 <= scale <= precision and precision > 0:
+            return f"decimal({precision},{scale})"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,243 @@
+"""Raw batches to event batches: framing, schemas, decoding and normalisation of whole batches.
+
+Every row of the input comes out once, as a row of one event batch or as one dead letter (a broken
+block: one dead letter for all of its offsets). The stages and error classes of the letters:
+
+- ``frame``: tombstone, empty_payload, bad_magic, short_frame;
+- ``schema``: unknown_schema_id, schema_incompatible;
+- ``decode``: those of :mod:`k2beam.codec.strict`, and decimal_overflow, bad_decimal,
+  timestamp_overflow, unresolvable_value, broken_block;
+- ``normalise``: decimal_overflow, bad_date.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from k2beam.codec.contract import BROKEN_BLOCK, Decoder, WriterSchema
+from k2beam.codec.frame import HEADER_BYTES, split_frames
+from k2beam.codec.letters import Failure, block_letter, decode_failure, raw_letters, record_texts, row_letter
+from k2beam.codec.normalise import Provenance, normalise
+from k2beam.codec.strict import decode_many
+from k2beam.errors import SchemaError
+from k2beam.model import TIMESTAMP, BlockBatch, DeadLetter, EventBatch, Kind, RawBatch
+from k2beam.schemas import EVENT_TIME_COLUMN, event_arrow_schema, full_name
+
+LIVE_SOURCE = "kafka:"
+
+SchemaLookup = Callable[[int], str]
+"""Writer schema (JSON text) by Confluent id; raises SchemaError for an id that does not exist."""
+
+Rows = npt.NDArray[np.int64]
+
+
+class DecodedBatch(NamedTuple):
+    """At most one event batch for each kind, and the dead letters in the order of the rows."""
+
+    events: tuple[EventBatch, ...]
+    letters: tuple[DeadLetter, ...]
+
+
+class _Part(NamedTuple):
+    """Version 2 columns of one writer schema, and the input row of each."""
+
+    kind: Kind
+    columns: pa.RecordBatch
+    rows: Rows
+
+
+class BatchDecoder:
+    """Decodes batches with ``decoder``; ``clock`` gives microseconds, UTC.
+
+    ``lookup`` is asked for the schema ids that a batch does not bring along. Whatever else it
+    raises than SchemaError (a registry that can't be reached) is raised: the batch is tried again.
+    """
+
+    def __init__(self, decoder: Decoder, clock: Callable[[], int], lookup: SchemaLookup | None = None) -> None:
+        self._decoder = decoder
+        self._clock = clock
+        self._lookup = lookup
+
+    def decode(self, batch: RawBatch | BlockBatch) -> DecodedBatch:
+        """The events and dead letters of ``batch``. The extents are left to the caller."""
+        return self._blocks(batch) if isinstance(batch, BlockBatch) else self._raw(batch)
+
+    def _raw(self, batch: RawBatch) -> DecodedBatch:
+        frames = split_frames(batch.data.column("value"))
+        failures: list[tuple[int | None, Failure]] = [
+            (None, Failure(row, "frame", error.error_class, str(error))) for row, error in frames.errors
+        ]
+        parts: dict[Kind, list[_Part]] = {}
+        schemas = dict(batch.schemas)
+        for schema_id in np.unique(frames.schema_ids[frames.schema_ids >= 0]).tolist():
+            rows = np.flatnonzero(frames.schema_ids == schema_id)
+            part, failed = self._framed(batch.data, rows, schema_id, schemas)
+            failures.extend((schema_id, failure) for failure in failed)
+            if part is not None and len(part.rows):
+                parts.setdefault(part.kind, []).append(part)
+        now = self._clock()
+        live = _is_live(batch)
+        events = tuple(_raw_events(_joined(same), batch.data, now, live=live) for same in parts.values())
+        return DecodedBatch(events, raw_letters(batch.data, failures, now))
+
+    def _framed(
+        self, data: pa.RecordBatch, rows: Rows, schema_id: int, schemas: dict[int, str]
+    ) -> tuple[_Part | None, list[Failure]]:
+        """The rows of one schema id."""
+        try:
+            text = schemas[schema_id] if schema_id in schemas else self._look_up(schema_id)
+        except SchemaError as error:
+            return None, [Failure(row, "schema", "unknown_schema_id", str(error)) for row in rows.tolist()]
+        try:
+            schema = WriterSchema.parse(text)
+        except SchemaError as error:
+            message = f"schema id {schema_id}: {error}"
+            return None, [Failure(row, "schema", "schema_incompatible", message) for row in rows.tolist()]
+        decoded = self._decoder.decode(_take(data.column("value"), rows), HEADER_BYTES, schema)
+        failures = [decode_failure(error, int(rows[error.row])) for error in decoded.errors]
+        rows = rows[decoded.rows]
+        names = ("source", "partition", "offset", "timestamp")
+        provenance = Provenance(*(_take(data.column(name), rows) for name in names))
+        part, failed = _to_version_2(schema, decoded.columns, rows, provenance)
+        return part, failures + failed
+
+    def _look_up(self, schema_id: int) -> str:
+        if self._lookup is None:
+            raise SchemaError(f"schema id {schema_id} did not come with the data, and no registry is configured")
+        return self._lookup(schema_id)
+
+    def _blocks(self, batch: BlockBatch) -> DecodedBatch:
+        blocks = tuple(block for block in batch.blocks if block.count)
+        try:
+            schema = WriterSchema.parse(batch.schema_json)
+        except SchemaError as error:
+            name, now = _name_in(batch.schema_json), self._clock()
+            failed = Failure(0, "schema", "schema_incompatible", str(error))
+            letters = (
+                block_letter(batch, block, failed._replace(payload=block.payload), name, now) for block in blocks
+            )
+            return DecodedBatch((), tuple(letters))
+        decoded = self._decoder.decode_blocks([(block.payload, block.count) for block in blocks], schema)
+        places = _Places(batch, schema)
+        failures = [decode_failure(error, error.row) for error in decoded.errors]
+        part, failed_rows = _to_version_2(schema, decoded.columns, decoded.rows, places.provenance(decoded.rows))
+        failures += [failure._replace(payload=places.payload(failure.row)) for failure in failed_rows]
+        now = self._clock()
+        events: tuple[EventBatch, ...] = ()
+        if len(part.rows):
+            events = (EventBatch(part.kind, _with_provenance(part, places.provenance(part.rows), now)),)
+        ordered = sorted(failures, key=lambda failure: failure.row)
+        return DecodedBatch(events, tuple(places.letter(failure, now) for failure in ordered))
+
+
+class _Places:
+    """Where the rows of a block batch, counted through its blocks, come from."""
+
+    def __init__(self, batch: BlockBatch, schema: WriterSchema) -> None:
+        self._batch = batch
+        self._schema = schema
+        self._blocks = tuple(block for block in batch.blocks if block.count)
+        self._first_rows = np.array([0, *accumulate(block.count for block in self._blocks)], dtype=np.int64)
+        self._ends: dict[int, list[int]] = {}
+
+    def provenance(self, rows: Rows) -> Provenance:
+        number = self._block_of(rows)
+        first_offsets = np.array([block.first_offset for block in self._blocks], dtype=np.int64)
+        offsets = first_offsets[number] + rows - self._first_rows[number]
+        return Provenance(
+            pa.repeat(pa.scalar(self._batch.source), len(rows)),
+            pa.repeat(pa.scalar(self._batch.partition, type=pa.int32()), len(rows)),
+            pa.array(offsets),
+            pa.nulls(len(rows), TIMESTAMP),
+        )
+
+    def letter(self, failure: Failure, now: int) -> DeadLetter:
+        number = int(self._block_of(np.array([failure.row]))[0])
+        block, name = self._blocks[number], self._schema.tree.name
+        if failure.error_class == BROKEN_BLOCK:
+            return block_letter(self._batch, block, failure, name, now)
+        return row_letter(self._batch, block, failure.row - int(self._first_rows[number]), failure, name, now)
+
+    def payload(self, row: int) -> bytes:
+        """The bytes of one record, found by reading its block again; only rows that failed late need it."""
+        number = int(self._block_of(np.array([row]))[0])
+        block = self._blocks[number]
+        if number not in self._ends:
+            self._ends[number] = [0, *decode_many(block.payload, block.count, self._schema.tree)[1]]
+        ends = self._ends[number]
+        position = row - int(self._first_rows[number])
+        return block.payload[ends[position] : ends[position + 1]]
+
+    def _block_of(self, rows: Rows) -> npt.NDArray[np.intp]:
+        return np.searchsorted(self._first_rows, rows, side="right") - 1
+
+
+def _to_version_2(
+    schema: WriterSchema, columns: pa.RecordBatch, rows: Rows, provenance: Provenance
+) -> tuple[_Part, list[Failure]]:
+    """The rows as version 2, and the failures of those that version 2 can't hold."""
+    kind = schema.known.kind
+    if kind is None:
+        raise SchemaError(f"schema {schema.known.name} is not an event")
+    if schema.known.version == 2:
+        return _Part(kind, columns, rows), []
+    normalised = normalise(columns, kind, provenance)
+    texts = record_texts(columns, (fault.row for fault in normalised.faults)) if normalised.faults else []
+    failures = [
+        Failure(int(rows[fault.row]), "normalise", fault.error_class, fault.message, text)
+        for fault, text in zip(normalised.faults, texts, strict=True)
+    ]
+    return _Part(kind, normalised.columns, rows[normalised.rows]), failures
+
+
+def _joined(parts: list[_Part]) -> _Part:
+    """The parts of one kind as one, in the order of the input."""
+    if len(parts) == 1:
+        return parts[0]
+    table = pa.Table.from_batches([part.columns for part in parts]).combine_chunks()
+    rows = np.concatenate([part.rows for part in parts])
+    order = np.argsort(rows)
+    return _Part(parts[0].kind, table.to_batches()[0].take(pa.array(order)), rows[order])
+
+
+def _raw_events(part: _Part, data: pa.RecordBatch, now: int, *, live: bool) -> EventBatch:
+    names = ("source", "partition", "offset", "timestamp")
+    provenance = Provenance(*(_take(data.column(name), part.rows) for name in names))
+    events = _with_provenance(part, provenance, now)
+    if not live:
+        return EventBatch(part.kind, events)
+    event_time = part.columns.column(EVENT_TIME_COLUMN[part.kind])
+    return EventBatch(part.kind, events, pc.coalesce(provenance.timestamps, event_time))
+
+
+def _with_provenance(part: _Part, provenance: Provenance, now: int) -> pa.RecordBatch:
+    """The columns of an event table: version 2 and where each row came from."""
+    ingested_at = pa.array(np.full(len(part.rows), now, dtype=np.int64)).cast(TIMESTAMP)
+    arrays = [*part.columns.columns, provenance.sources, provenance.partitions, provenance.offsets, ingested_at]
+    return pa.RecordBatch.from_arrays(arrays, schema=event_arrow_schema(part.kind))
+
+
+def _is_live(batch: RawBatch) -> bool:
+    """Whether the rows come from a topic now; those of an archive keep their event time."""
+    return not batch.path and bool(pc.all(pc.starts_with(batch.data.column("source"), LIVE_SOURCE)).as_py())
+
+
+def _take(column: pa.Array, rows: Rows) -> pa.Array:
+    """The column's values at ``rows`` (ascending); the column itself where that is all of it."""
+    return column if len(rows) == len(column) else column.take(pa.array(rows))
+
+
+def _name_in(text: str) -> str:
+    """The full name of a refused schema, where it has one."""
+    try:
+        return full_name(json.loads(text)) or ""
+    except (ValueError, RecursionError):
+        return ""

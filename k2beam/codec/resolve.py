@@ -1,0 +1,175 @@
+"""Schema resolution, by column: from the writer's schema to the project's own of the same name.
+
+Rules: Avro 1.11 specification, "Schema Resolution". Fields match by name; a field of the writer
+that we lack is read and left out; one of ours that the writer lacks takes its default; int widens
+to long, and so on. Stricter than the specification in what would change a value's meaning: a
+decimal matches only the same precision and scale, a timestamp only another timestamp (millis
+become micros). Not resolved, although it could be: a union of several types besides null.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from k2beam.codec.avro_types import (
+    NULL,
+    Array,
+    AvroType,
+    Enum,
+    Field,
+    Fixed,
+    Map,
+    Primitive,
+    Record,
+    Union,
+    record_type,
+    without_null,
+)
+from k2beam.codec.columns import Fault, is_columnar
+from k2beam.errors import SchemaError
+from k2beam.schemas import avro_schema, payload_arrow_schema
+
+_PROMOTIONS = {
+    ("int", "long"),
+    ("int", "float"),
+    ("int", "double"),
+    ("long", "float"),
+    ("long", "double"),
+    ("float", "double"),
+    ("string", "bytes"),
+    ("bytes", "string"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnRule:
+    """How one of our columns comes about: from the writer's field ``name``, or as ``default``."""
+
+    name: str
+    data_type: pa.DataType
+    nullable: bool
+    from_writer: bool
+    default: Any = None
+    symbols: tuple[str, ...] = ()
+    """Our symbols of an enum to which the writer has added others."""
+
+    def apply(self, column: pa.Array | None, count: int) -> tuple[pa.Array, tuple[Fault, ...]]:
+        """Our column (``count`` rows) from the writer's, and the rows that have no value in it."""
+        if column is None:
+            return pa.array([self.default] * count, type=self.data_type), ()
+        bad = np.zeros(count, dtype=np.bool_)
+        if column.null_count and not self.nullable:
+            bad |= column.is_null().to_numpy(zero_copy_only=False)
+        if self.symbols:
+            bad |= ~pc.is_in(column, pa.array(self.symbols)).to_numpy(zero_copy_only=False)
+        if column.type != self.data_type:
+            column, unreadable = _cast(column, self.data_type)
+            bad |= unreadable
+        faults = (
+            Fault(int(row), "unresolvable_value", f"the writer's value has no place in our type {self.data_type}")
+            for row in np.flatnonzero(bad)
+        )
+        return column, tuple(faults)
+
+
+def _cast(column: pa.Array, data_type: pa.DataType) -> tuple[pa.Array, np.ndarray[Any, np.dtype[np.bool_]]]:
+    unreadable = np.zeros(len(column), dtype=np.bool_)
+    if not (pa.types.is_binary(column.type) and pa.types.is_string(data_type)):
+        # Longs above 2**53 lose digits as doubles: the specification allows that.
+        return column.cast(data_type, safe=False), unreadable
+    try:
+        return column.cast(data_type), unreadable
+    except pa.ArrowInvalid:
+        values = [_utf8(value) for value in column.to_pylist()]
+        unreadable = np.array([value is None for value in values]) & column.is_valid().to_numpy(zero_copy_only=False)
+        return pa.array(values, type=data_type), unreadable
+
+
+def _utf8(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+@functools.cache
+def _reader(name: str) -> Record:
+    return record_type(avro_schema(name))
+
+
+def resolve(writer: Record, name: str) -> tuple[ColumnRule, ...]:
+    """One rule for each column of our schema ``name``, in order.
+
+    Raises SchemaError, naming the field, where the writer's schema can't be read as ours.
+    """
+    fields = {field.name: field for field in writer.fields}
+    return tuple(_rule(name, field, fields.get(field.name)) for field in _reader(name).fields)
+
+
+def _rule(name: str, reader: Field, writer: Field | None) -> ColumnRule:
+    arrow_field = payload_arrow_schema(name).field(reader.name)
+    if writer is None:
+        if not reader.has_default:
+            raise SchemaError(f"the writer's schema lacks the field {reader.name!r} of {name}, which has no default")
+        return ColumnRule(reader.name, arrow_field.type, arrow_field.nullable, False, reader.default)
+    writer_type, reader_type = without_null(writer.type)[0], without_null(reader.type)[0]
+    if not is_columnar(writer_type) or not _resolves(writer_type, reader_type):
+        raise SchemaError(
+            f"the writer's field {reader.name!r} ({_describe(writer.type)}) can't be read as that of {name}"
+            f" ({_describe(reader.type)})"
+        )
+    symbols: tuple[str, ...] = ()
+    if isinstance(writer_type, Enum) and isinstance(reader_type, Enum):
+        symbols = reader_type.symbols if set(writer_type.symbols) - set(reader_type.symbols) else ()
+    return ColumnRule(reader.name, arrow_field.type, arrow_field.nullable, True, symbols=symbols)
+
+
+def _resolves(writer: AvroType, reader: AvroType) -> bool:
+    match writer, reader:
+        case Primitive(), Primitive():
+            if writer.logical.startswith("timestamp") and reader.logical.startswith("timestamp"):
+                return True
+            if writer.logical or reader.logical:
+                return writer == reader
+            return writer.name == reader.name or (writer.name, reader.name) in _PROMOTIONS
+        case Enum(), Enum():
+            return writer.name == reader.name
+        case Array(), Array():
+            return writer == reader or (
+                _same_null(writer.items, reader.items) and _resolves(writer.items, reader.items)
+            )
+        case Map(), Map():
+            return writer == reader or (
+                _same_null(writer.values, reader.values) and _resolves(writer.values, reader.values)
+            )
+    return False
+
+
+def _same_null(writer: AvroType, reader: AvroType) -> bool:
+    return not without_null(writer)[1] and not without_null(reader)[1]
+
+
+def _describe(avro_type: AvroType) -> str:
+    match avro_type:
+        case Primitive(name=name, logical=logical):
+            return logical or name
+        case Fixed(size=size):
+            return f"fixed({size})"
+        case Enum(name=name):
+            return f"enum {name}"
+        case Array(items=items):
+            return f"array of {_describe(items)}"
+        case Map(values=values):
+            return f"map of {_describe(values)}"
+        case Union(branches=branches):
+            return " or ".join(_describe(branch) for branch in branches if branch != NULL) + (
+                " or null" if NULL in branches else ""
+            )
+        case Record(name=name):
+            return f"record {name}"

@@ -1,0 +1,85 @@
+"""What a run did: the stats object that ``k2beam ingest`` ends with.
+
+Rows and snapshots come from the tables themselves, by the run's id in the snapshots' summaries;
+the rest are Beam's counters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from k2beam.lake.catalog import Catalog
+from k2beam.lake.commit import RUN_ID
+from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, find_table
+
+SEQUENCE_PREFIX = "sequence_"
+
+
+@dataclass(frozen=True, slots=True)
+class IngestStats:
+    """Counts of a run. ``consumed`` and ``already_covered`` are source offsets, ``written`` and
+    ``dead_letters`` are rows, ``errors`` are inputs that could not be read and have no offset (a
+    truncated tail), ``gaps`` are messages per class, ``snapshots`` are the ids per table.
+    """
+
+    consumed: int
+    written: dict[str, int]
+    errors: int
+    dead_letters: int
+    already_covered: int
+    gaps: dict[str, int]
+    duration_s: float
+    throughput_per_s: float
+    snapshots: dict[str, list[int]] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The stats object of the command line's contract."""
+        return asdict(self)
+
+
+def ingest_stats(
+    catalog: Catalog, namespace: str, run_id: str, counters: Mapping[str, int], duration_s: float
+) -> IngestStats:
+    """Put together what the run with ``run_id`` did; ``counters`` are Beam's, by name."""
+    written: dict[str, int] = {}
+    snapshots: dict[str, list[int]] = {}
+    for name in (*EVENT_TABLES.values(), DEAD_LETTERS, SEQUENCE_GAPS):
+        rows, ids = _of_run(catalog, namespace, name, run_id)
+        written[name] = rows
+        if ids:
+            snapshots[name] = ids
+    consumed = counters.get("consumed", 0)
+    left_out = sum(count for name, count in counters.items() if name in _LEFT_OUT)
+    return IngestStats(
+        consumed=consumed,
+        written={name: written[name] for name in EVENT_TABLES.values()},
+        errors=counters.get("truncated_tails", 0),
+        dead_letters=written[DEAD_LETTERS],
+        already_covered=counters.get("already_covered", 0) + left_out,
+        gaps={
+            name.removeprefix(SEQUENCE_PREFIX).upper(): count
+            for name, count in sorted(counters.items())
+            if name.startswith(SEQUENCE_PREFIX)
+        },
+        duration_s=round(duration_s, 3),
+        throughput_per_s=round(consumed / duration_s, 1) if duration_s else 0.0,
+        snapshots=snapshots,
+    )
+
+
+_LEFT_OUT = frozenset(f"left_out_{name}" for name in (*EVENT_TABLES.values(), DEAD_LETTERS))
+
+
+def _of_run(catalog: Catalog, namespace: str, name: str, run_id: str) -> tuple[int, list[int]]:
+    table = find_table(catalog, namespace, name)
+    if table is None:
+        return 0, []
+    mine = [
+        snapshot
+        for snapshot in table.snapshots()
+        if snapshot.summary is not None and snapshot.summary.additional_properties.get(RUN_ID) == run_id
+    ]
+    rows = sum(int(snapshot.summary.additional_properties.get("k2.rows", 0)) for snapshot in mine if snapshot.summary)
+    return rows, [snapshot.snapshot_id for snapshot in mine]

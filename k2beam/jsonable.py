@@ -1,0 +1,67 @@
+"""Records as JSON text, losing no digit.
+
+datetime is ISO 8601 in UTC with six digits of a second and ``Z`` (naive means UTC); date is ISO
+8601; Decimal is a string with every digit and no exponent; bytes are ``{"base64": "..."}``; UUID is
+its text; floats that JSON lacks are the strings ``NaN``, ``Infinity`` and ``-Infinity``. A record
+without such values reads as the plain JSON of itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+
+def to_json(record: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> str:
+    """``record`` as one line of JSON, or ``{"record": ..., "metadata": ...}`` where metadata is given.
+
+    Raises TypeError for a value or key that has no rule here.
+    """
+    value = record if metadata is None else {"record": record, "metadata": metadata}
+    return json.dumps(jsonable(value), ensure_ascii=False, allow_nan=False)
+
+
+def jsonable(value: Any) -> Any:
+    """``value`` with dicts, lists, strings, numbers, booleans and None only. Raises TypeError."""
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else _not_finite(value)
+    if isinstance(value, Mapping):
+        return {_key(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, datetime):
+        aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return aware.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return {"base64": base64.b64encode(value).decode("ascii")}
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form; known are datetime, date, Decimal, bytes and UUID")
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"a key of a JSON object must be a string, not {key!r}")
+    return key
+
+
+def _not_finite(value: float) -> str:
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"

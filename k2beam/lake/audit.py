@@ -1,0 +1,284 @@
+"""The audit: recounts the lake from its rows and says whether anything is lost or there twice.
+
+It believes no counter and no coverage: every data file's provenance columns are read. An event
+outranks a dead letter of the same offset, which is then hidden and no duplicate. See docs/audit.md
+for what the certificate proves.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.table import Table
+from pyroaring import BitMap64
+
+from k2beam.archive import ArchiveCount, count_archive, expand_paths
+from k2beam.coverage import Coverage, SourcePartition
+from k2beam.errors import ArchiveError, LakeError
+from k2beam.lake.certificate import AuditReport, LedgerFinding, SourceFinding, SymbolFinding, TableFinding
+from k2beam.lake.expectation import Expectation, SourceFile, describe, lost_files, recorded_ends
+from k2beam.lake.offsets import OffsetCount, count_offsets, ranges
+from k2beam.lake.reconcile import LedgerDiff, compare_ledger, mend_ledger
+from k2beam.lake.recount import KeyRecount, recount_keys
+from k2beam.lake.scan import UnreadableFile, find_readable
+from k2beam.lake.tables import COVERED_TABLES, DEAD_LETTERS
+
+SHOWN_RANGES = 10
+
+
+@dataclass
+class _Findings:
+    """What an audit has found so far."""
+
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    unreadable: set[str] = field(default_factory=set)
+
+    def file(self, error: UnreadableFile) -> None:
+        """A file that can't be read: reported once, though two passes meet it."""
+        if str(error) not in self.unreadable:
+            self.unreadable.add(str(error))
+            self.problems.append(str(error))
+
+
+def audit(
+    catalog: Catalog,
+    namespace: str,
+    sources: Sequence[str] = (),
+    *,
+    mend: bool = True,
+    count_source: Callable[[str], ArchiveCount] = count_archive,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> AuditReport:
+    """Recount everything in ``namespace`` and compare it with what there is to expect.
+
+    ``sources`` are archives (files, globs, folders) whose offsets must all be in the tables; without
+    them the recorded ends count, and failing these only the holes are seen. The gap ledger is
+    compared with a recount of the rows and, with ``mend``, put right by appending to it; nothing else is
+    written. Each table is read at one snapshot. ``on_step`` is told what comes next.
+
+    Raises UsageError when a path of ``sources`` has no file. A file of the tables or of the source that
+    can't be read is a problem in the report, not an exception.
+    """
+    findings = _Findings()
+    files = _count_sources(sources, count_source, findings, on_step)
+    expectation = Expectation()
+    for file in files:
+        expectation.add_file(file)
+    tables, counts = _count_tables(catalog, namespace, expectation, findings, on_step)
+    if not tables and not expectation.keys:
+        findings.problems.append(f"none of the tables of {namespace} exist: there is nothing to audit")
+    _report_lost_files(files, counts, findings)
+    source_findings = _check_sources(expectation, counts, findings)
+    on_step("recounting sequences")
+    recounts = list(recount_keys(catalog, namespace, on_unreadable=findings.file))
+    ledger = _check_ledger(catalog, namespace, recounts, mend, findings)
+    return AuditReport(
+        sources=source_findings,
+        symbols=tuple(sorted(map(_symbol, recounts), key=lambda row: (row.exchange, row.symbol, row.kind))),
+        tables=tables,
+        ledger=ledger,
+        problems=tuple(findings.problems),
+        notes=tuple(findings.notes),
+    )
+
+
+def _count_sources(
+    paths: Sequence[str],
+    count_source: Callable[[str], ArchiveCount],
+    findings: _Findings,
+    on_step: Callable[[str], None],
+) -> list[SourceFile]:
+    files = []
+    for path in expand_paths(paths) if paths else ():
+        on_step(f"counting {path}")
+        try:
+            counted = count_source(path)
+        except (ArchiveError, OSError) as error:
+            findings.problems.append(f"source file {path} can't be counted: {error}")
+            continue
+        findings.notes.extend(
+            f"source file {path}: {problem.message} (byte {problem.position})" for problem in counted.problems
+        )
+        files.append(SourceFile(path, counted.coverage))
+    return files
+
+
+def _count_tables(
+    catalog: Catalog,
+    namespace: str,
+    expectation: Expectation,
+    findings: _Findings,
+    on_step: Callable[[str], None],
+) -> tuple[tuple[TableFinding, ...], dict[str, OffsetCount]]:
+    rows, counts = [], {}
+    for name in COVERED_TABLES:
+        on_step(f"counting {name}")
+        table = _find(catalog, namespace, name, findings)
+        if table is None:
+            continue
+        counts[name] = count_offsets(table, name, findings.file)
+        _expect_recorded(expectation, table, findings)
+        rows.append(_check_coverage(name, table, counts[name], findings))
+    return tuple(rows), counts
+
+
+def _find(catalog: Catalog, namespace: str, name: str, findings: _Findings) -> Table | None:
+    try:
+        return find_readable(catalog, namespace, name)
+    except UnreadableFile as error:
+        findings.file(error)
+        return None
+
+
+def _expect_recorded(expectation: Expectation, table: Table, findings: _Findings) -> None:
+    try:
+        expectation.add_recorded(recorded_ends(table.properties))
+    except LakeError as error:
+        findings.problems.append(str(error))
+
+
+def _check_coverage(name: str, table: Table, count: OffsetCount, findings: _Findings) -> TableFinding:
+    try:
+        claimed = Coverage.from_properties(table.properties)
+    except LakeError as error:
+        findings.problems.append(f"table {name}: {error}")
+        claimed = Coverage()
+    found = Coverage(count.offsets)
+    without_rows, without_coverage = claimed - found, found - claimed
+    lies = (
+        (without_rows, "are covered but have no row; they would never be taken again"),
+        (without_coverage, "have rows but are not covered; they would be taken again"),
+    )
+    for lie, consequence in lies:
+        for key in lie:
+            findings.problems.append(
+                f"table {name}: {_offsets(lie[key])} of {_place(key)} {consequence}: rebuild the coverage from the rows"
+            )
+    return TableFinding(
+        table=name,
+        rows=count.rows,
+        files=count.files,
+        bytes=count.bytes,
+        snapshot_id=table.metadata.current_snapshot_id,
+        coverage_without_rows=len(without_rows),
+        rows_without_coverage=len(without_coverage),
+    )
+
+
+def _report_lost_files(files: Sequence[SourceFile], counts: dict[str, OffsetCount], findings: _Findings) -> None:
+    seen = Coverage()
+    for count in counts.values():
+        seen.update(Coverage(count.offsets))
+    for file in lost_files(files, seen):
+        findings.problems.append(
+            f"source file {file.path} is lost: none of its {len(file.coverage):,} offsets is in the tables; ingest it"
+        )
+
+
+def _check_sources(
+    expectation: Expectation, counts: dict[str, OffsetCount], findings: _Findings
+) -> tuple[SourceFinding, ...]:
+    seen = {key for count in counts.values() for key, offsets in count.offsets.items() if offsets}
+    rows = []
+    for key in sorted(seen | expectation.keys):
+        row = _check_source(key, expectation, counts)
+        rows.append(row)
+        if row.missing:
+            findings.problems.append(
+                f"{_place(key)}: {row.missing:,} of {row.expected:,} offsets are missing: "
+                f"{describe(row.missing_ranges, row.missing)}"
+            )
+        if row.duplicate:
+            findings.problems.append(_duplicates(key, row.duplicate, counts))
+    return tuple(rows)
+
+
+def _check_source(key: SourcePartition, expectation: Expectation, counts: dict[str, OffsetCount]) -> SourceFinding:
+    events, surplus = _events(key, counts)
+    letters = counts[DEAD_LETTERS].offsets.get(key, BitMap64()) if DEAD_LETTERS in counts else BitMap64()
+    dead = letters - events
+    seen = events | dead
+    expected = expectation.of(key, seen)
+    missing = expected - seen
+    return SourceFinding(
+        source=key.source,
+        partition=key.partition,
+        first=seen.min() if seen else None,
+        last=seen.max() if seen else None,
+        end=expectation.end(key),
+        expected=len(expected),
+        received=len(events),
+        dead=len(dead),
+        missing=len(missing),
+        duplicate=surplus + sum(count.surplus[key] for count in counts.values()),
+        missing_ranges=tuple(ranges(missing, SHOWN_RANGES)),
+    )
+
+
+def _events(key: SourcePartition, counts: dict[str, OffsetCount]) -> tuple[BitMap64, int]:
+    """The offsets in the event tables, and how often one is in a further table."""
+    tables = _event_offsets(key, counts)
+    events = BitMap64.union(BitMap64(), *tables)
+    return events, sum(map(len, tables)) - len(events)
+
+
+def _event_offsets(key: SourcePartition, counts: dict[str, OffsetCount]) -> list[BitMap64]:
+    return [count.offsets[key] for name, count in counts.items() if name != DEAD_LETTERS and key in count.offsets]
+
+
+def _duplicates(key: SourcePartition, surplus: int, counts: dict[str, OffsetCount]) -> str:
+    places = [f"in {name} {_offsets(count.doubled[key])}" for name, count in counts.items() if key in count.doubled]
+    shared = BitMap64()
+    for one, other in itertools.combinations(_event_offsets(key, counts), 2):
+        shared |= one & other
+    if shared:
+        places.append(f"in more than one event table {_offsets(shared)}")
+    return f"{_place(key)}: {surplus:,} rows too many: {'; '.join(places)}"
+
+
+def _check_ledger(
+    catalog: Catalog, namespace: str, recounts: Iterable[KeyRecount], mend: bool, findings: _Findings
+) -> LedgerFinding:
+    try:
+        diff = compare_ledger(catalog, namespace, recounts)
+    except UnreadableFile as error:
+        findings.file(error)
+        diff = LedgerDiff(0, 0, ())
+    stale = len(diff.changes)
+    if findings.unreadable:
+        # Rows that can't be read now may be restored: they must not become gaps in the ledger.
+        return LedgerFinding(False, diff.unfilled, diff.recounted, stale, 0)
+    mended = mend_ledger(catalog, namespace, diff.changes) if mend else None
+    if stale and not mend:
+        findings.problems.append(
+            f"sequence_gaps: {stale:,} rows differ from a recount; audit without --no-mend appends the right ones"
+        )
+    return LedgerFinding(True, diff.unfilled, diff.recounted, stale, mended.rows if mended else 0)
+
+
+def _symbol(key: KeyRecount) -> SymbolFinding:
+    expected = sum(epoch.last_sequence - epoch.first_sequence + 1 for epoch in key.epochs)
+    missing = sum(gap.last - gap.first + 1 for epoch in key.epochs for gap in epoch.gaps)
+    return SymbolFinding(
+        exchange=key.exchange,
+        symbol=key.symbol,
+        kind=key.kind,
+        expected=expected,
+        received=expected - missing,
+        missing=missing,
+        duplicate=key.rows - (expected - missing),
+        unsequenced=key.unsequenced,
+    )
+
+
+def _place(key: SourcePartition) -> str:
+    return f"source {key.source} partition {key.partition}"
+
+
+def _offsets(bitmap: BitMap64) -> str:
+    noun = "offset" if len(bitmap) == 1 else "offsets"
+    return f"{len(bitmap):,} {noun} ({describe(ranges(bitmap, SHOWN_RANGES), len(bitmap))})"

@@ -1,0 +1,76 @@
+"""Opens the Iceberg catalog: the embedded one under a warehouse folder, or a configured one.
+
+The embedded default needs no server: an SQLite catalog in ``DIR/catalog.db``, named ``k2beam``,
+with the tables under ``DIR``. A named catalog is opened as pyiceberg is configured to (its
+configuration file or ``PYICEBERG_CATALOG__…`` variables), so that no secret passes through here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from pyiceberg.catalog import Catalog as Catalog
+from pyiceberg.catalog import load_catalog
+from pyiceberg.catalog.sql import SqlCatalog
+
+from k2beam.errors import UsageError
+
+NAMESPACE = "market_data"
+SQLITE_BUSY_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class LakeConfig:
+    """Where the tables are: a warehouse folder, or the name of a configured catalog; never both."""
+
+    warehouse: str | None = None
+    catalog: str | None = None
+    namespace: str = NAMESPACE
+
+    def __post_init__(self) -> None:
+        if (self.warehouse is None) == (self.catalog is None):
+            raise UsageError(
+                "give either --warehouse DIR (embedded catalog) or --catalog NAME (configured in pyiceberg), not both"
+            )
+
+    def describe(self) -> str:
+        """The place in a few words, for messages; holds no secret."""
+        return f"warehouse {self.warehouse}" if self.warehouse else f"catalog {self.catalog}"
+
+
+def open_catalog(config: LakeConfig, *, create: bool = True) -> Catalog:
+    """Open the catalog of ``config``; ``create`` makes the embedded warehouse where it's absent.
+
+    Raises UsageError when the warehouse isn't there (and ``create`` is off), isn't a folder or
+    can't be written, or when the named catalog isn't configured.
+    """
+    if config.warehouse is not None:
+        return _embedded(Path(config.warehouse), create=create)
+    try:
+        return load_catalog(config.catalog)
+    except ValueError as error:
+        raise UsageError(
+            f"catalog {config.catalog!r} is not configured ({error}); describe it in .pyiceberg.yaml "
+            f"or in PYICEBERG_CATALOG__{str(config.catalog).upper()}__URI"
+        ) from error
+
+
+def _embedded(folder: Path, *, create: bool) -> Catalog:
+    folder = folder.expanduser().resolve()
+    database = folder / "catalog.db"
+    if not database.exists() and not create:
+        raise UsageError(
+            f"no warehouse at {folder} (no catalog.db); ingest something into it first, or name another --warehouse"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"the warehouse {folder} can't be made: {error.strerror}; name another --warehouse") from error
+    return SqlCatalog(
+        "k2beam",
+        uri=f"sqlite:///{quote(str(database))}?timeout={SQLITE_BUSY_SECONDS}",
+        warehouse=str(folder),
+        init_catalog_tables="true",
+    )

@@ -1,0 +1,152 @@
+"""Commits data files with their coverage, exactly once.
+
+A commit is one snapshot of one table, and the same transaction updates the coverage. Before it
+the coverage of the fresh table is compared with that of the files, so a file (or a part of one)
+whose offsets were taken meanwhile is left out.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.table import Table
+
+from k2beam.coverage import Coverage
+from k2beam.lake.files import StagedFile, rewrite_without
+from k2beam.lake.tables import COVERED_TABLES, EXPECTED_PREFIX, find_table, open_table
+from k2beam.lake.transaction import Append, RetryPolicy, commit_loop
+from k2beam.model import CommitReceipt
+
+RUN_ID = "k2.run-id"
+"""Entry of a snapshot's summary: the run that committed it."""
+COMMIT_ID = "k2.commit-id"
+"""Entry of a snapshot's summary: one value for all tries of one commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What is left of some staged files once the covered offsets are taken out."""
+
+    files: tuple[StagedFile, ...]
+    coverage: Coverage
+    rows_left_out: int
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.nbytes for file in self.files)
+
+
+def select(table: Table, staged: Sequence[StagedFile], covered: Coverage) -> Selection:
+    """Leave out what is ``covered`` and what an earlier one of the ``staged`` files has.
+
+    A file wholly covered is forgotten, not deleted: it may be live already. A file partly
+    covered is written anew without the covered rows.
+    """
+    taken, added = covered.copy(), Coverage()
+    files: list[StagedFile] = []
+    for file in staged:
+        fresh: StagedFile | None = file
+        coverage = Coverage.from_bytes(file.coverage)
+        if coverage.issubset(taken):
+            fresh = None
+        elif coverage.intersects(taken):
+            fresh = rewrite_without(table, file, taken)
+        if fresh is not None:
+            files.append(fresh)
+            added.update(Coverage.from_bytes(fresh.coverage))
+        taken.update(coverage)
+    return Selection(tuple(files), added, sum(file.rows for file in staged) - sum(file.rows for file in files))
+
+
+def commit_files(
+    catalog: Catalog,
+    namespace: str,
+    name: str,
+    staged: Sequence[StagedFile],
+    *,
+    run_id: str,
+    policy: RetryPolicy,
+    on_retry: Callable[[str], None] = lambda reason: None,
+) -> CommitReceipt:
+    """Commit staged files of one table in one snapshot, together with their coverage.
+
+    Exactly once: repeating it, at once or after a crash, with the same or overlapping files, adds
+    nothing twice. Raises CommitConflict and CommitUnknown (see :func:`commit_loop`).
+    """
+    started = time.monotonic_ns()
+    summary = {RUN_ID: run_id, COMMIT_ID: uuid.uuid4().hex}
+    selections: list[Selection] = []
+
+    def plan(table: Table) -> Append | None:
+        covered = Coverage.from_properties(table.properties)
+        selection = select(table, staged, covered)
+        if not selection.files:
+            return None
+        selections.append(selection)
+        return _append(table, selection, covered, summary)
+
+    outcome = commit_loop(lambda: open_table(catalog, namespace, name), plan, policy, on_retry)
+    landed = selections[-1] if selections and _has_commit(outcome.table, summary[COMMIT_ID]) else None
+    total = sum(file.rows for file in staged)
+    return CommitReceipt(
+        table=name,
+        snapshot_before=outcome.snapshot_before,
+        snapshot_after=outcome.table.metadata.current_snapshot_id,
+        rows=landed.rows if landed else 0,
+        files=len(landed.files) if landed else 0,
+        bytes=landed.bytes if landed else 0,
+        duration_us=(time.monotonic_ns() - started) // 1000,
+        attempts=outcome.attempts,
+        rows_left_out=landed.rows_left_out if landed else total,
+        coverage_digest=landed.coverage.digest() if landed else "",
+    )
+
+
+def read_coverage(catalog: Catalog, namespace: str, tables: Iterable[str] = COVERED_TABLES) -> Coverage:
+    """The coverage of all ``tables`` together; a table that was never made covers nothing."""
+    coverage = Coverage()
+    for name in tables:
+        table = find_table(catalog, namespace, name)
+        if table is not None:
+            coverage.update(Coverage.from_properties(table.properties))
+    return coverage
+
+
+def _has_commit(table: Table, commit_id: str) -> bool:
+    """Whether a try landed, also one whose outcome was reported wrongly."""
+    return any(
+        snapshot.summary is not None and snapshot.summary.additional_properties.get(COMMIT_ID) == commit_id
+        for snapshot in reversed(table.snapshots())
+    )
+
+
+def _append(table: Table, selection: Selection, covered: Coverage, summary: Mapping[str, str]) -> Append:
+    merged = covered | selection.coverage
+    return Append(
+        files=[file.data_file() for file in selection.files],
+        properties={**merged.to_properties(only=selection.coverage), **_expected(table, selection)},
+        summary={
+            **summary,
+            "k2.rows": str(selection.rows),
+            "k2.rows-left-out": str(selection.rows_left_out),
+            "k2.coverage-digest": selection.coverage.digest(),
+        },
+    )
+
+
+def _expected(table: Table, selection: Selection) -> dict[str, str]:
+    """Where sources end, by what their readers found; an end never moves back."""
+    ends: dict[str, int] = {}
+    for file in selection.files:
+        for extent in file.expected:
+            name = f"{EXPECTED_PREFIX}{extent.partition}.{extent.source}"
+            ends[name] = max(extent.end, ends.get(name, 0), int(table.properties.get(name, 0)))
+    return {name: str(end) for name, end in ends.items()}

@@ -1,0 +1,103 @@
+"""Writes the ledger of sequence gaps: append-only, with a revision for each gap.
+
+Revisions are given here, against the freshly read ledger and under the catalog's compare-and-swap,
+so two writers never give the same revision, and a change that is there already is not written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.table import Table
+
+from k2beam.lake.commit import RUN_ID
+from k2beam.lake.files import write_rows
+from k2beam.lake.ledger_read import read_ledger
+from k2beam.lake.tables import GAP_SCHEMA, SEQUENCE_GAPS, open_table
+from k2beam.lake.transaction import Append, RetryPolicy, commit_loop
+from k2beam.model import CommitReceipt, Gap
+
+
+def append_gaps(
+    catalog: Catalog,
+    namespace: str,
+    gaps: Sequence[Gap],
+    *,
+    detected_at: int,
+    run_id: str = "",
+    properties: Mapping[str, str] | None = None,
+    policy: RetryPolicy | None = None,
+    on_retry: Callable[[str], None] = lambda reason: None,
+) -> CommitReceipt:
+    """Append the changes among ``gaps`` in one snapshot; what the ledger says already is left out.
+
+    Of several states of one gap the last counts. ``detected_at`` is microseconds, UTC;
+    ``properties`` change in the same transaction. Exactly once: repeating it writes nothing.
+    Raises CommitConflict and CommitUnknown.
+    """
+    started = time.monotonic_ns()
+    written: list[int] = []
+
+    def plan(table: Table) -> Append | None:
+        changes = changed(gaps, {gap.gap_id: gap for gap in read_ledger(table)})
+        if not changes:
+            return None
+        staged = write_rows(table, gap_rows(changes, detected_at), window=0)
+        written.append(staged.rows)
+        return Append([staged.data_file()], dict(properties or {}), {RUN_ID: run_id, "k2.rows": str(staged.rows)})
+
+    outcome = commit_loop(
+        lambda: open_table(catalog, namespace, SEQUENCE_GAPS), plan, policy or RetryPolicy(), on_retry
+    )
+    rows = written[-1] if written else 0
+    return CommitReceipt(
+        table=SEQUENCE_GAPS,
+        snapshot_before=outcome.snapshot_before,
+        snapshot_after=outcome.table.metadata.current_snapshot_id,
+        rows=rows,
+        files=min(rows, 1),
+        bytes=outcome.appended.files[0].file_size_in_bytes if outcome.appended else 0,
+        duration_us=(time.monotonic_ns() - started) // 1000,
+        attempts=outcome.attempts,
+        rows_left_out=len(gaps) - rows,
+        coverage_digest="",
+    )
+
+
+def changed(gaps: Iterable[Gap], ledger: Mapping[str, Gap]) -> list[Gap]:
+    """The gaps that differ from the ledger, each with its next revision; the last state of a gap counts.
+
+    A gap that is closed and was never in the ledger has opened and closed in between: it is not written.
+    """
+    result = []
+    for gap in {gap.gap_id: gap for gap in gaps}.values():
+        known = ledger.get(gap.gap_id)
+        if known is None and gap.status == "FILLED":
+            continue
+        if known is None or _state(known) != _state(gap):
+            result.append(replace(gap, revision=0 if known is None else known.revision + 1))
+    return sorted(result, key=lambda gap: (gap.exchange, gap.symbol, gap.kind, gap.epoch, gap.first_missing))
+
+
+def gap_rows(gaps: Sequence[Gap], detected_at: int) -> pa.Table:
+    """The ledger's rows for ``gaps``; a gap with a ``detected_at`` of its own keeps it."""
+    columns = {
+        field.name: pa.array([_value(gap, field.name, detected_at) for gap in gaps], type=field.type)
+        for field in GAP_SCHEMA
+    }
+    return pa.table(columns, schema=GAP_SCHEMA)
+
+
+def _value(gap: Gap, name: str, detected_at: int) -> object:
+    if name == "detected_at" and gap.detected_at is None:
+        return detected_at
+    return getattr(gap, name)
+
+
+def _state(gap: Gap) -> tuple[int, int, bool]:
+    """What makes two rows of one gap differ; whether it is OPEN or PARTIAL is history."""
+    return gap.last_missing, gap.opened_at, gap.status == "FILLED"

@@ -1,0 +1,145 @@
+"""Counts source offsets from the rows of a table: which are there, and which are there twice."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyiceberg.table import Table
+from pyroaring import BitMap64
+
+from k2beam.coverage import SourcePartition
+from k2beam.lake.scan import UnreadableFile, file_rows, plan_files, read_file, table_name
+from k2beam.lake.tables import DEAD_LETTERS
+
+SPARSE = 4
+"""Offsets in runs shorter than this are added one by one, longer ones as ranges."""
+
+
+@dataclass
+class OffsetCount:
+    """What the rows of one table say about source offsets.
+
+    ``doubled`` are the offsets that more than one row stands for; ``surplus`` counts the rows beyond
+    the first of an offset.
+    """
+
+    offsets: dict[SourcePartition, BitMap64] = field(default_factory=lambda: defaultdict(BitMap64))
+    doubled: dict[SourcePartition, BitMap64] = field(default_factory=lambda: defaultdict(BitMap64))
+    surplus: Counter[SourcePartition] = field(default_factory=Counter)
+    rows: int = 0
+    files: int = 0
+    bytes: int = 0
+
+    def add(self, key: SourcePartition, offsets: npt.NDArray[np.int64]) -> None:
+        """Count rows that stand for one offset each."""
+        offsets = np.sort(offsets)
+        repeated = offsets[1:][offsets[1:] == offsets[:-1]]
+        if len(repeated):
+            self.surplus[key] += len(repeated)
+            self.doubled[key] |= BitMap64(repeated.astype(np.uint64))
+        self._add_distinct(key, _bitmap(np.unique(offsets) if len(repeated) else offsets))
+
+    def add_range(self, key: SourcePartition, first: int, last: int) -> None:
+        """Count a row that stands for the offsets ``first`` to ``last``, both included."""
+        bitmap = BitMap64()
+        bitmap.add_range(first, last + 1)
+        self._add_distinct(key, bitmap)
+
+    def _add_distinct(self, key: SourcePartition, found: BitMap64) -> None:
+        known = self.offsets[key]
+        if known.intersect(found):
+            again = known & found
+            self.surplus[key] += len(again)
+            self.doubled[key] |= again
+        known.update(found)
+
+
+def count_offsets(table: Table, name: str, on_unreadable: Callable[[UnreadableFile], None]) -> OffsetCount:
+    """Count the offsets of ``table`` (one of the covered tables, ``name``) from its rows, file by file.
+
+    ``on_unreadable`` is called with each file that is gone, damaged or has not the rows that the
+    snapshot says; the count goes on with the others.
+    """
+    count = OffsetCount()
+    columns = ["_source", "_partition", "_offset", *(["_offset_last"] if name == DEAD_LETTERS else [])]
+    try:
+        tasks = plan_files(table)
+    except UnreadableFile as error:
+        on_unreadable(error)
+        return count
+    for task in tasks:
+        count.files += 1
+        count.bytes += int(task.file.file_size_in_bytes)
+        rows = 0
+        try:
+            for batch in read_file(table, task, columns):
+                rows += batch.num_rows
+                _count_batch(count, batch)
+        except UnreadableFile as error:
+            on_unreadable(error)
+        else:
+            promised = file_rows(task)
+            if promised is not None and rows != promised:
+                reason = f"has {rows:,} rows, but the snapshot says {promised:,}"
+                on_unreadable(UnreadableFile(table_name(table), task.file.file_path, reason))
+        count.rows += rows
+    return count
+
+
+def _count_batch(count: OffsetCount, batch: pa.RecordBatch) -> None:
+    source = batch.column(0).dictionary_encode()
+    partitions, offsets = batch.column(1).to_numpy(), batch.column(2).to_numpy()
+    lasts = batch.column(3).to_numpy() if batch.num_columns > 3 else offsets
+    names, codes = source.dictionary.to_pylist(), source.indices.to_numpy()
+    single = lasts == offsets
+    for code, name in enumerate(names):
+        of_source = codes == code
+        for partition in np.unique(partitions[of_source]).tolist():
+            key = SourcePartition(name, partition)
+            mine = of_source & (partitions == partition)
+            count.add(key, offsets[mine & single])
+            ranges = mine & ~single
+            for first, last in zip(offsets[ranges].tolist(), lasts[ranges].tolist(), strict=True):
+                count.add_range(key, first, last)
+
+
+def _bitmap(offsets: npt.NDArray[np.int64]) -> BitMap64:
+    """A bitmap of sorted, distinct offsets."""
+    cuts = np.flatnonzero(np.diff(offsets) != 1)
+    if len(cuts) * SPARSE > len(offsets):
+        return BitMap64(offsets.astype(np.uint64))
+    bitmap = BitMap64()
+    if len(offsets):
+        firsts, lasts = offsets[np.r_[0, cuts + 1]], offsets[np.r_[cuts, len(offsets) - 1]]
+        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
+            bitmap.add_range(first, last + 1)
+    return bitmap
+
+
+def ranges(bitmap: BitMap64, limit: int) -> list[tuple[int, int]]:
+    """The first ``limit`` maximal runs (first, last) of a bitmap, without walking through their offsets."""
+    found: list[tuple[int, int]] = []
+    rank = 0
+    while rank < len(bitmap) and len(found) < limit:
+        first = bitmap[rank]
+        last = _end_of_run(bitmap, first)
+        found.append((first, last))
+        rank += last - first + 1
+    return found
+
+
+def _end_of_run(bitmap: BitMap64, first: int) -> int:
+    """The last offset of the run that begins at ``first``: gallop, then halve."""
+    step = 1
+    while bitmap.contains_range(first, first + 2 * step):
+        step *= 2
+    inside, outside = step, 2 * step
+    while outside - inside > 1:
+        middle = (inside + outside) // 2
+        inside, outside = (middle, outside) if bitmap.contains_range(first, first + middle) else (inside, middle)
+    return first + inside - 1

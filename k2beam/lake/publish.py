@@ -1,0 +1,85 @@
+"""Publishes what is staged for a table: data files with their coverage, or changes of the ledger."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from k2beam.lake.catalog import LakeConfig, open_catalog
+from k2beam.lake.commit import commit_files
+from k2beam.lake.config import WriteConfig
+from k2beam.lake.files import StagedFile
+from k2beam.lake.ledger import append_gaps
+from k2beam.lake.tables import SEQUENCE_GAPS
+from k2beam.logs import commit_logged, get_logger
+from k2beam.metrics.handle import Metrics
+from k2beam.model import CommitReceipt
+from k2beam.sequence import GapBatch
+
+Staged = StagedFile | GapBatch
+"""What waits for a commit."""
+
+
+def weight(staged: Staged) -> tuple[int, int]:
+    """Rows and bytes that a staged item adds to its commit."""
+    if isinstance(staged, StagedFile):
+        return staged.rows, staged.nbytes
+    return len(staged.gaps), 0
+
+
+class Publisher:
+    """Holds the open catalog and commits to its tables; one for each worker.
+
+    Logs one line a commit and keeps the metrics of commits.
+    """
+
+    def __init__(self, lake: LakeConfig, config: WriteConfig) -> None:
+        self._lake = lake
+        self._config = config
+        self._catalog = open_catalog(lake)
+        self._metrics = Metrics("commit")
+        self._log = get_logger("commit")
+
+    def publish(self, table: str, items: Sequence[Staged]) -> CommitReceipt:
+        """Commit ``items`` to ``table`` in one snapshot; what is there already is left out.
+
+        Raises CommitConflict and CommitUnknown.
+        """
+
+        def on_retry(reason: str) -> None:
+            self._metrics.increment("k2_commit_retries_total", table=table, reason=reason)
+            self._log.warning("commit retried", table=table, reason=reason)
+
+        if table == SEQUENCE_GAPS:
+            receipt = append_gaps(
+                self._catalog,
+                self._lake.namespace,
+                [gap for item in items if isinstance(item, GapBatch) for gap in item.gaps],
+                detected_at=time.time_ns() // 1000,
+                run_id=self._config.run_id,
+                policy=self._config.retry,
+                on_retry=on_retry,
+            )
+        else:
+            receipt = commit_files(
+                self._catalog,
+                self._lake.namespace,
+                table,
+                [item for item in items if isinstance(item, StagedFile)],
+                run_id=self._config.run_id,
+                policy=self._config.retry,
+                on_retry=on_retry,
+            )
+        self._observe(receipt)
+        return receipt
+
+    def _observe(self, receipt: CommitReceipt) -> None:
+        table = receipt.table
+        self._metrics.histogram("k2_commit_duration_seconds", receipt.duration_us / 1e6, table=table)
+        if receipt.rows:
+            self._metrics.increment("k2_iceberg_transactions_total", table=table)
+            self._metrics.histogram("k2_iceberg_transaction_rows", receipt.rows, table=table)
+            self._metrics.increment("k2_rows_written_total", receipt.rows, table=table)
+            self._metrics.increment("k2_data_files_written_total", receipt.files, table=table)
+            self._metrics.increment("k2_data_bytes_written_total", receipt.bytes, table=table)
+        commit_logged(receipt)

@@ -1,0 +1,97 @@
+"""Reconciles the ledger of sequence gaps with the rows of the event tables.
+
+A crash between the commit of the rows and that of the ledger leaves the ledger behind; a message may
+come too late for the machine that watches the stream. So at the end of a bounded run, and in the audit,
+the missing intervals are recounted from the rows and the ledger gets what differs, by appending.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from pyiceberg.catalog import Catalog
+
+from k2beam.lake.ledger import append_gaps
+from k2beam.lake.ledger_read import read_ledger
+from k2beam.lake.recount import Key, KeyRecount, recount_keys
+from k2beam.lake.scan import find_readable
+from k2beam.lake.tables import SEQUENCE_GAPS
+from k2beam.lake.transaction import RetryPolicy
+from k2beam.model import CommitReceipt, Gap
+from k2beam.sequence import SequenceKey, diff_ledger, gap_rows
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerDiff:
+    """Missing intervals in the ledger and in the recount, and the ledger rows that make them equal."""
+
+    unfilled: int
+    recounted: int
+    changes: tuple[Gap, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileResult:
+    """What a reconcile did: keys recounted, the difference found, and the commit (None: none needed)."""
+
+    keys: int
+    diff: LedgerDiff
+    receipt: CommitReceipt | None
+
+
+def reconcile(
+    catalog: Catalog,
+    namespace: str,
+    keys: Collection[Key] | None = None,
+    *,
+    run_id: str = "",
+    policy: RetryPolicy | None = None,
+) -> ReconcileResult:
+    """Recount the keys (exchange, symbol, kind), or all, and append to the ledger what differs.
+
+    Writes nothing where nothing differs. Exactly once: repeating it writes nothing more. Raises
+    UnreadableFile, before anything is written, when a file of the tables is gone: its rows would
+    become gaps. Raises CommitConflict and CommitUnknown.
+    """
+    recounts = list(recount_keys(catalog, namespace, keys=keys))
+    diff = compare_ledger(catalog, namespace, recounts, keys)
+    receipt = mend_ledger(catalog, namespace, diff.changes, run_id=run_id, policy=policy)
+    return ReconcileResult(len(recounts), diff, receipt)
+
+
+def missing_intervals(recount: KeyRecount) -> list[Gap]:
+    """The gaps that the rows of a key show, as the ledger would say it: OPEN, without a revision."""
+    return gap_rows(SequenceKey(recount.exchange, recount.symbol, recount.kind), recount.epochs)
+
+
+def compare_ledger(
+    catalog: Catalog, namespace: str, recounts: Iterable[KeyRecount], keys: Collection[Key] | None = None
+) -> LedgerDiff:
+    """The difference between the ledger and ``recounts``, which must be those of ``keys`` (None: of all)."""
+    desired = [gap for recount in recounts for gap in missing_intervals(recount)]
+    current = [
+        gap for gap in _unfilled(catalog, namespace) if keys is None or (gap.exchange, gap.symbol, gap.kind) in keys
+    ]
+    return LedgerDiff(len(current), len(desired), tuple(diff_ledger(desired, current)))
+
+
+def mend_ledger(
+    catalog: Catalog,
+    namespace: str,
+    changes: Collection[Gap],
+    *,
+    run_id: str = "",
+    policy: RetryPolicy | None = None,
+) -> CommitReceipt | None:
+    """Append ``changes`` to the ledger in one snapshot; nothing, not even the table, where there are none."""
+    if not changes:
+        return None
+    now = time.time_ns() // 1000
+    return append_gaps(catalog, namespace, tuple(changes), detected_at=now, run_id=run_id, policy=policy)
+
+
+def _unfilled(catalog: Catalog, namespace: str) -> list[Gap]:
+    table = find_readable(catalog, namespace, SEQUENCE_GAPS)
+    return [] if table is None else [gap for gap in read_ledger(table) if gap.status != "FILLED"]

@@ -1,0 +1,116 @@
+"""Streams chosen columns of a table, one data file at a time.
+
+What reads a whole table (the audit, the recount of sequences) never holds more than the chosen
+columns of one file. Deletes are honoured; a file that can't be read is an error with its path, so that
+the caller decides whether to stop or to report it and go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression
+from pyiceberg.io.pyarrow import ArrowScan
+from pyiceberg.table import FileScanTask, Table
+
+from k2beam.errors import LakeError
+from k2beam.lake.tables import find_table
+
+EVERYTHING = AlwaysTrue()
+
+
+class UnreadableFile(LakeError):
+    """A file that a table's snapshot refers to is gone or damaged; ``path`` says which."""
+
+    def __init__(self, table: str, path: str, reason: str) -> None:
+        super().__init__(f"table {table}: file {path} {reason}")
+        self.table = table
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[UnreadableFile], tuple[str, str, str]]:
+        return type(self), (self.table, self.path, self.reason)
+
+
+def table_name(table: Table) -> str:
+    """The dotted name: ``market_data.trades_v2``."""
+    return ".".join(table.name())
+
+
+def find_readable(catalog: Catalog, namespace: str, name: str) -> Table | None:
+    """Open a table for reading; None where it was never made. Raises UnreadableFile when its metadata is gone."""
+    try:
+        return find_table(catalog, namespace, name)
+    except OSError as error:
+        raise UnreadableFile(f"{namespace}.{name}", _path_in(error, "of its metadata"), _reason(error)) from error
+
+
+def plan_files(table: Table, row_filter: BooleanExpression = EVERYTHING) -> list[FileScanTask]:
+    """The data files of the table's current snapshot that may hold rows of ``row_filter``.
+
+    Raises UnreadableFile when a manifest is gone or damaged.
+    """
+    if table.current_snapshot() is None:
+        return []
+    try:
+        return list(table.scan(row_filter=row_filter).plan_files())
+    except (OSError, ValueError, EOFError) as error:
+        raise UnreadableFile(table_name(table), _path_in(error, "of its manifests"), _reason(error)) from error
+
+
+def read_file(
+    table: Table, task: FileScanTask, columns: Sequence[str], row_filter: BooleanExpression = EVERYTHING
+) -> Iterator[pa.RecordBatch]:
+    """The rows of one data file that pass ``row_filter``, without deleted rows, as the columns named.
+
+    Raises UnreadableFile when the file or one of its delete files is gone or damaged.
+    """
+    scan = table.scan(selected_fields=tuple(columns))
+    reader = ArrowScan(table.metadata, table.io, scan.projection(), row_filter)
+    try:
+        for batch in reader.to_record_batches([task]):
+            yield batch.select(list(columns))
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UnreadableFile(table_name(table), _blamed(error, task), _reason(error)) from error
+
+
+def file_rows(task: FileScanTask) -> int | None:
+    """How many rows the file must give: None where deletes make that unknown before reading."""
+    return None if task.delete_files else int(task.file.record_count)
+
+
+def partition_value(table: Table, task: FileScanTask, column: str) -> str | None:
+    """The value of an identity partition of the file; None where it isn't partitioned by ``column``."""
+    spec = table.metadata.specs().get(task.file.spec_id)
+    field_id = table.schema().find_field(column).field_id
+    for position, field in enumerate(spec.fields if spec else ()):
+        if field.source_id == field_id and str(field.transform) == "identity":
+            value = task.file.partition[position]
+            return None if value is None else str(value)
+    return None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "is gone"
+    return f"can't be read: {error}".splitlines()[0]
+
+
+def _blamed(error: Exception, task: FileScanTask) -> str:
+    """The delete file where the error names it, else the data file."""
+    for delete in task.delete_files:
+        if _local(delete.file_path) in str(error):
+            return str(delete.file_path)
+    return str(task.file.file_path)
+
+
+def _path_in(error: Exception, otherwise: str) -> str:
+    return str(getattr(error, "filename", None) or otherwise)
+
+
+def _local(path: str) -> str:
+    parts = urlsplit(path)
+    return unquote(parts.path) if parts.scheme else path

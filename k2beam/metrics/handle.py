@@ -1,0 +1,187 @@
+"""The handle through which a component counts: it checks each call against the registry.
+
+A wrong call is a defect in the caller. It raises where tests run and is counted in production:
+a metric must never be the reason that a message is not ingested.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from math import inf
+from numbers import Real
+from threading import Lock
+from typing import Any, NoReturn
+from weakref import WeakKeyDictionary
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from k2beam.errors import MetricError
+from k2beam.metrics.registry import BY_NAME, METRIC_ERRORS, METRICS, STANDARD_LABELS, MetricSpec, MetricType
+
+STRICT_VARIABLE = "K2BEAM_STRICT_METRICS"
+
+Record = Callable[[float], Any]
+
+_log = logging.getLogger(__name__)
+_lock = Lock()
+_collectors: WeakKeyDictionary[CollectorRegistry, dict[str, Counter | Gauge | Histogram]] = WeakKeyDictionary()
+
+
+class Metrics:
+    """Counts for one component of one service.
+
+    ``registry`` is Prometheus' default where none is given; handles of one registry share its
+    collectors. ``strict`` makes a wrong call raise MetricError; by default the environment
+    variable K2BEAM_STRICT_METRICS=1 does. Otherwise a wrong call is counted in
+    ``k2_metric_errors_total`` and logged once. Pickles as its configuration, on the default
+    registry only.
+    """
+
+    def __init__(
+        self,
+        component: str,
+        environment: str = "",
+        service: str = "k2beam",
+        registry: CollectorRegistry | None = None,
+        strict: bool | None = None,
+    ) -> None:
+        self._standard = (service, environment, component)
+        self._registry = REGISTRY if registry is None else registry
+        self._strict = os.environ.get(STRICT_VARIABLE) == "1" if strict is None else strict
+        self._collectors = _collectors_of(self._registry)
+        self._reported: set[tuple[str, str]] = set()
+        # One cache for each type: a name called with the wrong type is never found in it.
+        self._counters: dict[tuple[object, ...], Record] = {}
+        self._gauges: dict[tuple[object, ...], Record] = {}
+        self._histograms: dict[tuple[object, ...], Record] = {}
+
+    def __reduce__(self) -> tuple[type[Metrics], tuple[str, str, str, None, bool]]:
+        if self._registry is not REGISTRY:
+            raise pickle.PicklingError(
+                "a Metrics handle with a registry of its own can't be pickled; make it in setup()"
+            )
+        service, environment, component = self._standard
+        return type(self), (component, environment, service, None, self._strict)
+
+    def increment(self, name: str, /, value: float = 1, **labels: str) -> None:
+        """Add ``value`` (finite, not negative) to a counter."""
+        try:
+            record = self._counters[(name, *labels.items())]
+            if 0 <= value < inf:
+                record(value)
+                return
+        except (KeyError, TypeError):
+            pass
+        self._check_and_record("counter", self._counters, name, value, labels)
+
+    def gauge(self, name: str, /, value: float, **labels: str) -> None:
+        """Set a gauge to ``value`` (finite)."""
+        try:
+            record = self._gauges[(name, *labels.items())]
+            if -inf < value < inf:
+                record(value)
+                return
+        except (KeyError, TypeError):
+            pass
+        self._check_and_record("gauge", self._gauges, name, value, labels)
+
+    def histogram(self, name: str, /, value: float, **labels: str) -> None:
+        """Record one observation (finite, in the unit that the metric's name gives)."""
+        try:
+            record = self._histograms[(name, *labels.items())]
+            if -inf < value < inf:
+                record(value)
+                return
+        except (KeyError, TypeError):
+            pass
+        self._check_and_record("histogram", self._histograms, name, value, labels)
+
+    def _check_and_record(
+        self,
+        wanted: MetricType,
+        cache: dict[tuple[object, ...], Record],
+        name: str,
+        value: float,
+        labels: Mapping[str, str],
+    ) -> None:
+        """The first call for some labels, or a wrong one: check it, remember the recorder, record."""
+        problem = _problem_of(wanted, name, labels) or _value_problem(wanted, value)
+        if problem is not None:
+            self._problem(name, *problem)
+            return
+        values = (labels[label] for label in BY_NAME[name].labels)
+        record = _recorder(self._collectors[name].labels(*self._standard, *values))
+        cache[(name, *labels.items())] = record
+        record(value)
+
+    def _problem(self, name: str, problem: str, message: str) -> None:
+        if self._strict:
+            _refuse(name, message)
+        self._collectors[METRIC_ERRORS].labels(*self._standard, str(name), problem).inc()  # type: ignore[union-attr]
+        if (str(name), problem) not in self._reported:
+            self._reported.add((str(name), problem))
+            _log.warning("metric %s was not recorded: %s; further ones are only counted", name, message)
+
+
+def _refuse(name: str, message: str) -> NoReturn:
+    raise MetricError(f"metric {name}: {message}")
+
+
+def _problem_of(wanted: MetricType, name: object, labels: Mapping[str, object]) -> tuple[str, str] | None:
+    """The class and the text of what is wrong with a call; None where nothing is."""
+    spec = BY_NAME.get(name) if isinstance(name, str) else None
+    if spec is None:
+        return "name", "is not in k2beam.metrics.registry; add it there"
+    if spec.type != wanted:
+        return "type", f"is a {spec.type}, not a {wanted}"
+    return _label_problem(spec, labels)
+
+
+def _label_problem(spec: MetricSpec, labels: Mapping[str, object]) -> tuple[str, str] | None:
+    given, expected = set(labels), set(spec.labels)
+    if standard := given & set(STANDARD_LABELS):
+        return "standard_label", f"{_list(standard)} comes from the handle and is not passed"
+    if given != expected:
+        return "labels", f"missing labels: {_list(expected - given)}; unknown labels: {_list(given - expected)}"
+    if other := {name for name, value in labels.items() if not isinstance(value, str)}:
+        return "label_value", f"the value of {_list(other)} is not a string"
+    return None
+
+
+def _value_problem(wanted: MetricType, value: object) -> tuple[str, str] | None:
+    lowest = 0.0 if wanted == "counter" else -inf
+    if isinstance(value, Real) and lowest <= float(value) < inf and float(value) > -inf:
+        return None
+    return "value", f"{value!r} is not a finite number{' from 0 on' if wanted == 'counter' else ''}"
+
+
+def _list(names: set[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
+
+
+def _recorder(child: Counter | Gauge | Histogram) -> Record:
+    if isinstance(child, Counter):
+        return child.inc
+    return child.set if isinstance(child, Gauge) else child.observe
+
+
+def _collectors_of(registry: CollectorRegistry) -> dict[str, Counter | Gauge | Histogram]:
+    """The collectors of a registry, made once: Prometheus refuses a second one of the same name."""
+    with _lock:
+        found = _collectors.get(registry)
+        if found is None:
+            found = {spec.name: _collector(spec, registry) for spec in METRICS}
+            _collectors[registry] = found
+        return found
+
+
+def _collector(spec: MetricSpec, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+    labels = (*STANDARD_LABELS, *spec.labels)
+    if spec.type == "counter":
+        return Counter(spec.name, spec.help, labels, registry=registry)
+    if spec.type == "gauge":
+        return Gauge(spec.name, spec.help, labels, registry=registry)
+    return Histogram(spec.name, spec.help, labels, registry=registry, buckets=spec.buckets)

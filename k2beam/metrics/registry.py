@@ -1,0 +1,95 @@
+"""Every metric that k2beam exports, once, as data.
+
+Names and units follow the Prometheus naming conventions: counters end in ``_total``, times are in
+seconds, sizes in bytes. :data:`STANDARD_LABELS` come before the labels of each metric; the
+component's handle adds them, nobody passes them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+MetricType = Literal["counter", "gauge", "histogram"]
+
+PREFIX = "k2_"
+STANDARD_LABELS: tuple[str, ...] = ("service", "environment", "component")
+
+SECONDS: tuple[float, ...] = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, math.inf)
+ROWS: tuple[float, ...] = (1, 10, 100, 1_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 10_000_000, math.inf)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """One metric: ``labels`` without the standard ones; ``buckets`` (upper bounds) of a histogram."""
+
+    name: str
+    type: MetricType
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+METRICS: tuple[MetricSpec, ...] = (
+    MetricSpec(
+        "k2_kafka_messages_produced_total",
+        "counter",
+        "Messages that the broker acknowledged.",
+        ("exchange", "asset_class", "topic"),
+    ),
+    MetricSpec(
+        "k2_kafka_produce_errors_total",
+        "counter",
+        "Messages that could not be delivered to the broker.",
+        ("exchange", "asset_class", "topic", "error_type"),
+    ),
+    MetricSpec("k2_messages_consumed_total", "counter", "Messages read from a source.", ("source_kind",)),
+    MetricSpec(
+        "k2_already_covered_total",
+        "counter",
+        "Messages left out because the tables hold them already.",
+        ("source_kind",),
+    ),
+    MetricSpec("k2_decode_errors_total", "counter", "Payloads that did not decode.", ("error_class",)),
+    MetricSpec("k2_dead_letters_total", "counter", "Messages that became dead letters.", ("stage", "error_class")),
+    MetricSpec("k2_events_decoded_total", "counter", "Events decoded.", ("kind",)),
+    MetricSpec(
+        "k2_sequence_messages_total",
+        "counter",
+        "Messages by what the sequence check made of them.",
+        ("kind", "classification"),
+    ),
+    MetricSpec("k2_sequence_gaps_total", "counter", "Gaps declared in exchange sequences.", ("kind", "severity")),
+    MetricSpec("k2_rows_written_total", "counter", "Rows committed to a table.", ("table",)),
+    MetricSpec("k2_data_files_written_total", "counter", "Data files committed to a table.", ("table",)),
+    MetricSpec("k2_data_bytes_written_total", "counter", "Bytes of the data files committed to a table.", ("table",)),
+    MetricSpec(
+        "k2_write_duration_seconds", "histogram", "Time taken to write one data file.", ("table",), buckets=SECONDS
+    ),
+    MetricSpec(
+        "k2_commit_duration_seconds",
+        "histogram",
+        "Time taken by one commit, its retries included.",
+        ("table",),
+        buckets=SECONDS,
+    ),
+    MetricSpec("k2_commit_retries_total", "counter", "Commits tried again.", ("table", "reason")),
+    MetricSpec("k2_iceberg_transactions_total", "counter", "Transactions that made a snapshot.", ("table",)),
+    MetricSpec("k2_iceberg_transaction_rows", "histogram", "Rows in one transaction.", ("table",), buckets=ROWS),
+    MetricSpec(
+        "k2_freshness_seconds",
+        "gauge",
+        "Age of the newest message of the last commit when the commit landed.",
+        ("table",),
+    ),
+    MetricSpec(
+        "k2_metric_errors_total",
+        "counter",
+        "Calls of a metric with a wrong name, type, label or value; they were not recorded.",
+        ("metric", "problem"),
+    ),
+)
+
+BY_NAME: dict[str, MetricSpec] = {spec.name: spec for spec in METRICS}
+METRIC_ERRORS = "k2_metric_errors_total"

@@ -1,0 +1,133 @@
+"""Dead letters as rows for people; those whose offsets became events after all are hidden."""
+
+from __future__ import annotations
+
+import base64
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.expressions import BooleanExpression, GreaterThanOrEqual, LessThanOrEqual
+from pyiceberg.table import Table
+
+from k2beam.coverage import Coverage
+from k2beam.errors import UsageError
+from k2beam.lake.scan import find_readable, plan_files, read_file
+from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, EVENT_TABLES
+from k2beam.query.predicates import all_of, equal, term
+
+_STORED = ("_source", "_partition", "_offset", "_offset_last", "stage", "error_class", "error_message", "failed_at")
+COLUMNS: tuple[str, ...] = (
+    "source",
+    "partition",
+    "offset",
+    "offset_last",
+    "stage",
+    "error_class",
+    "message",
+    "failed_at",
+)
+"""The columns of a list of dead letters."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterSelection:
+    """Which dead letters: of an error class, a stage, a source; at most ``limit`` of them."""
+
+    error_class: str | None = None
+    stage: str | None = None
+    source: str | None = None
+    limit: int | None = None
+
+
+def list_dead_letters(catalog: Catalog, namespace: str, selection: DeadLetterSelection) -> list[tuple[Any, ...]]:
+    """The dead letters as :data:`COLUMNS`, sorted by source, partition and offset; payloads are not read.
+
+    Hidden is one all of whose offsets are events by now: an event outranks a dead letter. Raises
+    LakeError for an unreadable file or a damaged coverage.
+    """
+    table = find_readable(catalog, namespace, DEAD_LETTERS)
+    if table is None:
+        return []
+    row_filter = all_of(
+        equal({"error_class": selection.error_class, "stage": selection.stage, "_source": selection.source})
+    )
+    rows = _unresolved(table, row_filter, event_coverage(catalog, namespace))
+    if selection.limit is None:
+        return sorted(rows)
+    return heapq.nsmallest(selection.limit, rows)
+
+
+def show_dead_letter(catalog: Catalog, namespace: str, source: str, partition: int, offset: int) -> dict[str, Any]:
+    """Everything about the dead letter that stands for an offset, the newest one where there are several.
+
+    Key, payload and header values are given as ``{"hex": …, "base64": …}``; ``resolved``
+    says that an event took its place. Raises UsageError where there is none.
+    """
+    table = find_readable(catalog, namespace, DEAD_LETTERS)
+    terms = [
+        *equal({"_source": source, "_partition": partition}),
+        term(LessThanOrEqual, "_offset", offset),
+        term(GreaterThanOrEqual, "_offset_last", offset),
+    ]
+    batches = _read(table, DEAD_LETTER_SCHEMA.names, all_of(terms)) if table else iter(())
+    found = [row for batch in batches for row in batch.to_pylist()]
+    if not found:
+        raise UsageError(
+            f"there is no dead letter at offset {offset} of partition {partition} of {source!r}; "
+            "`k2beam dlq list` shows what there is"
+        )
+    return _details(max(found, key=lambda row: row["failed_at"]), event_coverage(catalog, namespace))
+
+
+def event_coverage(catalog: Catalog, namespace: str) -> Coverage:
+    """The offsets that are events, over all event tables. Raises LakeError where a property is damaged."""
+    covered = Coverage()
+    for name in EVENT_TABLES.values():
+        table = find_readable(catalog, namespace, name)
+        if table is not None:
+            covered.update(Coverage.from_properties(table.properties))
+    return covered
+
+
+def _unresolved(table: Table, row_filter: BooleanExpression, events: Coverage) -> Iterator[tuple[Any, ...]]:
+    for batch in _read(table, _STORED, row_filter):
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            if not _is_event(events, *row[:4]):
+                yield row
+
+
+def _is_event(events: Coverage, source: str, partition: int, first: int, last: int) -> bool:
+    return bool(events[source, partition].contains_range(first, last + 1))
+
+
+def _read(table: Table, columns: Any, row_filter: BooleanExpression) -> Iterator[pa.RecordBatch]:
+    return (batch for task in plan_files(table, row_filter) for batch in read_file(table, task, columns, row_filter))
+
+
+def _details(row: dict[str, Any], events: Coverage) -> dict[str, Any]:
+    return {
+        "source": row["_source"],
+        "partition": row["_partition"],
+        "offset": row["_offset"],
+        "offset_last": row["_offset_last"],
+        "resolved": _is_event(events, row["_source"], row["_partition"], row["_offset"], row["_offset_last"]),
+        "stage": row["stage"],
+        "error_class": row["error_class"],
+        "message": row["error_message"],
+        "failed_at": row["failed_at"],
+        "timestamp": row["timestamp"],
+        "schema_id": row["schema_id"],
+        "key": _bytes(row["key"]),
+        "payload_bytes": None if row["payload"] is None else len(row["payload"]),
+        "payload": _bytes(row["payload"]),
+        "headers": [{"key": header["key"], "value": _bytes(header["value"])} for header in row["headers"]],
+        "record_json": row["record_json"],
+    }
+
+
+def _bytes(value: bytes | None) -> dict[str, str] | None:
+    return None if value is None else {"hex": value.hex(), "base64": base64.b64encode(value).decode("ascii")}

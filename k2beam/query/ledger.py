@@ -1,0 +1,52 @@
+"""The ledger of sequence gaps as rows for people: filtered, sorted, with times instead of microseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pyiceberg.catalog import Catalog
+
+from k2beam.lake.ledger_read import read_ledger, read_revisions, sort_key
+from k2beam.lake.scan import find_readable
+from k2beam.lake.tables import GAP_SCHEMA, SEQUENCE_GAPS
+from k2beam.model import Gap, Kind
+from k2beam.query.predicates import all_of, equal
+from k2beam.query.times import moment
+
+COLUMNS: tuple[str, ...] = tuple(GAP_SCHEMA.names)
+
+
+@dataclass(frozen=True, slots=True)
+class GapSelection:
+    """Which gaps: of a symbol, exchange, kind; ``filled`` adds closed ones, ``history`` all revisions."""
+
+    symbol: str | None = None
+    exchange: str | None = None
+    kind: Kind | None = None
+    filled: bool = False
+    history: bool = False
+
+
+def gap_rows(catalog: Catalog, namespace: str, selection: GapSelection) -> Iterator[dict[str, Any]]:
+    """The gaps, sorted by key, epoch, first missing sequence and revision; none where no ledger was written.
+
+    Each is its highest revision, unless ``history``. Raises LakeError for an unreadable file.
+    """
+    table = find_readable(catalog, namespace, SEQUENCE_GAPS)
+    if table is None:
+        return
+    row_filter = all_of(equal({"exchange": selection.exchange, "symbol": selection.symbol, "kind": selection.kind}))
+    gaps = (
+        sorted(read_revisions(table, row_filter), key=sort_key) if selection.history else read_ledger(table, row_filter)
+    )
+    for gap in gaps:
+        if selection.filled or selection.history or gap.status != "FILLED":
+            yield _row(gap)
+
+
+def _row(gap: Gap) -> dict[str, Any]:
+    row = {name: getattr(gap, name) for name in COLUMNS}
+    detected_at = None if gap.detected_at is None else moment(gap.detected_at)
+    return {**row, "opened_at": moment(gap.opened_at), "detected_at": detected_at}

@@ -1,0 +1,178 @@
+"""What the lake holds: symbols, the sizes of the tables and their snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.catalog import Catalog
+from pyiceberg.conversions import from_bytes
+from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table.snapshots import Snapshot
+
+from k2beam.errors import UsageError
+from k2beam.lake.scan import EVERYTHING, file_rows, find_readable, read_file
+from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, SPECS
+from k2beam.model import KINDS, Kind
+from k2beam.query import duck
+from k2beam.query.events import stream_events
+from k2beam.query.selection import AsOf, Selection, plan, snapshot_of
+from k2beam.query.times import moment
+from k2beam.schemas import EVENT_TIME_COLUMN
+
+TIME_COLUMNS: dict[str, str] = {
+    **{EVENT_TABLES[kind]: EVENT_TIME_COLUMN[kind] for kind in KINDS},
+    DEAD_LETTERS: "failed_at",
+    SEQUENCE_GAPS: "opened_at",
+}
+"""The column whose first and last value the statistics give."""
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolCount:
+    """How many rows (copies included) one symbol has in one event table, and between which events."""
+
+    exchange: str
+    symbol: str
+    kind: Kind
+    rows: int
+    first_event: datetime
+    last_event: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TableStats:
+    """Live rows, data files and their bytes of one table, and its first and last time."""
+
+    table: str
+    snapshot_id: int | None
+    rows: int
+    files: int
+    bytes: int
+    first_event: datetime | None
+    last_event: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """One snapshot of one table; None where its summary does not say."""
+
+    table: str
+    snapshot_id: int
+    parent_id: int | None
+    committed_at: datetime
+    operation: str | None
+    added_rows: int | None
+    added_files: int | None
+    total_rows: int | None
+
+
+def symbols(catalog: Catalog, namespace: str, selection: Selection) -> list[SymbolCount]:
+    """The symbols of each event table in the selection, sorted by exchange, symbol and kind."""
+    found = [count for kind in KINDS for count in _symbols_of(catalog, namespace, kind, selection)]
+    return sorted(found, key=lambda count: (count.exchange, count.symbol, KINDS.index(count.kind)))
+
+
+def _symbols_of(catalog: Catalog, namespace: str, kind: Kind, selection: Selection) -> Iterator[SymbolCount]:
+    time_column = EVENT_TIME_COLUMN[kind]
+    columns = ["exchange", "symbol", time_column]
+    schema, batches = stream_events(catalog, namespace, kind, selection, columns)
+    sql = f"""
+        SELECT exchange, symbol, count(*) AS rows,
+               epoch_us(min("{time_column}")) AS first_event, epoch_us(max("{time_column}")) AS last_event
+        FROM events GROUP BY exchange, symbol
+    """  # noqa: S608
+    for row in duck.rows(sql, {}, schema, batches):
+        yield SymbolCount(
+            row["exchange"], row["symbol"], kind, row["rows"], moment(row["first_event"]), moment(row["last_event"])
+        )
+
+
+def stats(catalog: Catalog, namespace: str, as_of: AsOf | None = None) -> list[TableStats]:
+    """The size of each table that was ever made, from the metadata of its files where that suffices.
+
+    Raises UsageError for a snapshot id: an id belongs to one table, a time to all.
+    """
+    if isinstance(as_of, int) or (isinstance(as_of, str) and as_of.isdecimal()):
+        raise UsageError("--as-of must be a time here: a snapshot id belongs to one table only")
+    return [_stats_of(table, name, snapshot_of(table, as_of)) for name, table in _tables(catalog, namespace, ())]
+
+
+def snapshots(catalog: Catalog, namespace: str, names: Sequence[str] = ()) -> list[SnapshotInfo]:
+    """The snapshots of the tables named (none: all), oldest first. Raises UsageError for an unknown name."""
+    return [
+        _snapshot_info(name, snapshot)
+        for name, table in _tables(catalog, namespace, names)
+        for snapshot in sorted(table.snapshots(), key=lambda snapshot: snapshot.timestamp_ms)
+    ]
+
+
+def _tables(catalog: Catalog, namespace: str, names: Sequence[str]) -> Iterator[tuple[str, Table]]:
+    if unknown := [name for name in names if name not in SPECS]:
+        raise UsageError(f"there is no table {', '.join(unknown)}; the tables are {', '.join(SPECS)}")
+    for name in names or SPECS:
+        table = find_readable(catalog, namespace, name)
+        if table is not None:
+            yield name, table
+
+
+def _stats_of(table: Table, name: str, snapshot: Snapshot | None) -> TableStats:
+    tasks = plan(table, EVERYTHING, snapshot)
+    spans = [_span(table, task, TIME_COLUMNS[name]) for task in tasks]
+    times = [time for span in spans if span is not None for time in span]
+    return TableStats(
+        table=name,
+        snapshot_id=snapshot.snapshot_id if snapshot else None,
+        rows=sum(_rows(table, task, TIME_COLUMNS[name]) for task in tasks),
+        files=len(tasks),
+        bytes=sum(int(task.file.file_size_in_bytes) for task in tasks),
+        first_event=moment(min(times)) if times else None,
+        last_event=moment(max(times)) if times else None,
+    )
+
+
+def _rows(table: Table, task: FileScanTask, column: str) -> int:
+    known = file_rows(task)
+    return known if known is not None else sum(int(batch.num_rows) for batch in read_file(table, task, [column]))
+
+
+def _span(table: Table, task: FileScanTask, column: str) -> tuple[int, int] | None:
+    """The first and last time in a file, microseconds: from its bounds, else (none, or deletes) from its rows."""
+    field = table.schema().find_field(column)
+    lowest = (task.file.lower_bounds or {}).get(field.field_id)
+    highest = (task.file.upper_bounds or {}).get(field.field_id)
+    if lowest and highest and not task.delete_files:
+        return _as_int(from_bytes(field.field_type, lowest)), _as_int(from_bytes(field.field_type, highest))  # type: ignore[arg-type]
+    ends = [pc.min_max(batch[column].cast(pa.int64())).as_py() for batch in read_file(table, task, [column])]
+    known = [end for end in ends if end["min"] is not None]
+    return (min(end["min"] for end in known), max(end["max"] for end in known)) if known else None
+
+
+def _as_int(value: Any) -> int:
+    return int(value)
+
+
+def _snapshot_info(name: str, snapshot: Snapshot) -> SnapshotInfo:
+    summary = snapshot.summary
+    details = dict(summary.additional_properties) if summary else {}
+    return SnapshotInfo(
+        table=name,
+        snapshot_id=snapshot.snapshot_id,
+        parent_id=snapshot.parent_snapshot_id,
+        committed_at=moment(snapshot.timestamp_ms * 1_000),
+        operation=str(summary.operation.value) if summary else None,
+        added_rows=_count(details, "added-records"),
+        added_files=_count(details, "added-data-files"),
+        total_rows=_count(details, "total-records"),
+    )
+
+
+def _count(details: dict[str, str], name: str) -> int | None:
+    """The summary leaves out a count of 0, but says the totals."""
+    if name in details:
+        return int(details[name])
+    return 0 if details and name.startswith("added-") else None

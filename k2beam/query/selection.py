@@ -1,0 +1,108 @@
+"""What a query asks for: symbol, exchange, time span and moment, pushed down into the Iceberg scan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+import pyarrow as pa
+from pyiceberg.expressions import BooleanExpression, GreaterThanOrEqual, LessThan
+from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table.snapshots import Snapshot
+
+from k2beam.errors import UsageError
+from k2beam.lake.scan import UnreadableFile, read_file, table_name
+from k2beam.query.predicates import all_of, equal, term
+from k2beam.query.times import EPOCH, Instant, to_instant
+
+AsOf = int | datetime | date | str
+"""A snapshot id, or an instant: the snapshot that was current then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which rows: ``start`` is included and ``end`` is not; a naive time is UTC; None does not limit.
+
+    Symbol and exchange are compared as they are, never parsed.
+    """
+
+    symbol: str | None = None
+    exchange: str | None = None
+    start: Instant | None = None
+    end: Instant | None = None
+    as_of: AsOf | None = None
+
+    def row_filter(self, time_column: str) -> BooleanExpression:
+        """The filter as pyiceberg's expression. Raises UsageError for a time that can't be read."""
+        terms = equal({"exchange": self.exchange, "symbol": self.symbol})
+        if self.start is not None:
+            terms.append(term(GreaterThanOrEqual, time_column, to_instant(self.start, "--from").isoformat()))
+        if self.end is not None:
+            terms.append(term(LessThan, time_column, to_instant(self.end, "--to").isoformat()))
+        return all_of(terms)
+
+
+def snapshot_of(table: Table, as_of: AsOf | None) -> Snapshot | None:
+    """The snapshot to read: the current one, or the one of ``as_of``; None where the table was still empty.
+
+    Raises UsageError for an unknown snapshot id and for a moment whose snapshot has been expired.
+    """
+    if as_of is None:
+        return table.current_snapshot()
+    if isinstance(as_of, int) or (isinstance(as_of, str) and as_of.isdecimal()):
+        return _snapshot_by_id(table, int(as_of))
+    return _snapshot_at(table, to_instant(as_of, "--as-of"))
+
+
+def _snapshot_by_id(table: Table, snapshot_id: int) -> Snapshot:
+    found = table.metadata.snapshot_by_id(snapshot_id)
+    if found is None:
+        raise UsageError(
+            f"--as-of {snapshot_id}: table {table_name(table)} has no such snapshot (any more); "
+            "`k2beam query snapshots` lists them, and a time is written in ISO 8601"
+        )
+    return found
+
+
+def _snapshot_at(table: Table, when: datetime) -> Snapshot | None:
+    milliseconds = (when - EPOCH) // timedelta(milliseconds=1)
+    entries = sorted(table.history(), key=lambda entry: entry.timestamp_ms)
+    before = [entry for entry in entries if entry.timestamp_ms <= milliseconds]
+    if before and (found := table.metadata.snapshot_by_id(before[-1].snapshot_id)):
+        return found
+    if not before and not _lost_its_beginning(table, [entry.snapshot_id for entry in entries]):
+        return None
+    raise UsageError(
+        f"--as-of {when.isoformat()}: the snapshot of table {table_name(table)} from then was expired; "
+        "`k2beam query snapshots` lists those that are left"
+    )
+
+
+def _lost_its_beginning(table: Table, snapshot_ids: Sequence[int]) -> bool:
+    """Whether snapshots older than those of the history were expired."""
+    if not snapshot_ids:
+        return False
+    oldest = table.metadata.snapshot_by_id(snapshot_ids[0])
+    return oldest is None or oldest.parent_snapshot_id is not None
+
+
+def plan(table: Table, row_filter: BooleanExpression, snapshot: Snapshot | None) -> list[FileScanTask]:
+    """The data files of a snapshot that may hold rows of the filter. Raises UnreadableFile for a broken manifest."""
+    if snapshot is None:
+        return []
+    try:
+        return list(table.scan(row_filter=row_filter, snapshot_id=snapshot.snapshot_id).plan_files())
+    except (OSError, ValueError, EOFError) as error:
+        raise UnreadableFile(table_name(table), "of its manifests", f"can't be read: {error}") from error
+
+
+def read(table: Table, columns: Sequence[str], selection: Selection, time_column: str) -> Iterator[pa.RecordBatch]:
+    """The selected rows, only the columns named, one data file at a time, in no order.
+
+    Errors of the options are raised at once, before anything is read. Raises LakeError for an
+    unreadable file.
+    """
+    row_filter = selection.row_filter(time_column)
+    tasks = plan(table, row_filter, snapshot_of(table, selection.as_of))
+    return (batch for task in tasks for batch in read_file(table, task, columns, row_filter))

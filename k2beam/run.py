@@ -1,0 +1,48 @@
+"""Runs the pipeline to its end and says what it did."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.runners.runner import PipelineState
+
+from k2beam.errors import K2BeamError
+from k2beam.ingest.stats import IngestStats, ingest_stats
+from k2beam.lake.catalog import open_catalog
+from k2beam.lake.reconcile import reconcile
+from k2beam.options import IngestConfig, beam_options
+from k2beam.pipeline import build
+
+
+def run_ingest(
+    source: beam.PTransform, config: IngestConfig, beam_arguments: Sequence[str] = (), *, resolver: Any = None
+) -> IngestStats:
+    """Run a bounded source into the tables, reconcile the ledger of gaps, and return the stats.
+
+    Raises K2BeamError when the job did not end well; what it had committed by then stays, and
+    running it again takes the rest.
+    """
+    catalog = open_catalog(config.lake)
+    started = time.monotonic()
+    pipeline = beam.Pipeline(options=beam_options(beam_arguments))
+    build(pipeline, source, config, resolver=resolver)
+    result = pipeline.run()
+    state = result.wait_until_finish()
+    if state not in (PipelineState.DONE, None):
+        raise K2BeamError(f"the job ended as {state}; run it again: what was committed is left out, the rest is taken")
+    reconcile(catalog, config.lake.namespace, run_id=config.write.run_id)
+    duration = time.monotonic() - started
+    return ingest_stats(catalog, config.lake.namespace, config.write.run_id, counters(result), duration)
+
+
+def counters(result: Any) -> Counter[str]:
+    """The project's Beam counters of a run, by name, summed over its steps."""
+    totals: Counter[str] = Counter()
+    query = beam.metrics.MetricsFilter().with_namespace("k2beam")
+    for found in result.metrics().query(query)["counters"]:
+        totals[found.key.metric.name] += found.result
+    return totals

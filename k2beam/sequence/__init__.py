@@ -1,0 +1,34 @@
+"""The gap machine: which numbers of a feed are missing, and where its count began anew.
+
+``recount`` is the definition, ``slices`` of it are what batches send, :class:`KeyState` folds them as they
+come, :class:`SequenceTracker` answers for one message at once. Pure: no Beam, no I/O, no clock.
+"""
+
+from k2beam.sequence.ledger import GapBatch, GapChange, diff_ledger, gap_id, gap_rows
+from k2beam.sequence.recount import Epoch, MissingInterval, recount
+from k2beam.sequence.runs import Run, SequenceKey, Slice, format_key, parse_key, slice_runs
+from k2beam.sequence.state import Counts, FoldResult, KeyState, SequenceClass
+from k2beam.sequence.tracker import SequenceResult, SequenceTracker
+
+__all__ = [
+    "Counts",
+    "Epoch",
+    "FoldResult",
+    "GapBatch",
+    "GapChange",
+    "KeyState",
+    "MissingInterval",
+    "Run",
+    "SequenceClass",
+    "SequenceKey",
+    "SequenceResult",
+    "SequenceTracker",
+    "Slice",
+    "diff_ledger",
+    "format_key",
+    "gap_id",
+    "gap_rows",
+    "parse_key",
+    "recount",
+    "slice_runs",
+]

@@ -1,0 +1,290 @@
+"""Runs and slices: the sequence numbers of a batch, boiled down to a few bytes for each key.
+
+A key is exchange, symbol and kind. A *run* is a stretch of a key's messages, in order of event time, whose
+sequence rises by one each message; a *slice* is what one batch holds of one key: its runs and some counts.
+Only slices are shuffled, never rows. Times are microseconds since the epoch, UTC.
+
+Runs are cut where the fold (:mod:`k2beam.sequence.blocks`) needs to know the order exactly:
+
+- at an hour without a message, since an hour's silence can make a fall a reset;
+- at powers of two, so that no number of a run is less than half of another one;
+- after the second and the third message of a slice and of a fall, since three messages decide a reset
+  and runs of one or two messages are known to the message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import numpy as np
+import numpy.typing as npt
+
+from k2beam.errors import K2BeamError
+from k2beam.model import KINDS, Kind
+
+HOUR = 3_600_000_000
+"""Microseconds of silence after which a single fall is a reset."""
+
+Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+_HEADER = 7
+_SMALL = 256
+_WORD = 1 << 64
+
+
+class SequenceKey(NamedTuple):
+    """Whose numbers are counted: one feed of one symbol."""
+
+    exchange: str
+    symbol: str
+    kind: Kind
+
+
+def format_key(exchange: str, symbol: str, kind: str) -> str:
+    """``exchange|symbol|kind``, with ``%`` and ``|`` inside a part percent-encoded."""
+    return "|".join(part.replace("%", "%25").replace("|", "%7C") for part in (exchange, symbol, kind))
+
+
+def parse_key(text: str) -> SequenceKey:
+    """The inverse of :func:`format_key`. Raises K2BeamError for a text that is not such a key."""
+    parts = [unquote(part, errors="strict") for part in text.split("|")]
+    if len(parts) != 3 or parts[2] not in KINDS:
+        raise K2BeamError(f"{text!r} is not a sequence key; it must read exchange|symbol|kind, kind one of {KINDS}")
+    return SequenceKey(parts[0], parts[1], parts[2])
+
+
+class Run(NamedTuple):
+    """Messages first_sequence, +1, …, last_sequence whose event time never falls (microseconds)."""
+
+    first_sequence: int
+    last_sequence: int
+    first_time: int
+    last_time: int
+
+
+class SliceContent(NamedTuple):
+    """What a slice says.
+
+    ``messages`` counts all of them, ``nulls`` those without a (non-negative) sequence number, ``duplicates`` those
+    with the event time and sequence of another one, ``out_of_order`` those that arrived after a higher number
+    (unless they are a fall of more than half). Element times in microseconds. ``runs`` are in order.
+    """
+
+    messages: int
+    nulls: int
+    duplicates: int
+    out_of_order: int
+    lowest_element_time: int
+    highest_element_time: int
+    runs: list[Run]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """What one batch holds of one key; ``data`` is its packed form and its only content.
+
+    The layout, as zigzag varints: messages, nulls, duplicates, out of order, time unit (0: microseconds,
+    1: milliseconds), how far the highest and the lowest element time are from those of the events; then
+    for each run the step from the run before in sequence, its length less one, the step in time, its duration.
+    """
+
+    data: bytes
+
+    def read(self) -> SliceContent:
+        """Unpack it."""
+        values = unpack_varints(self.data)
+        runs = _decode_runs(values)
+        begin, end = (runs[0].first_time, runs[-1].last_time) if runs else (0, 0)
+        messages, nulls, duplicates, out_of_order, _, high, low = values[:_HEADER]
+        return SliceContent(messages, nulls, duplicates, out_of_order, signed(begin + low), signed(end + high), runs)
+
+
+def slice_runs(
+    codes: npt.NDArray[np.integer[npt.NBitBase]],
+    sequences: Int64s,
+    event_times: Int64s,
+    valid: Bools | None = None,
+    element_times: Int64s | None = None,
+) -> list[tuple[int, Slice]]:
+    """Slice a batch: for each key code that occurs, its :class:`Slice`.
+
+    The arrays have one entry a row, in order of arrival: small non-negative key codes, sequences (where
+    ``valid``; negative ones count as null), event times and, if they differ, element times.
+    """
+    if not len(codes):
+        return []
+    if element_times is None:
+        element_times = event_times
+    narrow = codes.astype(np.uint16) if int(codes.max()) < 1 << 16 else codes.astype(np.int64)
+    order = np.argsort(narrow, kind="stable")
+    key, seq, time = narrow[order].astype(np.int64), sequences[order], event_times[order]
+    keys, begins = _groups(key)
+    header = np.zeros((len(keys), _HEADER), dtype=np.int64)
+    header[:, 0] = np.diff(np.append(begins, len(key)))
+    high, low = (ufunc.reduceat(element_times[order], begins) for ufunc in (np.maximum, np.minimum))
+
+    sequenced = seq >= 0 if valid is None else (seq >= 0) & valid[order]
+    if not sequenced.all():
+        header[:, 1] = np.add.reduceat((~sequenced).astype(np.int64), begins)
+        key, seq, time = key[sequenced], seq[sequenced], time[sequenced]
+    position = np.searchsorted(keys, key)
+    header[:, 3] = _out_of_order(position, seq, len(keys))
+    position, seq, time, header[:, 2] = _sorted_distinct(position, seq, time, len(keys))
+    unit = 1000 if not np.any(time % 1000) else 1
+    header[:, 4] = unit == 1000
+    starts = np.flatnonzero(_cuts(position, seq, time))
+    ends = np.append(starts[1:], len(seq))[: len(starts)] - 1
+    _relative_element_times(header, high, low, position, time)
+    return _pack(keys, header, position[starts], seq[starts], seq[ends], time[starts] // unit, time[ends] // unit)
+
+
+def _groups(key: Int64s) -> tuple[Int64s, Int64s]:
+    begins = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
+    return key[begins], begins
+
+
+def _out_of_order(position: Int64s, seq: Int64s, keys: int) -> Int64s:
+    counts = np.zeros(keys, dtype=np.int64)
+    drops = (position[1:] == position[:-1]) & (seq[1:] < seq[:-1])
+    for k in np.unique(position[1:][drops]):
+        mine = seq[np.searchsorted(position, k) : np.searchsorted(position, k, "right")]
+        highest = np.maximum.accumulate(mine)
+        counts[k] = np.count_nonzero((mine < highest) & (mine >= half(highest)))
+    return counts
+
+
+def _sorted_distinct(position: Int64s, seq: Int64s, time: Int64s, keys: int) -> tuple[Int64s, Int64s, Int64s, Int64s]:
+    same_key = position[1:] == position[:-1]
+    after = (time[1:] > time[:-1]) | ((time[1:] == time[:-1]) & (seq[1:] > seq[:-1]))
+    if np.all(after | ~same_key):
+        return position, seq, time, np.zeros(keys, dtype=np.int64)
+    order = np.lexsort((seq, time, position))
+    position, seq, time = position[order], seq[order], time[order]
+    twin = (position[1:] == position[:-1]) & (seq[1:] == seq[:-1]) & (time[1:] == time[:-1])
+    keep = np.concatenate(([True], ~twin))
+    duplicates = np.bincount(position[~keep], minlength=keys).astype(np.int64)
+    return position[keep], seq[keep], time[keep], duplicates
+
+
+def _cuts(position: Int64s, seq: Int64s, time: Int64s) -> Bools:
+    """Where a run begins."""
+    if not len(seq):
+        return np.zeros(0, dtype=np.bool_)
+    new_key = np.concatenate(([True], position[1:] != position[:-1]))
+    cuts: Bools = new_key | ((seq & (seq - 1)) == 0)
+    cuts[1:] |= seq[1:] != seq[:-1] + 1
+    cuts[1:] |= time[1:].view(np.uint64) - time[:-1].view(np.uint64) >= HOUR
+    head = new_key.copy()
+    head[1:] |= seq[1:] < half(seq[:-1])
+    cuts[2:] |= head[:-2]
+    cuts[3:] |= head[:-3]
+    return cuts
+
+
+def _relative_element_times(header: Int64s, high: Int64s, low: Int64s, position: Int64s, time: Int64s) -> None:
+    header[:, 5], header[:, 6] = high, low
+    if len(position):
+        present, begins = _groups(position)
+        header[present, 5] -= time[np.append(begins[1:], len(time)) - 1]
+        header[present, 6] -= time[begins]
+
+
+def _pack(
+    keys: Int64s, header: Int64s, owner: Int64s, first: Int64s, last: Int64s, begin: Int64s, end: Int64s
+) -> list[tuple[int, Slice]]:
+    same = np.concatenate(([False], owner[1:] == owner[:-1]))[: len(owner)]
+    fields = np.empty((len(owner), 4), dtype=np.int64)
+    fields[:, 0] = first - np.where(same, np.roll(last, 1) + 1, 0)
+    fields[:, 1] = last - first
+    fields[:, 2] = begin - np.where(same, np.roll(end, 1), 0)
+    fields[:, 3] = end - begin
+    row_count = np.bincount(owner, minlength=len(keys))
+    sizes = _HEADER + 4 * row_count
+    offsets = np.concatenate(([0], np.cumsum(sizes)))
+    flat = np.empty(int(offsets[-1]), dtype=np.int64)
+    flat[offsets[:-1, None] + np.arange(_HEADER)] = header
+    rank = np.arange(len(owner)) - np.repeat(np.cumsum(row_count) - row_count, row_count)
+    flat[(offsets[owner] + _HEADER + 4 * rank)[:, None] + np.arange(4)] = fields
+    data, ends = pack_array(flat)
+    bounds = np.concatenate(([0], ends))[offsets]
+    return [
+        (code, Slice(data[a:b]))
+        for code, a, b in zip(keys.tolist(), bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
+    ]
+
+
+def _decode_runs(values: list[int]) -> list[Run]:
+    unit = 1000 if values[4] else 1
+    fields = np.array(values[_HEADER:], dtype=np.int64).reshape(-1, 4)
+    step, length, wait, duration = fields.T
+    # Sums wrap round as the differences did, so hostile times can't overflow.
+    last = np.cumsum(step + length + 1) - 1
+    end = np.cumsum(wait + duration)
+    columns = (last - length, last, (end - duration) * unit, end * unit)
+    return list(map(Run._make, zip(*(column.tolist() for column in columns), strict=True)))
+
+
+def half(highest: Int64s) -> Int64s:
+    """What a sequence must reach not to be a fall of more than half: ceil(highest / 2), without overflow."""
+    return (highest >> 1) + (highest & 1)
+
+
+def signed(value: int) -> int:
+    """Steps are taken modulo 2**64, so that hostile times can't overflow."""
+    return (value + (_WORD >> 1)) % _WORD - (_WORD >> 1)
+
+
+def pack_array(values: Int64s) -> tuple[bytes, Int64s]:
+    """Zigzag varints (as Avro's ``long``, Avro 1.11 "Binary Encoding"), and where each one ends."""
+    zigzag = ((values << 1) ^ (values >> 63)).view(np.uint64)
+    width = np.ones(len(values), dtype=np.int64)
+    for k in range(1, 10):
+        width += zigzag >= np.uint64(1 << (7 * k))
+    ends = np.cumsum(width)
+    out = np.empty(int(ends[-1]) if len(ends) else 0, dtype=np.uint8)
+    for k in range(int(width.max(initial=0))):
+        longer = np.flatnonzero(width > k)
+        septet = (zigzag[longer] >> np.uint64(7 * k)) & np.uint64(0x7F)
+        more = (width[longer] > k + 1).astype(np.uint64) << np.uint64(7)
+        out[ends[longer] - width[longer] + k] = septet | more
+    return out.tobytes(), ends
+
+
+def pack_varints(values: Sequence[int]) -> bytes:
+    """Integers as zigzag varints; they are taken modulo 2**64."""
+    return pack_array(np.array([signed(value) for value in values], dtype=np.int64))[0]
+
+
+def unpack_varints(data: bytes) -> list[int]:
+    """The integers that :func:`pack_varints` packed; a cut-off last one is left out."""
+    return _unpack_short(data) if len(data) <= _SMALL else _unpack_long(data)
+
+
+def _unpack_short(data: bytes) -> list[int]:
+    values, value, shift = [], 0, 0
+    for byte in data:
+        value |= (byte & 0x7F) << shift
+        if byte & 0x80:
+            shift += 7
+        else:
+            values.append((value >> 1) ^ -(value & 1))
+            value = shift = 0
+    return values
+
+
+def _unpack_long(data: bytes) -> list[int]:
+    octets = np.frombuffer(data, dtype=np.uint8)
+    ends = np.flatnonzero(octets < 0x80)
+    begins = np.concatenate(([0], ends[:-1] + 1))[: len(ends)]
+    width = ends - begins + 1
+    zigzag = np.zeros(len(ends), dtype=np.uint64)
+    for k in range(int(width.max(initial=0))):
+        longer = np.flatnonzero(width > k)
+        septet = (octets[begins[longer] + k] & 0x7F).astype(np.uint64)
+        zigzag[longer] |= septet << np.uint64(7 * k)
+    values: list[int] = ((zigzag >> np.uint64(1)).view(np.int64) ^ -(zigzag & np.uint64(1)).view(np.int64)).tolist()
+    return values

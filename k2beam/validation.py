@@ -1,0 +1,123 @@
+"""The rules that every event must keep, as data.
+
+A rule that is broken sends the event to the dead letters with the rule's name as error class. A
+bid above the ask is no error: crossed and locked markets exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from k2beam.codec.decimals import unscaled_words
+from k2beam.model import KINDS, Kind
+
+FUTURE_LIMIT = 24 * 3600 * 1_000_000
+"""Microseconds that a timestamp may be ahead of the clock."""
+
+PRICED_ABOVE_ZERO = ("equities", "crypto")
+"""Asset classes whose prices can't be negative; futures' (crude oil, April 2020) and options' spreads can."""
+
+Mask = npt.NDArray[np.bool_]
+Predicate = Callable[[pa.RecordBatch, str, int], Mask]
+"""Of a batch, a column's name and the clock (microseconds, UTC): which rows break the rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule: its error class, what to tell of it, the kinds and columns it is about, and its predicate."""
+
+    name: str
+    message: str
+    columns: tuple[str, ...]
+    broken: Predicate
+    kinds: tuple[Kind, ...] = KINDS
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """The first rule that a row breaks."""
+
+    row: int
+    error_class: str
+    message: str
+
+
+def _empty(batch: pa.RecordBatch, column: str, now: int) -> Mask:
+    del now
+    return _mask(pc.equal(pc.binary_length(batch.column(column)), 0))
+
+
+def _negative(batch: pa.RecordBatch, column: str, now: int) -> Mask:
+    del now
+    return np.asarray(unscaled_words(batch.column(column)) < 0)
+
+
+def _negative_price(batch: pa.RecordBatch, column: str, now: int) -> Mask:
+    broken = _negative(batch, column, now)
+    if not broken.any():
+        return broken
+    return broken & _mask(pc.is_in(batch.column("asset_class"), pa.array(PRICED_ABOVE_ZERO)))
+
+
+def _micros(batch: pa.RecordBatch, column: str) -> npt.NDArray[np.int64]:
+    return np.asarray(batch.column(column).view(pa.int64()).to_numpy(), dtype=np.int64)
+
+
+def _before_1970(batch: pa.RecordBatch, column: str, now: int) -> Mask:
+    del now
+    return np.asarray(_micros(batch, column) < 0)
+
+
+def _in_future(batch: pa.RecordBatch, column: str, now: int) -> Mask:
+    return np.asarray(_micros(batch, column) > now + FUTURE_LIMIT)
+
+
+def _mask(array: pa.BooleanArray) -> Mask:
+    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)
+
+
+_QUOTE_PRICES = ("bid_price", "ask_price")
+_QUOTE_QUANTITIES = ("bid_quantity", "ask_quantity")
+_TIMES = ("timestamp", "ingestion_timestamp")
+_MARKET: tuple[Kind, ...] = ("trades", "quotes")
+_AGAINST_ZERO = "is negative"
+_EARLY = "is before 1970"
+_LATE = "is more than a day ahead of the clock"
+
+RULES: tuple[Rule, ...] = (
+    Rule("empty_symbol", "is empty", ("symbol",), _empty),
+    Rule("empty_exchange", "is empty", ("exchange",), _empty),
+    Rule("negative_price", _AGAINST_ZERO, ("price",), _negative_price, ("trades",)),
+    Rule("negative_price", _AGAINST_ZERO, _QUOTE_PRICES, _negative_price, ("quotes",)),
+    Rule("negative_quantity", _AGAINST_ZERO, ("quantity",), _negative, ("trades",)),
+    Rule("negative_quantity", _AGAINST_ZERO, _QUOTE_QUANTITIES, _negative, ("quotes",)),
+    Rule("timestamp_before_1970", _EARLY, _TIMES, _before_1970, _MARKET),
+    Rule("timestamp_before_1970", _EARLY, ("ingestion_timestamp",), _before_1970, ("reference_data",)),
+    Rule("timestamp_in_future", _LATE, _TIMES, _in_future, _MARKET),
+    Rule("timestamp_in_future", _LATE, ("ingestion_timestamp",), _in_future, ("reference_data",)),
+)
+"""In the order in which they are told; listing dates are exempt from the rules on time."""
+
+
+def violations(kind: Kind, batch: pa.RecordBatch, now: int) -> tuple[Violation, ...]:
+    """The rows of ``batch`` (event columns of ``kind``) that break a rule, each with the first it breaks.
+
+    ``now`` is the clock in microseconds, UTC. Costs well below a microsecond a row where none does.
+    """
+    checks = [(rule, column) for rule in RULES if kind in rule.kinds for column in rule.columns]
+    masks = [rule.broken(batch, column, now) for rule, column in checks]
+    broken = reduce(np.logical_or, masks, np.zeros(batch.num_rows, dtype=np.bool_))
+    if not broken.any():
+        return ()
+    found = []
+    for row in np.flatnonzero(broken).tolist():
+        rule, column = next(check for check, mask in zip(checks, masks, strict=True) if mask[row])
+        found.append(Violation(row, rule.name, f"{column} {rule.message}"))
+    return tuple(found)

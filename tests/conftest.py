@@ -1,0 +1,54 @@
+"""Fixtures that every test may use, and what the run says of skipped tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from k2beam.platform.prism import find_prism
+
+_FORBID_SKIPS = "K2BEAM_FORBID_SKIPS"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def prism() -> Path:
+    """The Prism program; building it takes minutes, so that a test never does."""
+    path = find_prism()
+    if path is None:
+        pytest.skip("no Prism: python -m k2beam.platform.prism builds it")
+    return path
+
+
+def _skipped(reporter: pytest.TerminalReporter) -> list[pytest.TestReport | pytest.CollectReport]:
+    return reporter.stats.get("skipped", [])
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    return report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With K2BEAM_FORBID_SKIPS=1, a skipped test fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get(_FORBID_SKIPS) == "1" and reporter is not None and _skipped(reporter):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names every skipped test and why it was skipped."""
+    skipped = _skipped(terminalreporter)
+    if not skipped:
+        return
+    terminalreporter.section("skipped tests")
+    for report in skipped:
+        terminalreporter.line(f"{report.nodeid}: {_reason(report)}")
+    if os.environ.get(_FORBID_SKIPS) == "1":
+        terminalreporter.line(f"{_FORBID_SKIPS}=1: {len(skipped)} skipped, so this run fails", red=True)

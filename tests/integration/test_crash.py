@@ -1,0 +1,44 @@
+"""kill -9 at the worst moments, and a run after it: every offset is there once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.replay_helpers import assert_truth, ingest, simulated
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.parametrize(
+    ("point", "passes"),
+    [
+        ("after_write", 0),
+        ("after_write", 3),
+        ("before_commit", 0),
+        ("before_commit", 2),
+        ("after_commit", 0),
+        ("after_commit", 1),
+        ("after_commit", 3),
+    ],
+)
+def test_killed_and_run_again(tmp_path: Path, repository: Path, point: str, passes: int) -> None:
+    truth = simulated(tmp_path / "in")
+    warehouse = tmp_path / "wh"
+    for _ in range(2):
+        crashed = subprocess.run(
+            [sys.executable, "-m", "tests.integration.crashing", point, str(passes), tmp_path / "in", warehouse],
+            cwd=repository,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert crashed.returncode in (-signal.SIGKILL, 1), crashed.stderr
+        if crashed.returncode == 1:
+            assert "never reached" in crashed.stderr, crashed.stderr
+    ingest([tmp_path / "in"], warehouse)
+    assert_truth(warehouse, truth, tmp_path / "in")

@@ -1,0 +1,124 @@
+"""The main job from archives to tables: the truth, repeats, copies and halves, on each local runner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from k2beam.archive import copy_as_raw
+from tests.replay_helpers import (
+    assert_audit,
+    assert_truth,
+    contents,
+    ingest,
+    open_gaps,
+    simulated,
+)
+
+pytestmark = pytest.mark.integration
+
+PLAIN_FAULTS = "gaps=10,duplicates=9,resets=1,late=5,out-of-order=5,negative_price=3,empty_symbol=2"
+
+
+def test_the_runs_answer_is_the_true_answer(tmp_path: Path) -> None:
+    truth = simulated(tmp_path / "in")
+    stats = ingest([tmp_path / "in"], tmp_path / "wh")
+    assert_truth(tmp_path / "wh", truth, tmp_path / "in")
+    assert stats.consumed == truth.offsets
+    assert sum(stats.written.values()) == sum(truth.rows.values())
+    assert stats.dead_letters == sum(truth.dead_letters.values())
+    assert (stats.errors, stats.already_covered) == (0, 0)
+    assert stats.gaps["RESET"] == truth.resets
+    assert stats.gaps["DUPLICATE"] == truth.duplicates
+    assert sorted(stats.snapshots) == ["dead_letters", "quotes_v2", "sequence_gaps", "trades_v2"]
+
+
+def test_the_same_archive_twice_its_raw_copy_and_its_half_first(tmp_path: Path) -> None:
+    simulated(tmp_path / "in", faults=PLAIN_FAULTS, envelope="plain")
+    files = sorted((tmp_path / "in").glob("*.avro"))
+    ingest(files, tmp_path / "once")
+    expected, gaps = contents(tmp_path / "once"), open_gaps(tmp_path / "once")
+    assert_audit(tmp_path / "once", *files)
+
+    again = ingest([*files, *files], tmp_path / "once")
+    assert sum(again.written.values()) + again.dead_letters == 0
+    assert again.already_covered == again.consumed > 0
+    assert again.snapshots == {}
+
+    copies = [tmp_path / "raw" / file.name for file in files]
+    (tmp_path / "raw").mkdir()
+    for file, copy in zip(files, copies, strict=True):
+        copy_as_raw(str(file), str(copy))
+    ingest(copies, tmp_path / "once")
+    assert contents(tmp_path / "once") == expected
+    ingest(copies, tmp_path / "copy")
+    assert len(contents(tmp_path / "copy")["trades_v2"]) == len(expected["trades_v2"])
+    assert contents(tmp_path / "copy")["trades_v2"] == expected["trades_v2"]
+    assert contents(tmp_path / "copy")["quotes_v2"] == expected["quotes_v2"]
+    assert_audit(tmp_path / "copy", *copies)
+
+    ingest(files[1::2], tmp_path / "halves")
+    ingest(files, tmp_path / "halves")
+    assert contents(tmp_path / "halves") == expected
+    assert_audit(tmp_path / "halves", *files)
+    assert gaps == open_gaps(tmp_path / "once") == open_gaps(tmp_path / "copy") == open_gaps(tmp_path / "halves")
+
+
+def test_half_of_the_records_in_another_job_first(tmp_path: Path) -> None:
+    """Half of each file's messages, not whole files: blocks and batches are covered in part."""
+    from k2beam.archive import ArchiveLimits, ArchiveReader, plan_archive, write_raw_archive
+    from k2beam.model import RawBatch, RawRecord
+
+    truth = simulated(tmp_path / "in")
+    (tmp_path / "half").mkdir()
+    for file in sorted((tmp_path / "in").glob("*.avro")):
+        records, schemas = [], {}
+        for chunk in plan_archive(str(file)).chunks:
+            for batch in ArchiveReader(ArchiveLimits(), 1000, 1 << 20).read(chunk):
+                assert isinstance(batch, RawBatch)
+                schemas.update(dict(batch.schemas))
+                for row in batch.data.to_pylist():
+                    micros = batch.data.column("timestamp")[0].value
+                    headers = tuple((header["key"], header["value"]) for header in row["headers"])
+                    records.append(
+                        RawRecord(
+                            row["source"], row["partition"], row["offset"], micros, row["key"], row["value"], headers
+                        )
+                    )
+        import json
+
+        parsed = {number: json.loads(text) for number, text in schemas.items()}
+        write_raw_archive(str(tmp_path / "half" / file.name), records[::2], parsed)
+    ingest([tmp_path / "half"], tmp_path / "wh")
+    ingest([tmp_path / "in"], tmp_path / "wh")
+    assert_truth(tmp_path / "wh", truth, tmp_path / "in")
+
+
+@pytest.mark.parametrize("workers", ["multi_threading", "multi_processing"])
+def test_two_workers_give_the_same(tmp_path: Path, workers: str) -> None:
+    truth = simulated(tmp_path / "in", files=4)
+    ingest(
+        [tmp_path / "in"],
+        tmp_path / "wh",
+        "--runner=FnApiRunner",
+        "--direct_num_workers=2",
+        f"--direct_running_mode={workers}",
+    )
+    assert_truth(tmp_path / "wh", truth, tmp_path / "in")
+
+
+def test_prism_gives_the_same(tmp_path: Path, prism: Path) -> None:
+    truth = simulated(tmp_path / "in")
+    options = ("--runner=PrismRunner", f"--prism_location={prism}", "--environment_type=LOOPBACK")
+    stats = ingest([tmp_path / "in"], tmp_path / "wh", *options)
+    assert_truth(tmp_path / "wh", truth, tmp_path / "in")
+    assert stats.consumed == truth.offsets
+    again = ingest([tmp_path / "in"], tmp_path / "wh", *options)
+    assert again.already_covered == truth.offsets
+
+
+def test_direct_runner_finds_the_prism_that_is_at_hand(tmp_path: Path, prism: Path) -> None:
+    truth = simulated(tmp_path / "in")
+    ingest([tmp_path / "in"], tmp_path / "wh", "--runner=DirectRunner", f"--prism_location={prism}")
+    assert_truth(tmp_path / "wh", truth, tmp_path / "in")

@@ -1,0 +1,88 @@
+"""Small lakes and batches for the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from k2beam.lake.catalog import NAMESPACE, LakeConfig, open_catalog
+from k2beam.lake.config import WriteConfig
+from k2beam.lake.files import StagedFile, write_rows
+from k2beam.lake.tables import find_table, open_table
+from k2beam.lake.transaction import RetryPolicy
+from k2beam.model import EventBatch
+from k2beam.schemas import event_arrow_schema
+
+DAY = 86_400_000_000
+START = 20_000 * DAY
+QUICK = RetryPolicy(attempts=50, first_wait=0.001, longest_wait=0.02)
+
+
+def lake_config(folder: Path) -> LakeConfig:
+    return LakeConfig(warehouse=str(folder))
+
+
+def write_config(**changes: Any) -> WriteConfig:
+    return WriteConfig(**{"run_id": "test", "retry": QUICK, **changes})
+
+
+def trades(
+    offsets: Iterable[int],
+    *,
+    source: str = "archive:a",
+    partition: int = 0,
+    symbol: str = "BTC",
+    times: Sequence[int] | None = None,
+    exchange: str = "BINANCE",
+) -> pa.RecordBatch:
+    """Trades with the given offsets, one millisecond apart, sequence = offset."""
+    numbers = list(offsets)
+    count = len(numbers)
+    micros = list(times) if times is not None else [START + number * 1000 for number in numbers]
+    columns = {
+        "message_id": [f"{source}-{partition}-{number}" for number in numbers],
+        "trade_id": [str(number) for number in numbers],
+        "symbol": [symbol] * count,
+        "exchange": [exchange] * count,
+        "asset_class": ["crypto"] * count,
+        "timestamp": micros,
+        "price": [Decimal("1.5")] * count,
+        "quantity": [Decimal("2")] * count,
+        "currency": ["USDT"] * count,
+        "side": ["BUY"] * count,
+        "trade_conditions": [["a"]] * count,
+        "source_sequence": numbers,
+        "ingestion_timestamp": micros,
+        "platform_sequence": [None] * count,
+        "vendor_data": [[("k", "v")]] * count,
+        "_source": [source] * count,
+        "_partition": [partition] * count,
+        "_offset": numbers,
+        "_ingested_at": micros,
+    }
+    schema = event_arrow_schema("trades")
+    return pa.RecordBatch.from_arrays(
+        [pa.array(columns[field.name], type=field.type) for field in schema], schema=schema
+    )
+
+
+def trade_batch(offsets: Iterable[int], **options: Any) -> EventBatch:
+    return EventBatch("trades", trades(offsets, **options))
+
+
+def stage(folder: Path, offsets: Iterable[int], **options: Any) -> StagedFile:
+    """A written, uncommitted data file of trades."""
+    table = open_table(open_catalog(lake_config(folder)), NAMESPACE, "trades_v2")
+    return write_rows(table, pa.Table.from_batches([trades(offsets, **options)]), window=START)
+
+
+def offsets_in(folder: Path, name: str = "trades_v2") -> list[int]:
+    """All offsets in a table, sorted, repeated ones included."""
+    table = find_table(open_catalog(lake_config(folder)), NAMESPACE, name)
+    if table is None:
+        return []
+    return sorted(table.scan(selected_fields=("_offset",)).to_arrow().column("_offset").to_pylist())

@@ -1,0 +1,84 @@
+"""Whole runs of the main job, and what they left in the tables."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from k2beam.ingest.faults import parse_faults
+from k2beam.ingest.simulate import Simulation, simulate
+from k2beam.ingest.stats import IngestStats
+from k2beam.ingest.truth import Truth
+from k2beam.lake.audit import audit
+from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.ledger_read import read_ledger
+from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, find_table
+from k2beam.options import IngestConfig
+from k2beam.run import run_ingest
+from tests.lake_helpers import lake_config, write_config
+from transforms.read_archive import ReadArchive
+
+FAULTS = "gaps=12,duplicates=15,resets=2,late=6,out-of-order=6,malformed=18"
+VOLATILE = {"_ingested_at", "failed_at"}
+
+
+def simulated(folder: Path, rows: int = 4000, faults: str = FAULTS, **options: Any) -> Truth:
+    """A faulty feed of trades and quotes in ``folder``."""
+    settings = {"symbols": 4, "seed": 7, "kinds": ("trades", "quotes"), "files": 3, **options}
+    return simulate(folder, Simulation(rows=rows, faults=parse_faults(faults), **settings))
+
+
+def ingest(paths: Sequence[Path], warehouse: Path, *beam: str, **write: Any) -> IngestStats:
+    """Run ``ingest archive`` in this process."""
+    config = IngestConfig(lake_config(warehouse), write_config(run_id=uuid.uuid4().hex, **write))
+    return run_ingest(ReadArchive([str(path) for path in paths]), config, beam)
+
+
+def contents(warehouse: Path) -> dict[str, list[str]]:
+    """Every row of the event tables and the dead letters, sorted, without the wall clock."""
+    catalog = open_catalog(lake_config(warehouse))
+    found = {}
+    for name in (*EVENT_TABLES.values(), DEAD_LETTERS):
+        table = find_table(catalog, NAMESPACE, name)
+        rows = table.scan().to_arrow().to_pylist() if table else []
+        found[name] = sorted(repr([(key, row[key]) for key in sorted(row) if key not in VOLATILE]) for row in rows)
+    return found
+
+
+def open_gaps(warehouse: Path) -> set[tuple[str, str, str, int, int, int]]:
+    """The ledger's unfilled intervals."""
+    table = find_table(open_catalog(lake_config(warehouse)), NAMESPACE, SEQUENCE_GAPS)
+    return {
+        (gap.exchange, gap.symbol, gap.kind, gap.epoch, gap.first_missing, gap.last_missing)
+        for gap in (read_ledger(table) if table else [])
+        if gap.status != "FILLED"
+    }
+
+
+def true_gaps(truth: Truth) -> set[tuple[str, str, str, int, int, int]]:
+    return {(gap.exchange, gap.symbol, gap.kind, gap.epoch, gap.first_missing, gap.last_missing) for gap in truth.gaps}
+
+
+def dead_letter_classes(warehouse: Path) -> Counter[str]:
+    table = find_table(open_catalog(lake_config(warehouse)), NAMESPACE, DEAD_LETTERS)
+    return Counter(table.scan().to_arrow().column("error_class").to_pylist() if table else [])
+
+
+def assert_audit(warehouse: Path, *sources: Path) -> None:
+    """The certificate is good, without mending anything."""
+    report = audit(
+        open_catalog(lake_config(warehouse)), NAMESPACE, [str(source) for source in sources], mend=False
+    )
+    assert report.ok, report.problems
+
+
+def assert_truth(warehouse: Path, truth: Truth, *sources: Path) -> None:
+    """The tables hold exactly what the maker of the data says."""
+    rows = contents(warehouse)
+    assert {kind: len(rows[EVENT_TABLES[kind]]) for kind in truth.rows} == truth.rows  # type: ignore[index]
+    assert dead_letter_classes(warehouse) == Counter(truth.dead_letters)
+    assert open_gaps(warehouse) == true_gaps(truth)
+    assert_audit(warehouse, *sources)

@@ -1,0 +1,210 @@
+"""The layers of the code, read from its imports, and two rules about every file.
+
+A module may import its own layer and those below it. Imports inside functions and under TYPE_CHECKING count too.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("k2beam.errors", "k2beam.__init__"),
+    ("k2beam.model",),
+    (
+        "k2beam.schemas",
+        "k2beam.codec",
+        "k2beam.archive",
+        "k2beam.sequence",
+        "k2beam.coverage",
+        "k2beam.validation",
+        "k2beam.jsonable",
+    ),
+    ("k2beam.metrics", "k2beam.logs"),
+    ("k2beam.lake",),
+    ("k2beam.query", "k2beam.ingest", "k2beam.platform"),
+    ("transforms",),
+    ("k2beam.options", "k2beam.pipeline", "k2beam.run"),
+    ("k2beam.cli", "k2beam.__main__"),
+)
+"""From the bottom up. ``cli`` is a layer of its own at the top, so nothing can import it."""
+
+BEAM_FROM = "transforms"
+PYICEBERG_IN = ("k2beam.lake", "k2beam.query", "k2beam.schemas")
+SHARED_BY_TRANSFORMS = "transforms.coders"
+
+MAX_LINES = 500
+SOURCE_SUFFIXES = {".py", ".sh"}
+IGNORED = {".venv", ".git", "build", "dist", "warehouse", "__pycache__", ".hypothesis"}
+WORKPLACE_PATH = re.compile(r"(?<![\w.$}/-])/" + "work/")
+
+
+def modules(root: Path) -> Iterator[tuple[str, Path]]:
+    """The dotted name and file of each module of the two packages under a folder."""
+    for package in ("k2beam", "transforms"):
+        for path in sorted((root / package).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+            yield name, path
+
+
+def imports(name: str, path: Path) -> Iterator[str]:
+    """Every absolute name that a module imports; ``from a import b`` gives ``a.b``."""
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def within(name: str, parent: str) -> bool:
+    return name == parent or name.startswith(f"{parent}.")
+
+
+def layer(name: str) -> int | None:
+    """The number of a module's layer from the bottom; None for a module that has none yet."""
+    for number, members in enumerate(LAYERS):
+        if any(within(name, member) for member in members):
+            return number
+    return None
+
+
+def project_target(name: str) -> str | None:
+    """The project's module that an imported name belongs to; None for somebody else's."""
+    if within(name, "transforms"):
+        return name
+    if not within(name, "k2beam"):
+        return None
+    is_module = layer(name) is not None or name.removeprefix("k2beam.")[:1].islower()
+    return name if is_module and name != "k2beam" else "k2beam.__init__"
+
+
+def breach(name: str, imported: str) -> str | None:
+    """What is wrong with one import, or None."""
+    number = layer(name)
+    assert number is not None
+    if within(imported, "apache_beam") and number < (layer(BEAM_FROM) or 0):
+        return f"{name} imports {imported}: only {BEAM_FROM} and what is above it may import Beam"
+    if within(imported, "pyiceberg") and not any(within(name, home) for home in PYICEBERG_IN):
+        return f"{name} imports {imported}: only {', '.join(PYICEBERG_IN)} may import pyiceberg"
+    target = project_target(imported)
+    if target is None or within(target, "k2beam._schemas"):
+        return None
+    if name.startswith("transforms.") and target.startswith("transforms."):
+        return _between_transforms(name, target)
+    if (target_layer := layer(target)) is None:
+        return f"{name} imports {target}, which has no layer: add it to LAYERS in tests/test_architecture.py"
+    return f"{name} imports {target}, which is above it" if target_layer > number else None
+
+
+def _between_transforms(name: str, target: str) -> str | None:
+    if within(target, SHARED_BY_TRANSFORMS) or within(target, name):
+        return None
+    return f"{name} imports {target}: transforms don't import each other, but for {SHARED_BY_TRANSFORMS}"
+
+
+def breaches(root: Path) -> list[str]:
+    """Every breach of the layers under a folder that holds k2beam/ and transforms/."""
+    found: list[str] = []
+    for name, path in modules(root):
+        if layer(name) is None:
+            found.append(f"{name} has no layer: add it to LAYERS in tests/test_architecture.py")
+            continue
+        found += [said for imported in imports(name, path) if (said := breach(name, imported))]
+    return found
+
+
+def text_files(root: Path) -> Iterator[tuple[Path, str]]:
+    """Each text file that belongs to the project, with what it says."""
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        if IGNORED.intersection(relative.parts) or any(
+            part.endswith((".egg-info", "_cache")) for part in relative.parts
+        ):
+            continue
+        if not path.is_file() or relative.parts[0] == ".hypothesis":
+            continue
+        try:
+            yield relative, path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+
+
+def test_no_module_breaks_the_layers(repository: Path) -> None:
+    assert len(list(modules(repository))) > 10
+    assert breaches(repository) == []
+
+
+def test_no_source_file_is_too_long(repository: Path) -> None:
+    sizes = {
+        str(path): len(text.splitlines()) for path, text in text_files(repository) if path.suffix in SOURCE_SUFFIXES
+    }
+    assert "run_local.sh" in sizes
+    assert {name: lines for name, lines in sizes.items() if lines >= MAX_LINES} == {}
+
+
+def test_no_text_names_a_workplace_path(repository: Path) -> None:
+    assert [str(path) for path, text in text_files(repository) if WORKPLACE_PATH.search(text)] == []
+
+
+def test_the_lock_files_name_no_index(repository: Path) -> None:
+    locks = sorted((repository / "requirements").glob("*.txt"))
+    assert [path.name for path in locks] == ["dev.txt", "run.txt", "test.txt"]
+    for path in locks:
+        text = path.read_text(encoding="utf-8")
+        assert "--hash=sha256:" in text
+        assert re.findall(r"--(?:extra-)?index-url|--find-links|--trusted-host|\w+://", text) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "said"),
+    [
+        ("k2beam/errors.py", "from k2beam.model import Gap", "k2beam.errors imports k2beam.model.Gap, which is above"),
+        ("k2beam/errors.py", "from k2beam import model", "k2beam.errors imports k2beam.model, which is above"),
+        ("k2beam/lake/files.py", "import apache_beam as beam", "may import Beam"),
+        ("k2beam/sequence.py", "def f():\n    from apache_beam import DoFn", "may import Beam"),
+        ("k2beam/codec/frame.py", "from pyiceberg.schema import Schema", "may import pyiceberg"),
+        ("transforms/a.py", "from transforms.b import B", "don't import each other"),
+        ("transforms/a.py", "from . import b", "don't import each other"),
+        ("transforms/a.py", "from k2beam.pipeline import build", "which is above"),
+        ("k2beam/pipeline.py", "import k2beam.cli.main", "which is above"),
+        ("k2beam/lake/commit.py", "from ..cli import main", "which is above"),
+        ("k2beam/helpers.py", "", "k2beam.helpers has no layer"),
+        ("k2beam/model.py", "from k2beam.helpers import x", "which has no layer"),
+    ],
+)
+def test_a_breach_is_found(tmp_path: Path, file: str, source: str, said: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(source, encoding="utf-8")
+    assert [said in breach for breach in breaches(tmp_path)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("k2beam/model.py", "from k2beam.errors import SchemaError\nimport json"),
+        ("k2beam/lake/commit.py", "from k2beam.lake import files\nfrom pyiceberg.table import Table"),
+        ("k2beam/lake/commit.py", "from . import files\nfrom .files import write\nfrom ..model import Gap"),
+        ("k2beam/codec/__init__.py", "from .frame import read\nfrom k2beam.schemas import known"),
+        ("transforms/a.py", "import apache_beam as beam\nfrom transforms.coders import BatchCoder"),
+        ("k2beam/cli/ingest.py", "from k2beam import __version__\nfrom k2beam.pipeline import build"),
+    ],
+)
+def test_what_is_allowed_is_not_a_breach(tmp_path: Path, file: str, source: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(source, encoding="utf-8")
+    assert breaches(tmp_path) == []
+
+
+@pytest.mark.parametrize(("text", "found"), [("see /{}/x", True), ("'/{}/x'", True), ("build/{}/x", False)])
+def test_a_workplace_path_is_found(text: str, found: bool) -> None:
+    assert bool(WORKPLACE_PATH.search(text.format("work"))) is found

@@ -1,0 +1,145 @@
+"""Writing raw_record containers and copying plain ones into them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import pytest
+
+from k2beam.archive import ArchiveLimits, ArchiveReader, archive_coverage, copy_as_raw, plan_archive, write_raw_archive
+from k2beam.archive.copy import BLOCK_BYTES
+from k2beam.errors import ArchiveError, BrokenBlock, UsageError
+from k2beam.model import RawBatch, RawRecord
+from tests.archive_files import ENVELOPE, TRADE, block, header, trades
+
+RECORDS = [
+    RawRecord("kafka:c/t/i", 2, 100 + n, 1_700_000_000_000_000 + n, b"k", b"\x00\x00\x00\x00\x01v", (("h", None),))
+    for n in range(25)
+]
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    batches = [batch for chunk in plan_archive(str(path)).chunks for batch in ArchiveReader().read(chunk)]
+    found = []
+    for batch in batches:
+        assert isinstance(batch, RawBatch)
+        found += batch.data.to_pylist()
+    return found
+
+
+def block_sizes(path: Path) -> list[int]:
+    return [chunk.records for chunk in plan_archive(str(path), None, ArchiveLimits(chunk_bytes=1)).chunks]
+
+
+@pytest.mark.parametrize("codec", ["null", "deflate", "snappy"])
+def test_fastavro_reads_it_too(tmp_path: Path, codec: str) -> None:
+    path = tmp_path / "raw.avro"
+    write_raw_archive(str(path), RECORDS, {}, codec=codec, block_records=10)
+    with path.open("rb") as file:
+        assert [row["offset"] for row in fastavro.reader(file)] == [record.offset for record in RECORDS]
+
+
+@pytest.mark.parametrize("codec", ["null", "deflate", "snappy", "zstandard"])
+def test_written_records_come_back(tmp_path: Path, codec: str) -> None:
+    path = tmp_path / "raw.avro"
+    assert write_raw_archive(str(path), iter(RECORDS), {1: TRADE}, codec=codec, block_records=10) == 25
+    found = rows(path)
+    assert [row["offset"] for row in found] == [record.offset for record in RECORDS]
+    assert {(row["source"], row["partition"], row["key"], row["value"]) for row in found} == {
+        ("kafka:c/t/i", 2, b"k", b"\x00\x00\x00\x00\x01v")
+    }
+    assert [row["timestamp"].timestamp() * 1e6 for row in found] == pytest.approx([r.timestamp for r in RECORDS])
+    assert found[0]["headers"] == [{"key": "h", "value": None}]
+    assert block_sizes(path) == [10, 10, 5]
+    header_of = plan_archive(str(path)).header
+    assert [(number, json.loads(text)) for number, text in header_of.schemas] == [(1, TRADE)]
+
+
+def test_large_messages_close_a_block(tmp_path: Path) -> None:
+    path = tmp_path / "raw.avro"
+    big = [RawRecord("s", 0, n, None, None, bytes(BLOCK_BYTES // 3)) for n in range(8)]
+    write_raw_archive(str(path), big, {})
+    assert block_sizes(path) == [3, 3, 2]
+    assert len(rows(path)) == 8
+
+
+def test_same_input_same_file(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_raw_archive(str(tmp_path / name), RECORDS, {1: TRADE}, sync_marker=b"s" * 16)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_no_file_under_the_name_before_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "raw.avro"
+
+    def broken() -> Iterator[RawRecord]:
+        yield RECORDS[0]
+        assert not path.exists()
+        raise ConnectionError("broker gone")
+
+    with pytest.raises(ConnectionError):
+        write_raw_archive(str(path), broken(), {})
+    assert not path.exists()
+
+
+def test_a_message_that_no_reader_takes(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="offset 7"):
+        write_raw_archive(str(tmp_path / "raw.avro"), [RawRecord("s", 0, 7, None, None, bytes(16 << 20))], {})
+
+
+@pytest.mark.parametrize("options", [{"codec": "lz4"}, {"block_records": 0}, {"sync_marker": b"short"}])
+def test_wrong_options(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        write_raw_archive(str(tmp_path / "raw.avro"), [], {}, **options)
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    path = tmp_path / "day.avro"
+    blocks = [block(len(part), b"".join(part), "snappy") for part in (trades(0, 4), trades(4, 3))]
+    path.write_bytes(header(codec="snappy") + b"".join(blocks))
+    return path
+
+
+def test_copy_keeps_bytes_and_provenance(tmp_path: Path, plain: Path) -> None:
+    copy = tmp_path / "copy.avro"
+    result = copy_as_raw(str(plain), str(copy), {"com.k2.marketdata.TradeV2": 0x01020304})
+    assert (result.records, result.problems) == (7, ())
+    found = rows(copy)
+    assert [row["value"] for row in found] == [b"\x00\x01\x02\x03\x04" + body for body in trades(0, 7)]
+    source = plan_archive(str(plain)).source
+    assert [(row["source"], row["partition"], row["offset"]) for row in found] == [(source, 0, n) for n in range(7)]
+    assert archive_coverage(str(copy)) == archive_coverage(str(plain))
+    ((number, text),) = plan_archive(str(copy)).header.schemas
+    assert (number, json.loads(text)) == (0x01020304, TRADE)
+
+
+def test_copy_with_a_truncated_tail_says_so(tmp_path: Path, plain: Path) -> None:
+    plain.write_bytes(plain.read_bytes()[:-1])
+    result = copy_as_raw(str(plain), str(tmp_path / "copy.avro"))
+    assert (result.records, [problem.kind for problem in result.problems]) == (4, ["truncated_tail"])
+    assert {row["value"][:5] for row in rows(tmp_path / "copy.avro")} == {b"\x00\x00\x00\x00\x01"}
+
+
+@pytest.mark.parametrize("content", [b"".join(trades(0, 2)) + b"x", b"".join(trades(0, 2))[:-3], b"\xff" * 40])
+def test_copy_of_a_damaged_block_fails(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "day.avro"
+    path.write_bytes(header() + block(2, content))
+    with pytest.raises(BrokenBlock, match=rf"day\.avro, block at byte {len(header())}"):
+        copy_as_raw(str(path), str(tmp_path / "copy.avro"))
+    assert not (tmp_path / "copy.avro").exists()
+
+
+def test_copy_with_wrong_arguments(tmp_path: Path, plain: Path) -> None:
+    with pytest.raises(UsageError, match="no schema id is given for com"):
+        copy_as_raw(str(plain), str(tmp_path / "copy.avro"), {"other": 1})
+    with pytest.raises(UsageError, match="another name"):
+        copy_as_raw(str(plain), str(plain))
+    raw = tmp_path / "raw.avro"
+    raw.write_bytes(header(ENVELOPE))
+    with pytest.raises(UsageError, match="already"):
+        copy_as_raw(str(raw), str(tmp_path / "copy.avro"))

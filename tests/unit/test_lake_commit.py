@@ -1,0 +1,198 @@
+"""The commit: exactly once under repeats, races, lies of the catalog and expired snapshots."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
+from sqlalchemy.exc import OperationalError
+
+from k2beam.coverage import Coverage
+from k2beam.errors import CommitConflict, CommitUnknown, LakeError
+from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.commit import RUN_ID, commit_files, read_coverage
+from k2beam.lake.files import StagedFile
+from k2beam.lake.tables import open_table
+from k2beam.lake.transaction import RetryPolicy
+from k2beam.model import CommitReceipt
+from tests.lake_helpers import QUICK, lake_config, offsets_in, stage
+
+
+def commit(folder: Path, *files: StagedFile, policy: RetryPolicy = QUICK) -> CommitReceipt:
+    catalog = open_catalog(lake_config(folder))
+    return commit_files(catalog, NAMESPACE, "trades_v2", files, run_id="r1", policy=policy)
+
+
+def snapshots(folder: Path) -> int:
+    return len(open_table(open_catalog(lake_config(folder)), NAMESPACE, "trades_v2").snapshots())
+
+
+def covered(folder: Path) -> Coverage:
+    return read_coverage(open_catalog(lake_config(folder)), NAMESPACE)
+
+
+def test_one_snapshot_with_rows_coverage_and_summary(tmp_path: Path) -> None:
+    receipt = commit(tmp_path, stage(tmp_path, range(100)), stage(tmp_path, range(100, 150)))
+    assert (receipt.rows, receipt.files, receipt.rows_left_out, receipt.snapshot_before) == (150, 2, 0, None)
+    assert offsets_in(tmp_path) == list(range(150))
+    assert list(covered(tmp_path)["archive:a", 0]) == list(range(150))
+    table = open_table(open_catalog(lake_config(tmp_path)), NAMESPACE, "trades_v2")
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    assert snapshot.snapshot_id == receipt.snapshot_after
+    assert snapshot.summary is not None
+    assert snapshot.summary.additional_properties[RUN_ID] == "r1"
+    assert snapshot.summary.additional_properties["k2.coverage-digest"] == receipt.coverage_digest
+
+
+def test_a_repeated_commit_adds_nothing(tmp_path: Path) -> None:
+    file = stage(tmp_path, range(10))
+    commit(tmp_path, file)
+    again = commit(tmp_path, file)
+    assert (again.rows, again.rows_left_out, snapshots(tmp_path)) == (0, 10, 1)
+    assert Path(file.path).exists()
+
+
+def test_a_file_named_twice_is_committed_once(tmp_path: Path) -> None:
+    file = stage(tmp_path, range(10))
+    assert commit(tmp_path, file, file).rows == 10
+    assert offsets_in(tmp_path) == list(range(10))
+
+
+def test_a_partly_covered_file_is_rewritten(tmp_path: Path) -> None:
+    commit(tmp_path, stage(tmp_path, range(10)))
+    receipt = commit(tmp_path, stage(tmp_path, range(5, 15)), stage(tmp_path, range(12, 20)))
+    assert (receipt.rows, receipt.rows_left_out) == (10, 8)
+    assert offsets_in(tmp_path) == list(range(20))
+
+
+def test_an_offset_repeated_within_a_file_is_written_once(tmp_path: Path) -> None:
+    commit(tmp_path, stage(tmp_path, [1, 2, 2, 3, 1]))
+    assert offsets_in(tmp_path) == [1, 2, 3]
+
+
+def test_partitions_and_sources_are_apart(tmp_path: Path) -> None:
+    commit(tmp_path, stage(tmp_path, [1]), stage(tmp_path, [1], partition=1), stage(tmp_path, [1], source="archive:b"))
+    assert offsets_in(tmp_path) == [1, 1, 1]
+
+
+def failing_once(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, *, landed: bool, times: int = 1
+) -> Callable[[], int]:
+    """The next ``times`` commits raise ``error``, after (or instead of) landing; returns a counter of failures."""
+    real = SqlCatalog.commit_table
+    failures = [0]
+
+    def commit_table(self: SqlCatalog, *args: object, **kwargs: object) -> object:
+        if failures[0] < times:
+            failures[0] += 1
+            if landed:
+                real(self, *args, **kwargs)  # type: ignore[arg-type]
+            raise error
+        return real(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SqlCatalog, "commit_table", commit_table)
+    return lambda: failures[0]
+
+
+LOCKED = OperationalError("UPDATE", {}, Exception("database is locked"))
+
+
+@pytest.mark.parametrize("landed", [True, False])
+@pytest.mark.parametrize(
+    "error",
+    [CommitStateUnknownException("504"), LOCKED, ConnectionResetError("lost"), CommitFailedException("conflict")],
+    ids=["504", "locked", "connection lost", "conflict"],
+)
+def test_whatever_the_catalog_says_the_rows_are_there_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, landed: bool
+) -> None:
+    file = stage(tmp_path, range(10))
+    failures = failing_once(monkeypatch, error, landed=landed)
+    receipt = commit(tmp_path, file)
+    assert failures() == 1
+    assert offsets_in(tmp_path) == list(range(10))
+    assert snapshots(tmp_path) == 1
+    assert receipt.attempts == 2
+    assert receipt.rows == 10, "a try that landed unseen is still this commit's"
+
+
+def test_used_up_retries_say_which_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = stage(tmp_path, range(3))
+    policy = RetryPolicy(attempts=2, first_wait=0.001)
+    failing_once(monkeypatch, CommitFailedException("x"), landed=False, times=2)
+    with pytest.raises(CommitConflict, match="2 times"):
+        commit(tmp_path, file, policy=policy)
+    failing_once(monkeypatch, CommitStateUnknownException("x"), landed=False, times=2)
+    with pytest.raises(CommitUnknown, match="no file was deleted"):
+        commit(tmp_path, file, policy=policy)
+    assert Path(file.path).exists()
+
+
+def test_a_defect_is_not_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = stage(tmp_path, range(3))
+    failures = failing_once(monkeypatch, ZeroDivisionError(), landed=False, times=5)
+    with pytest.raises(ZeroDivisionError):
+        commit(tmp_path, file)
+    assert failures() == 1
+
+
+def test_coverage_survives_expired_snapshots_and_foreign_commits(tmp_path: Path) -> None:
+    file = stage(tmp_path, range(10))
+    commit(tmp_path, file)
+    table = open_table(open_catalog(lake_config(tmp_path)), NAMESPACE, "trades_v2")
+    table.delete("_offset = 3")
+    table.refresh()
+    current = table.current_snapshot()
+    assert current is not None
+    for snapshot in table.snapshots():
+        if snapshot.snapshot_id != current.snapshot_id:
+            table.maintenance.expire_snapshots().by_id(snapshot.snapshot_id).commit()
+    assert commit(tmp_path, file, stage(tmp_path, range(8, 12))).rows == 2
+    assert offsets_in(tmp_path) == [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11]
+
+
+def test_a_table_with_retries_is_refused(tmp_path: Path) -> None:
+    file = stage(tmp_path, range(3))
+    table = open_table(open_catalog(lake_config(tmp_path)), NAMESPACE, "trades_v2")
+    with table.transaction() as transaction:
+        transaction.set_properties({"commit.retry.num-retries": "4"})
+    with pytest.raises(LakeError, match="num-retries=4"):
+        commit(tmp_path, file)
+
+
+def _writer(folder: str, number: int, shared: StagedFile) -> None:
+    """Commits its own files and the shared one, with a locked database thrown in before each commit."""
+    real, calls = SqlCatalog.commit_table, [0]
+
+    def sometimes_locked(self: SqlCatalog, *args: object, **kwargs: object) -> object:
+        calls[0] += 1
+        if calls[0] % 3 == number % 3:
+            if number % 2:
+                real(self, *args, **kwargs)  # type: ignore[arg-type]
+            raise LOCKED
+        return real(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    SqlCatalog.commit_table = sometimes_locked  # type: ignore[method-assign,assignment]
+    path = Path(folder)
+    for step in range(4):
+        first = 1000 * (number + 1) + step * 10
+        commit(path, shared, stage(path, range(first, first + 10)), policy=RetryPolicy(200, 0.005, 0.1))
+
+
+def test_eight_writers_with_a_locked_database(tmp_path: Path) -> None:
+    shared = stage(tmp_path, range(50))
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_writer, args=(str(tmp_path), number, shared)) for number in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 8
+    expected = [*range(50), *(1000 * (number + 1) + index for number in range(8) for index in range(40))]
+    assert offsets_in(tmp_path) == sorted(expected)
+    assert list(covered(tmp_path)["archive:a", 0]) == sorted(expected)

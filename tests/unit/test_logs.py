@@ -1,0 +1,180 @@
+"""Logs: where they go, what they look like, and that no secret is in them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from k2beam.errors import UsageError
+from k2beam.logs import MASK, commit_logged, configure_logging, get_logger, redact, redact_text
+from k2beam.model import CommitReceipt
+
+CANARY = "canary-7f3a"
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    root, own = logging.getLogger(), logging.getLogger("k2beam")
+    handlers, levels = list(root.handlers), (root.level, own.level)
+    yield
+    root.handlers = handlers
+    root.setLevel(levels[0])
+    own.setLevel(levels[1])
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return [json.loads(line) for line in captured.err.splitlines()]
+
+
+def test_a_line_is_one_json_object_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO", json=True)
+    get_logger("reader").info("opened", topic="trades", partitions=3)
+    get_logger("reader").debug("not shown")
+    (line,) = lines(capsys)
+    assert str(line.pop("timestamp")).endswith("Z")
+    assert line == {
+        "event": "opened",
+        "level": "info",
+        "logger": "k2beam.reader",
+        "topic": "trades",
+        "partitions": 3,
+    }
+
+
+def test_text_has_the_values_and_no_colours_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO")
+    get_logger("reader").info("opened", topic="trades")
+    text = capsys.readouterr().err
+    assert "opened" in text
+    assert "topic=trades" in text
+    assert "\x1b" not in text
+
+
+def test_libraries_speak_from_warning_on_unless_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("DEBUG", json=True)
+    logging.getLogger("pyiceberg.io").info("quiet")
+    logging.getLogger("apache_beam.runners").warning("moved %d bundles", 3)
+    assert [line["event"] for line in lines(capsys)] == ["moved 3 bundles"]
+    configure_logging("DEBUG", json=True, library_level="INFO")
+    logging.getLogger("pyiceberg.io").info("asked")
+    assert [line["event"] for line in lines(capsys)] == ["asked"]
+
+
+def test_configuring_twice_does_not_double_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(json=True)
+    configure_logging(json=True)
+    get_logger("reader").info("once")
+    assert len(lines(capsys)) == 1
+
+
+def test_an_unknown_level_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="LOUD"):
+        configure_logging("LOUD")
+
+
+def test_without_configuration_a_line_goes_to_the_handler_that_is_there(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="k2beam"):
+        get_logger("worker").info("100% of it", password=CANARY, rows=2)
+    (record,) = caplog.records
+    assert json.loads(record.getMessage()) == {"event": "100% of it", "password": MASK, "rows": 2}
+    assert record.name == "k2beam.worker"
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["password", "sasl.password", "SASL_JAAS_CONFIG", "client_secret", "aws-secret-access-key", "api_key", "API-Key"],
+)
+def test_values_under_secret_names_are_masked(key: str) -> None:
+    check_masked(key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["sessionToken", "credentials", "private_key", "Authorization", "passphrase", "s3.access-key-id", "account_key"],
+)
+def test_values_under_other_secret_names_are_masked(key: str) -> None:
+    check_masked(key)
+
+
+def check_masked(key: str) -> None:
+    assert redact({key: CANARY, "deeper": [{key: {"x": CANARY}}], "rows": 3}) == {
+        key: MASK,
+        "deeper": [{key: MASK}],
+        "rows": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        (f"postgresql://user:{CANARY}@db:5432/x", "postgresql://***@db:5432/x"),
+        (f"s3+http://{CANARY}@store/b and kafka://a:{CANARY}@k", "s3+http://***@store/b and kafka://***@k"),
+        (f"http://u:{CANARY}@more@host/path", "http://***@host/path"),
+        ("http://host/path@2x?mail=a@b", "http://host/path@2x?mail=a@b"),
+        (f"https://host/?api_key={CANARY}&page=2", "https://host/?api_key=***&page=2"),
+        (f'username="u" password="{CANARY} 2";', 'username="u" password=***;'),
+        (f"{{'sasl.password': '{CANARY}', 'acks': 'all'}}", "{'sasl.password': ***, 'acks': 'all'}"),
+        (f"Authorization: Bearer {CANARY}", "Authorization: ***"),
+        ("the token ring has 3 passengers", "the token ring has 3 passengers"),
+    ],
+)
+def test_secrets_inside_text_are_masked(text: str, masked: str) -> None:
+    assert redact_text(text) == masked
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_what_holds_no_secret_stays_as_it_is_and_masking_twice_changes_nothing(value: object) -> None:
+    once = redact(value)
+    assert redact(once) == once
+    assert redact({"secret": value})["secret"] in (None, MASK)
+
+
+def test_a_secret_is_masked_in_messages_extras_and_tracebacks(capsys: pytest.CaptureFixture[str]) -> None:
+    for as_json in (True, False):
+        configure_logging("INFO", json=as_json)
+        url = f"postgresql://user:{CANARY}@db/x"
+        get_logger("lake").warning("no catalog", uri=url, token=CANARY, options={"s3.secret-access-key": CANARY})
+        logging.getLogger("pyiceberg").warning("can't reach %s", url, extra={"password": CANARY})
+        try:
+            raise ValueError(f"password={CANARY} {url}")
+        except ValueError:
+            get_logger("lake").exception("failed")
+            logging.getLogger("apache_beam").exception("failed")
+        text = capsys.readouterr().err
+        assert CANARY not in text
+        assert text.count("ValueError: password=***") == 2
+        assert text.count("postgresql://***@db/x") >= 4
+
+
+def test_a_commit_is_one_audit_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO", json=True)
+    commit_logged(CommitReceipt("trades_v2", 1, 2, 1000, 3, 4096, 1_500_000, 1, 7, "ab12"))
+    (line,) = lines(capsys)
+    del line["timestamp"]
+    assert line == {
+        "event": "commit",
+        "level": "info",
+        "logger": "k2beam.lake",
+        "table": "trades_v2",
+        "snapshot_before": 1,
+        "snapshot_after": 2,
+        "rows": 1000,
+        "rows_left_out": 7,
+        "files": 3,
+        "bytes": 4096,
+        "duration_s": 1.5,
+        "attempts": 1,
+        "coverage_digest": "ab12",
+    }

@@ -1,0 +1,202 @@
+"""The recount of sequences from rows: against an independent one in SQL, and its ways of reading."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyiceberg.expressions import EqualTo
+
+from k2beam.lake import recount as recount_module
+from k2beam.lake.catalog import NAMESPACE
+from k2beam.lake.recount import KeyRecount, recount_keys
+from k2beam.lake.scan import UnreadableFile, file_rows, partition_value, plan_files, read_file
+from k2beam.lake.seed import LedgerSeed
+from k2beam.sequence import KeyState, recount
+from tests.audit_helpers import HOUR, START, Row, SmallLake
+
+# Independent of the recount: window functions over a feed whose numbers only fall at a reset.
+SQL_RECOUNT = """
+with messages as (select distinct time, sequence from feed),
+around as (
+    select *, lag(time) over w as time_before, lag(sequence) over w as before,
+        lead(sequence, 1) over w as next, lead(sequence, 2) over w as after_next
+    from messages window w as (order by time, sequence)
+),
+epochs as (
+    select time, sequence, sum(
+        case when 2 * sequence < before and (
+            time - time_before >= 3600000000 or (sequence < next and next < after_next and 2 * after_next < before)
+        ) then 1 else 0 end
+    ) over (order by time, sequence) as epoch
+    from around
+),
+steps as (
+    select epoch, sequence, min(time) as time, lag(sequence) over (partition by epoch order by sequence) as before
+    from epochs group by epoch, sequence
+)
+select epoch, before + 1, sequence - 1, time from steps where sequence > before + 1 order by epoch, sequence
+"""
+
+
+@st.composite
+def feeds(draw: st.DrawFn) -> list[tuple[int, int]]:
+    """A feed of a few epochs: rising numbers with gaps and repeats, in any order of arrival."""
+    messages, time = [], START
+    for _ in range(draw(st.integers(1, 3))):
+        sequence = draw(st.integers(100, 200))
+        for step in draw(st.lists(st.integers(1, 4), min_size=3, max_size=12)):
+            time += draw(st.integers(1, 1000))
+            messages.append((time, sequence))
+            sequence += step
+        # The next epoch begins at less than half: after an hour, or continued by its next two messages.
+        messages += [(time + wait, 10_000 + number) for number, wait in enumerate((1, 2, 3))]
+        time += draw(st.sampled_from([10, HOUR]))
+    repeats = draw(st.lists(st.sampled_from(messages), max_size=5))
+    return draw(st.permutations(messages + repeats))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(feeds())
+def test_recount_agrees_with_sql(feed: list[tuple[int, int]]) -> None:
+    times, sequences = (np.array(column, dtype=np.int64) for column in zip(*feed, strict=True))
+    ours = [
+        (epoch.number, gap.first, gap.last, gap.opened_at) for epoch in recount(times, sequences) for gap in epoch.gaps
+    ]
+    with duckdb.connect() as connection:
+        connection.register("feed", pa.table({"time": times, "sequence": sequences}))
+        assert ours == connection.execute(SQL_RECOUNT).fetchall()
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> SmallLake:
+    return SmallLake(tmp_path)
+
+
+def two_exchanges(lake: SmallLake) -> None:
+    """Three files: BTC twice (a gap at 13, closed over the files' border), ETH, and BTC of another exchange."""
+    lake.add([Row(0, 10), Row(1, 11, symbol="ETH"), Row(2, 12), Row(3, None)])
+    lake.add([Row(4, 14), Row(5, 15, symbol="ETH"), Row(6, 14), Row(7, 11)])
+    lake.add([Row(8, 70, exchange="ASX"), Row(9, 71, exchange="ASX")])
+
+
+def gaps(found: KeyRecount) -> list[tuple[int, int]]:
+    return [(gap.first, gap.last) for epoch in found.epochs for gap in epoch.gaps]
+
+
+def summary(lake: SmallLake, **options: object) -> dict[tuple[str, str], tuple[list[tuple[int, int]], int, int]]:
+    found = recount_keys(lake.catalog, NAMESPACE, **options)  # type: ignore[arg-type]
+    return {(key.exchange, key.symbol): (gaps(key), key.rows, key.unsequenced) for key in found}
+
+
+WHOLE = {
+    ("BINANCE", "BTC"): ([(13, 13)], 5, 1),
+    ("BINANCE", "ETH"): ([(12, 14)], 2, 0),
+    ("ASX", "BTC"): ([], 2, 0),
+}
+
+
+def test_keys_are_gathered_over_files_and_exchanges(lake: SmallLake) -> None:
+    two_exchanges(lake)
+    assert summary(lake) == WHOLE
+
+
+def test_a_large_exchange_is_taken_in_parts(lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_exchanges(lake)
+    monkeypatch.setattr(recount_module, "ROWS_AT_ONCE", 1)
+    assert summary(lake) == WHOLE
+
+
+def test_keys_restrict_the_recount(lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_exchanges(lake)
+    wanted = {("BINANCE", "BTC"), ("ASX", "ETH")}
+    keys = {(exchange, symbol, "trades") for exchange, symbol in wanted}
+    assert summary(lake, keys=keys) == {("BINANCE", "BTC"): WHOLE["BINANCE", "BTC"]}
+    monkeypatch.setattr(recount_module, "PUSHED_DOWN_KEYS", 0)
+    assert summary(lake, keys=keys) == {("BINANCE", "BTC"): WHOLE["BINANCE", "BTC"]}
+    assert summary(lake, keys={("BINANCE", "BTC", "quotes")}) == {}
+
+
+def test_a_key_without_numbers_is_still_named_and_a_negative_number_is_none(lake: SmallLake) -> None:
+    lake.add([Row(0), Row(1, -7)])
+    assert summary(lake) == {("BINANCE", "BTC"): ([], 0, 2)}
+
+
+def test_deleted_rows_do_not_count(lake: SmallLake) -> None:
+    two_exchanges(lake)
+    lake.table("trades_v2").delete(EqualTo("_offset", 2))
+    assert summary(lake)["BINANCE", "BTC"] == ([(12, 13)], 4, 1)
+
+
+def test_no_table_has_no_keys(lake: SmallLake) -> None:
+    assert summary(lake) == {}
+
+
+def test_a_lost_file_stops_the_recount_unless_it_is_taken_note_of(lake: SmallLake) -> None:
+    two_exchanges(lake)
+    victim = next(path for path in lake.data_files() if "exchange=ASX" in str(path))
+    victim.unlink()
+    with pytest.raises(UnreadableFile, match=victim.name):
+        list(recount_keys(lake.catalog, NAMESPACE))
+    noted: list[UnreadableFile] = []
+    rest = [(key.exchange, key.symbol) for key in recount_keys(lake.catalog, NAMESPACE, on_unreadable=noted.append)]
+    assert sorted(rest) == [("BINANCE", "BTC"), ("BINANCE", "ETH")]
+    assert [error.path.endswith(victim.name) for error in noted] == [True]
+
+
+def test_scan_reads_only_the_columns_and_says_the_partition(lake: SmallLake) -> None:
+    lake.add([Row(5, 50), Row(4, 40)])
+    table = lake.table("trades_v2")
+    (task,) = plan_files(table)
+    (batch,) = read_file(table, task, ("_offset", "symbol"))
+    assert batch.schema.names == ["_offset", "symbol"]
+    assert sorted(batch.column(0).to_pylist()) == [4, 5]
+    assert (partition_value(table, task, "exchange"), partition_value(table, task, "symbol")) == ("BINANCE", None)
+    assert file_rows(task) == 2
+
+
+@pytest.mark.parametrize("rows_at_once", [0, 1000])
+def test_seed_gives_the_state_of_a_key(lake: SmallLake, rows_at_once: int) -> None:
+    two_exchanges(lake)
+    seed = LedgerSeed(lake.config, rows_at_once)
+    times = np.array([START, START + 2000, START + 4000, START + 6000, START + 7000], dtype=np.int64)
+    expected = KeyState.from_messages(times, np.array([10, 12, 14, 14, 11], dtype=np.int64))
+    loaded = seed.load("BINANCE", "BTC", "trades")
+    assert loaded is not None
+    assert loaded.to_bytes() == expected.to_bytes()
+    assert seed.load("BINANCE", "XRP", "trades") is None
+    assert seed.load("BINANCE", "BTC", "quotes") is None
+
+
+def test_seed_of_an_empty_lake_is_none(lake: SmallLake) -> None:
+    assert LedgerSeed(lake.config).load("BINANCE", "BTC", "trades") is None
+
+
+def test_seed_is_pickled_closed(lake: SmallLake) -> None:
+    two_exchanges(lake)
+    seed = LedgerSeed(lake.config)
+    seed.open()
+    copy = pickle.loads(pickle.dumps(seed))
+    assert copy == seed
+    assert copy.load("ASX", "BTC", "trades") is not None
+
+
+def test_seed_looks_again_when_its_snapshot_is_gone(lake: SmallLake) -> None:
+    two_exchanges(lake)
+    seed = LedgerSeed(lake.config, rows_at_once=0)
+    seed.open()
+    old = lake.data_files()
+    rows = lake.table("trades_v2").scan().to_arrow()
+    lake.table("trades_v2").overwrite(rows)
+    for path in old:
+        path.unlink()
+    assert seed.load("BINANCE", "BTC", "trades") is not None
+    lake.data_files()[0].unlink()
+    with pytest.raises(UnreadableFile):
+        [seed.load(exchange, "BTC", "trades") for exchange in ("BINANCE", "ASX")]

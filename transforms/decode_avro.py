@@ -1,0 +1,104 @@
+"""DecodeAvro: raw batches become event batches, one for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple, Protocol
+
+import apache_beam as beam
+from apache_beam.pvalue import TaggedOutput
+
+import transforms.coders  # noqa: F401 - registers the coders of the batches
+from k2beam.codec.batches import BatchDecoder
+from k2beam.codec.clock import now_us
+from k2beam.codec.reference import ReferenceDecoder
+from k2beam.model import BlockBatch, DeadLetterBatch, EventBatch, Extent, RawBatch
+
+Clock = Callable[[], int]
+
+
+class SchemaResolver(Protocol):
+    """Finds writer schemas by Confluent id. Picklable until opened; opened and closed on each worker."""
+
+    def open(self) -> None: ...
+
+    def resolve(self, schema_id: int) -> str:
+        """The schema's JSON text. Raises SchemaError for an id that does not exist.
+
+        Anything else that it raises fails the bundle, which is tried again: a registry that can't
+        be reached makes no dead letters.
+        """
+
+    def close(self) -> None: ...
+
+
+class DecodeResult(NamedTuple):
+    """``events``: EventBatch. ``errs``: DeadLetterBatch."""
+
+    events: beam.PCollection[EventBatch]
+    errs: beam.PCollection[DeadLetterBatch]
+
+
+class DecodeAvro(beam.PTransform):  # type: ignore[misc]
+    """PCollection of RawBatch or BlockBatch -> DecodeResult.
+
+    Each offset comes out once: in an event batch (at most one for each kind and input batch), or
+    in a dead letter, whose classes :mod:`k2beam.codec.batches` lists. Extents go on with the first
+    event batch, or with the dead letters where there is none. Schemas that came with a batch win over
+    ``resolver``. Pure but for ``clock`` (microseconds, UTC), so a bundle that is retried gives the
+    same events.
+
+    Beam counters: ``decoded_<kind>`` (rows), ``dead_letters`` (letters), ``dead_letter_offsets``.
+    """
+
+    def __init__(self, resolver: SchemaResolver | None = None, clock: Clock = now_us) -> None:
+        super().__init__()
+        self._resolver = resolver
+        self._clock = clock
+
+    def expand(self, batches: beam.PCollection) -> DecodeResult:
+        decoded = batches | "Decode" >> beam.ParDo(_DecodeFn(self._resolver, self._clock)).with_output_types(
+            EventBatch, errs=DeadLetterBatch
+        ).with_outputs("errs", main="events")
+        return DecodeResult(events=decoded.events, errs=decoded.errs)
+
+
+class _DecodeFn(beam.DoFn):  # type: ignore[misc]
+    def __init__(self, resolver: SchemaResolver | None, clock: Clock) -> None:
+        self._resolver = resolver
+        self._clock = clock
+        self._decoder: BatchDecoder | None = None
+
+    def setup(self) -> None:
+        if self._resolver is not None:
+            self._resolver.open()
+        lookup = None if self._resolver is None else self._resolver.resolve
+        self._decoder = BatchDecoder(ReferenceDecoder(), self._clock, lookup)
+
+    def teardown(self) -> None:
+        if self._resolver is not None:
+            self._resolver.close()
+
+    def process(self, batch: RawBatch | BlockBatch) -> Iterator[Any]:
+        assert self._decoder is not None, "setup() runs before process()"
+        events, letters = self._decoder.decode(batch)
+        extents = _extents(batch)
+        for event_batch in events:
+            _count(f"decoded_{event_batch.kind}", event_batch.num_rows)
+            yield replace(event_batch, extents=extents)
+            extents = ()
+        if letters or extents:
+            _count("dead_letters", len(letters))
+            _count("dead_letter_offsets", sum(letter.last - letter.offset + 1 for letter in letters))
+            yield TaggedOutput("errs", DeadLetterBatch(letters, extents))
+
+
+def _extents(batch: RawBatch | BlockBatch) -> tuple[Extent, ...]:
+    if isinstance(batch, RawBatch):
+        return batch.extents
+    return () if batch.extent is None else (batch.extent,)
+
+
+def _count(name: str, amount: int) -> None:
+    beam.metrics.Metrics.counter("k2beam", name).inc(amount)

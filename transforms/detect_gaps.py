@@ -1,0 +1,154 @@
+"""DetectGaps: slices to changed rows of the ledger of gaps, one state for each key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import apache_beam as beam
+from apache_beam.coders import BytesCoder, VarIntCoder
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import (
+    AccumulatingRuntimeState,
+    BagStateSpec,
+    ReadModifyWriteRuntimeState,
+    ReadModifyWriteStateSpec,
+    RuntimeTimer,
+    TimerSpec,
+    on_timer,
+)
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import Timestamp
+
+from k2beam.errors import UsageError
+from k2beam.model import Kind
+from k2beam.sequence import Counts, GapBatch, KeyState, SequenceClass, Slice, parse_key
+from transforms.coders import BatchCoder
+
+beam.coders.registry.register_coder(GapBatch, BatchCoder)
+
+_END = GlobalWindow().max_timestamp()
+
+
+class Seed(Protocol):
+    """Where the state of a key comes from when a job has none yet. Must pickle.
+
+    What it loads must not hold rows that this job wrote: their gaps would count as declared.
+    """
+
+    def open(self) -> None: ...
+
+    def load(self, exchange: str, symbol: str, kind: Kind) -> KeyState | None: ...
+
+    def close(self) -> None: ...
+
+
+class DetectGaps(beam.PTransform):  # type: ignore[misc]
+    """PCollection[tuple[str, Slice]] in the global window -> PCollection[GapBatch], only rows that changed.
+
+    ``bounded``: a key is folded once, at the end of its input. Otherwise a slice is folded when the watermark
+    passes its highest element time by ``grace_seconds``. ``seed`` gives the state of a key that has none.
+    A bundle that is repeated, or a slice that comes twice, changes no row: delivery may be at least once.
+    Raises UsageError for a grace below 0.
+    """
+
+    def __init__(self, grace_seconds: float = 5.0, seed: Seed | None = None, bounded: bool = True) -> None:
+        super().__init__()
+        if not grace_seconds >= 0:
+            raise UsageError(f"grace_seconds is {grace_seconds}; it must be 0 or more")
+        self._grace = round(grace_seconds * 1_000_000)
+        self._seed = seed
+        self._bounded = bounded
+
+    def expand(self, slices: beam.PCollection[tuple[str, Slice]]) -> beam.PCollection[GapBatch]:
+        # The shuffle keeps the stateful step from being fused with decoding, which would run on one worker then.
+        return (
+            slices
+            | "Pack" >> beam.MapTuple(lambda key, piece: (key, piece.data)).with_output_types(tuple[str, bytes])
+            | "Spread" >> beam.Reshuffle()
+            | "Fold" >> beam.ParDo(_FoldSlices(self._grace, self._seed, self._bounded)).with_output_types(GapBatch)
+        )
+
+
+class _FoldSlices(beam.DoFn):  # type: ignore[misc]
+    """Slices gather in a bag, which is not read until the timer fires; so a slice costs no read of the state."""
+
+    ARRIVED = BagStateSpec("arrived", BytesCoder())
+    STATE = ReadModifyWriteStateSpec("sequence", BytesCoder())
+    TIMER_AT = ReadModifyWriteStateSpec("timer_at", VarIntCoder())
+    DUE = TimerSpec("due", TimeDomain.WATERMARK)
+
+    def __init__(self, grace: int, seed: Seed | None, bounded: bool) -> None:
+        self._grace = grace
+        self._seed = seed
+        self._bounded = bounded
+
+    def setup(self) -> None:
+        if self._seed is not None:
+            self._seed.open()
+
+    def teardown(self) -> None:
+        if self._seed is not None:
+            self._seed.close()
+
+    def process(
+        self,
+        element: tuple[str, bytes],
+        arrived: AccumulatingRuntimeState = beam.DoFn.StateParam(ARRIVED),
+        timer_at: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(TIMER_AT),
+        due: RuntimeTimer = beam.DoFn.TimerParam(DUE),
+    ) -> None:
+        data = element[1]
+        arrived.add(data)
+        if self._bounded:
+            due.set(_END)
+            return
+        at = self._due(Slice(data).read().highest_element_time)
+        known = timer_at.read()
+        # A later slice must not push the timer back, or a busy key would never be folded.
+        if known is None or at.micros < known:
+            due.set(at)
+            timer_at.write(at.micros)
+
+    @on_timer(DUE)
+    def fold(
+        self,
+        key: str = beam.DoFn.KeyParam,
+        timestamp: Timestamp = beam.DoFn.TimestampParam,
+        arrived: AccumulatingRuntimeState = beam.DoFn.StateParam(ARRIVED),
+        sequence: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(STATE),
+        timer_at: ReadModifyWriteRuntimeState = beam.DoFn.StateParam(TIMER_AT),
+        due: RuntimeTimer = beam.DoFn.TimerParam(DUE),
+    ) -> Iterator[GapBatch]:
+        packed = sequence.read()
+        state = self._load(key) if packed is None else KeyState.from_bytes(packed)
+        for data in arrived.read():
+            _count(state.add(Slice(data)))
+        arrived.clear()
+        # Runners may fire early: what the timer's own time does not cover goes on waiting.
+        folded = state.fold(None if timestamp >= _END else timestamp.micros, self._grace)
+        _count(folded.counts)
+        sequence.write(state.to_bytes())
+        timer_at.clear()
+        if state.next_due is not None:
+            at = self._due(state.next_due)
+            due.set(at)
+            timer_at.write(at.micros)
+        if folded.changes:
+            name = parse_key(key)
+            yield GapBatch(tuple(change.to_gap(name) for change in folded.changes))
+
+    def _due(self, element_time: int) -> Timestamp:
+        return _END if self._bounded else min(Timestamp(micros=element_time + self._grace), _END)
+
+    def _load(self, key: str) -> KeyState:
+        seeded = self._seed.load(*parse_key(key)) if self._seed is not None else None
+        return seeded or KeyState()
+
+
+def _count(counts: Counts) -> None:
+    for name, number in counts.items():
+        _COUNTERS[name].inc(number)
+
+
+_COUNTERS = {name: beam.metrics.Metrics.counter("k2beam", f"sequence_{name.value}") for name in SequenceClass}

@@ -1,0 +1,98 @@
+"""FilterCovered: what the tables have already is left out before it is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+import transforms.coders  # noqa: F401 - registers the coders of the batches
+from k2beam.coverage import Coverage
+from k2beam.lake.catalog import LakeConfig, open_catalog
+from k2beam.lake.commit import read_coverage
+from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch
+
+Batch = RawBatch | BlockBatch | DeadLetterBatch
+
+
+class FilterCovered(beam.PTransform):  # type: ignore[misc]
+    """PCollection of RawBatch, BlockBatch or DeadLetterBatch -> the same without covered offsets.
+
+    The coverage is read once a worker, from every table of the namespace. This is the cheap
+    path: the commit checks again, so an offset that is covered meanwhile is still taken once. A block of a
+    container goes on whole unless all of its records are covered.
+
+    Beam counters: ``consumed`` (offsets that came in) and ``already_covered`` (left out here).
+    """
+
+    def __init__(self, lake: LakeConfig) -> None:
+        super().__init__()
+        self._lake = lake
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        element_type = batches.element_type
+        return batches | "Filter" >> beam.ParDo(_FilterCoveredFn(self._lake)).with_output_types(element_type)
+
+
+class _FilterCoveredFn(beam.DoFn):  # type: ignore[misc]
+    def __init__(self, lake: LakeConfig) -> None:
+        self._lake = lake
+        self._coverage = Coverage()
+        self._consumed = beam.metrics.Metrics.counter("k2beam", "consumed")
+        self._already_covered = beam.metrics.Metrics.counter("k2beam", "already_covered")
+
+    def setup(self) -> None:
+        self._coverage = read_coverage(open_catalog(self._lake), self._lake.namespace)
+
+    def process(self, batch: Batch) -> Iterator[Batch]:
+        kept = without_covered(batch, self._coverage)
+        before, after = offsets_of(batch), offsets_of(kept)
+        self._consumed.inc(before)
+        self._already_covered.inc(before - after)
+        if after:
+            yield kept
+
+
+def offsets_of(batch: Batch) -> int:
+    """How many source offsets a batch stands for."""
+    if isinstance(batch, DeadLetterBatch):
+        return sum(letter.last - letter.offset + 1 for letter in batch.letters)
+    return batch.num_rows
+
+
+def without_covered(batch: Any, coverage: Coverage) -> Any:
+    """The batch without the records (or whole blocks, or letters) that ``coverage`` has."""
+    if isinstance(batch, RawBatch):
+        return _raw_without(batch, coverage)
+    if isinstance(batch, BlockBatch):
+        bitmap = coverage[batch.source, batch.partition]
+        blocks = tuple(
+            block
+            for block in batch.blocks
+            if not (bitmap and bitmap.contains_range(block.first_offset, block.first_offset + block.count))
+        )
+        return batch if len(blocks) == len(batch.blocks) else replace(batch, blocks=blocks)
+    letters = tuple(
+        letter
+        for letter in batch.letters
+        if not coverage[letter.source, letter.partition].contains_range(letter.offset, letter.last + 1)
+    )
+    return replace(batch, letters=letters)
+
+
+def _raw_without(batch: RawBatch, coverage: Coverage) -> RawBatch:
+    if not coverage:
+        return batch
+    sources = batch.data.column("source").dictionary_encode()
+    codes = sources.indices.to_numpy()
+    partitions = batch.data.column("partition").to_numpy()
+    offsets = batch.data.column("offset").to_numpy()
+    covered = np.zeros(len(offsets), dtype=np.bool_)
+    for code, partition in {*zip(codes.tolist(), partitions.tolist(), strict=True)}:
+        where = np.flatnonzero((codes == code) & (partitions == partition))
+        covered[where] = coverage.covered(sources.dictionary[code].as_py(), partition, offsets[where])
+    return batch if not covered.any() else replace(batch, data=batch.data.filter(pa.array(~covered)))

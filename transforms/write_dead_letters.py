@@ -1,0 +1,51 @@
+"""WriteDeadLetters: dead letters become rows of their table, and JSON lines by option."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import apache_beam as beam
+from k2beam.jsonable import to_json
+
+import transforms.coders  # noqa: F401 - registers the coders of the batches
+from k2beam.lake.rows import RowBatch, dead_letter_rows
+from k2beam.model import DeadLetterBatch
+
+
+class WriteDeadLetters(beam.PTransform):  # type: ignore[misc]
+    """PCollection of DeadLetterBatch -> PCollection of RowBatch for the table of dead letters.
+
+    The rows go on to WriteIceberg, which gives them exactly once. With ``json_lines`` (a folder)
+    a copy is written there, a file a batch, in place only when it's whole; the copy is
+    at-least-once: a retried bundle writes it again.
+    """
+
+    def __init__(self, json_lines: str | None = None) -> None:
+        super().__init__()
+        self._json_lines = json_lines
+
+    def expand(self, letters: beam.PCollection) -> beam.PCollection:
+        if self._json_lines is not None:
+            letters = letters | "JsonLines" >> beam.ParDo(_JsonLinesFn(self._json_lines)).with_output_types(
+                DeadLetterBatch
+            )
+        return letters | "ToRows" >> beam.Map(dead_letter_rows).with_output_types(RowBatch)
+
+
+class _JsonLinesFn(beam.DoFn):  # type: ignore[misc]
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def setup(self) -> None:
+        Path(self._folder).mkdir(parents=True, exist_ok=True)
+
+    def process(self, batch: DeadLetterBatch) -> Iterator[DeadLetterBatch]:
+        target = Path(self._folder) / f"dead_letters-{uuid.uuid4().hex}.jsonl"
+        partial = target.with_suffix(".partial")
+        lines = (to_json(row) for row in dead_letter_rows(batch).data.to_pylist())
+        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        os.replace(partial, target)
+        yield batch

@@ -1,0 +1,201 @@
+"""WriteIceberg: rows become data files, and data files become commits, exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.coders import PickleCoder, TupleCoder, VarIntCoder
+from apache_beam.metrics import Metrics
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import (
+    BagStateSpec,
+    ReadModifyWriteStateSpec,
+    TimerSpec,
+    on_timer,
+)
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
+
+import transforms.coders  # noqa: F401 - registers the coders of the batches
+from k2beam.lake.buffer import Group, GroupKey, RowBuffer
+from k2beam.lake.catalog import Catalog, LakeConfig, open_catalog
+from k2beam.lake.config import WriteConfig
+from k2beam.lake.files import StagedFile, write_rows
+from k2beam.lake.publish import Publisher, Staged, weight
+from k2beam.lake.rows import RowBatch, event_rows
+from k2beam.lake.tables import Table, open_table
+from k2beam.model import CommitReceipt, EventBatch
+
+
+class WriteIceberg(beam.PTransform):  # type: ignore[misc]
+    """A sequence of PCollections of EventBatch or RowBatch, and one of gap changes -> CommitReceipt.
+
+    Rows are written to Parquet in the bundle in which they come (a file never outlives its
+    bundle, and never holds rows of two windows or partitions); only descriptors of files are
+    shuffled, keyed by table, and coalesced into commits. The tables are made on first use.
+
+    Guarantee: exactly once for each (source, partition, offset), on any runner, through the
+    coverage that each commit carries; a repeated or zombie commit adds nothing. Raises
+    CommitConflict or CommitUnknown when a commit's retries are used up: the runner retries the
+    bundle or fails the job, and nothing is lost.
+
+    Beam counters: ``rows_written_<table>``, ``data_files_<table>``, ``rows_left_out`` and
+    ``commits_<table>``.
+    """
+
+    def __init__(self, lake: LakeConfig, config: WriteConfig) -> None:
+        super().__init__()
+        self._lake = lake
+        self._config = config
+
+    def expand(self, inputs: Sequence[beam.PCollection] | beam.PCollection) -> beam.PCollection:
+        rows, gaps = inputs if isinstance(inputs, tuple) else ((inputs,), None)
+        write_files = [
+            batches
+            | f"WriteFiles{index}"
+            >> beam.ParDo(_WriteFilesFn(self._lake, self._config)).with_output_types(tuple[str, Any])
+            for index, batches in enumerate(rows)
+        ]
+        if gaps is not None:
+            write_files.append(gaps | "StageGaps" >> beam.Map(_by_ledger).with_output_types(tuple[str, Any]))
+        commit = _CommitFn if self._config.bounded else _CommitByAgeFn
+        return (
+            write_files
+            | "Staged" >> beam.Flatten()
+            | "ByTable" >> beam.Reshuffle()
+            | "Commit" >> beam.ParDo(commit(self._lake, self._config)).with_output_types(CommitReceipt)
+        )
+
+    def _extract_input_pvalues(self, inputs: Any) -> Any:
+        rows, gaps = inputs if isinstance(inputs, tuple) else ((inputs,), None)
+        return inputs, (*rows, gaps) if gaps is not None else tuple(rows)
+
+
+def _by_ledger(gaps: Any) -> tuple[str, Any]:
+    from k2beam.lake.tables import SEQUENCE_GAPS
+
+    return SEQUENCE_GAPS, gaps
+
+
+class _WriteFilesFn(beam.DoFn):  # type: ignore[misc]
+    """Buffers the rows of a bundle and writes them; yields (table, StagedFile)."""
+
+    def __init__(self, lake: LakeConfig, config: WriteConfig) -> None:
+        self._lake = lake
+        self._config = config
+
+    def setup(self) -> None:
+        self._catalog: Catalog = open_catalog(self._lake)
+        self._tables: dict[str, Table] = {}
+
+    def start_bundle(self) -> None:
+        config = self._config
+        self._buffer = RowBuffer(config.window_us, config.target_file_bytes, config.memory_bytes)
+        self._latest = MIN_TIMESTAMP
+
+    def process(
+        self, batch: EventBatch | RowBatch, timestamp: Timestamp = beam.DoFn.TimestampParam
+    ) -> Iterator[tuple[str, StagedFile]]:
+        self._latest = max(self._latest, timestamp)
+        rows = event_rows(batch) if isinstance(batch, EventBatch) else batch
+        for key, group in self._buffer.add(rows):
+            yield self._write(key, group)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        for key, group in self._buffer.drain():
+            yield WindowedValue(self._write(key, group), self._latest, (GlobalWindow(),))
+
+    def _write(self, key: GroupKey, group: Group) -> tuple[str, StagedFile]:
+        if key.table not in self._tables:
+            self._tables[key.table] = open_table(self._catalog, self._lake.namespace, key.table)
+        staged = write_rows(self._tables[key.table], group.rows(), key.window, group.extents.values())
+        return key.table, staged
+
+
+class _CommitFn(beam.DoFn):  # type: ignore[misc]
+    """Keyed by table: coalesces what is staged and commits it by rows, bytes and at the end."""
+
+    STAGED = BagStateSpec("staged", PickleCoder())
+    WEIGHT = ReadModifyWriteStateSpec("weight", TupleCoder((VarIntCoder(), VarIntCoder())))
+    END = TimerSpec("end", TimeDomain.WATERMARK)
+
+    def __init__(self, lake: LakeConfig, config: WriteConfig) -> None:
+        self._lake = lake
+        self._config = config
+
+    def setup(self) -> None:
+        self._publisher = Publisher(self._lake, self._config)
+
+    def process(
+        self,
+        element: tuple[str, Staged],
+        staged: Any = beam.DoFn.StateParam(STAGED),
+        total: Any = beam.DoFn.StateParam(WEIGHT),
+        end: Any = beam.DoFn.TimerParam(END),
+    ) -> Iterator[CommitReceipt]:
+        yield from self._take(element, staged, total, end)
+
+    @on_timer(END)  # type: ignore[untyped-decorator]
+    def at_end(
+        self,
+        table: str = beam.DoFn.KeyParam,
+        staged: Any = beam.DoFn.StateParam(STAGED),
+        total: Any = beam.DoFn.StateParam(WEIGHT),
+    ) -> Iterator[CommitReceipt]:
+        yield from self._commit(table, staged, total)
+
+    def _take(self, element: tuple[str, Staged], staged: Any, total: Any, end: Any) -> Iterator[CommitReceipt]:
+        table, item = element
+        rows, nbytes = map(sum, zip(total.read() or (0, 0), weight(item), strict=True))
+        staged.add(item)
+        total.write((rows, nbytes))
+        end.set(GlobalWindow().max_timestamp())
+        if rows >= self._config.commit_rows or nbytes >= self._config.commit_bytes:
+            yield from self._commit(table, staged, total)
+
+    def _commit(self, table: str, staged: Any, total: Any) -> Iterator[CommitReceipt]:
+        items = list(staged.read())
+        if items:
+            receipt = self._publisher.publish(table, items)
+            _count(receipt)
+            yield receipt
+        # Cleared after the commit: a crash in between repeats the commit, which then adds nothing.
+        staged.clear()
+        total.clear()
+
+
+class _CommitByAgeFn(_CommitFn):
+    """The same for unbounded input, where a commit is also due by age."""
+
+    AGE = TimerSpec("age", TimeDomain.REAL_TIME)
+
+    def process(
+        self,
+        element: tuple[str, Staged],
+        staged: Any = beam.DoFn.StateParam(_CommitFn.STAGED),
+        total: Any = beam.DoFn.StateParam(_CommitFn.WEIGHT),
+        end: Any = beam.DoFn.TimerParam(_CommitFn.END),
+        age: Any = beam.DoFn.TimerParam(AGE),
+    ) -> Iterator[CommitReceipt]:
+        if total.read() is None:
+            age.set(Timestamp.now() + self._config.commit_age_seconds)
+        yield from self._take(element, staged, total, end)
+
+    @on_timer(AGE)  # type: ignore[untyped-decorator]
+    def at_age(
+        self,
+        table: str = beam.DoFn.KeyParam,
+        staged: Any = beam.DoFn.StateParam(_CommitFn.STAGED),
+        total: Any = beam.DoFn.StateParam(_CommitFn.WEIGHT),
+    ) -> Iterator[CommitReceipt]:
+        yield from self._commit(table, staged, total)
+
+
+def _count(receipt: CommitReceipt) -> None:
+    Metrics.counter("k2beam", f"rows_written_{receipt.table}").inc(receipt.rows)
+    Metrics.counter("k2beam", f"data_files_{receipt.table}").inc(receipt.files)
+    Metrics.counter("k2beam", f"commits_{receipt.table}").inc(1 if receipt.rows else 0)
+    Metrics.counter("k2beam", f"left_out_{receipt.table}").inc(receipt.rows_left_out)
