@@ -6,15 +6,15 @@ from typing import Any, Protocol
 
 import apache_beam as beam
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
-from transforms.decode_avro import DecodeAvro
-from transforms.detect_gaps import DetectGaps
-from transforms.sequence_slices import SequenceSlices
-from transforms.validate_events import ValidateEvents
 
 from k2beam.errors import UsageError
 from k2beam.lake.seed import LedgerSeed
 from k2beam.options import IngestConfig
+from transforms.decode_avro import DecodeAvro
+from transforms.detect_gaps import DetectGaps
 from transforms.filter_covered import FilterCovered
+from transforms.sequence_slices import SequenceSlices
+from transforms.validate_events import ValidateEvents
 from transforms.write_dead_letters import WriteDeadLetters
 from transforms.write_iceberg import WriteIceberg
 

@@ -11,6 +11,9 @@ from k2beam.platform.prism import find_prism
 
 _FORBID_SKIPS = "K2BEAM_FORBID_SKIPS"
 
+# A wrong label raises where tests run; set here so that worker processes inherit it.
+os.environ["K2BEAM_STRICT_METRICS"] = "1"
+
 
 @pytest.fixture(scope="session")
 def repository() -> Path:

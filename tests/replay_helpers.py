@@ -33,8 +33,16 @@ def simulated(folder: Path, rows: int = 4000, faults: str = FAULTS, **options: A
 
 def ingest(paths: Sequence[Path], warehouse: Path, *beam: str, **write: Any) -> IngestStats:
     """Run ``ingest archive`` in this process."""
+    return run_archive(paths, warehouse, *beam, **write)
+
+
+def run_archive(
+    paths: Sequence[Path], warehouse: Path, *beam: str, root: Path | None = None, **write: Any
+) -> IngestStats:
+    """The same with a root."""
     config = IngestConfig(lake_config(warehouse), write_config(run_id=uuid.uuid4().hex, **write))
-    return run_ingest(ReadArchive([str(path) for path in paths]), config, beam)
+    source = ReadArchive([str(path) for path in paths], root=None if root is None else str(root))
+    return run_ingest(source, config, beam)
 
 
 def contents(warehouse: Path) -> dict[str, list[str]]:
@@ -69,9 +77,7 @@ def dead_letter_classes(warehouse: Path) -> Counter[str]:
 
 def assert_audit(warehouse: Path, *sources: Path) -> None:
     """The certificate is good, without mending anything."""
-    report = audit(
-        open_catalog(lake_config(warehouse)), NAMESPACE, [str(source) for source in sources], mend=False
-    )
+    report = audit(open_catalog(lake_config(warehouse)), NAMESPACE, [str(source) for source in sources], mend=False)
     assert report.ok, report.problems
 
 

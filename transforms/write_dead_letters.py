@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import apache_beam as beam
-from k2beam.jsonable import to_json
 
 import transforms.coders  # noqa: F401 - registers the coders of the batches
+from k2beam.jsonable import to_json
 from k2beam.lake.rows import RowBatch, dead_letter_rows
 from k2beam.model import DeadLetterBatch
 

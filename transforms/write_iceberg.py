@@ -138,7 +138,7 @@ class _CommitFn(beam.DoFn):  # type: ignore[misc]
     ) -> Iterator[CommitReceipt]:
         yield from self._take(element, staged, total, end)
 
-    @on_timer(END)  # type: ignore[untyped-decorator]
+    @on_timer(END)
     def at_end(
         self,
         table: str = beam.DoFn.KeyParam,
@@ -184,7 +184,7 @@ class _CommitByAgeFn(_CommitFn):
             age.set(Timestamp.now() + self._config.commit_age_seconds)
         yield from self._take(element, staged, total, end)
 
-    @on_timer(AGE)  # type: ignore[untyped-decorator]
+    @on_timer(AGE)
     def at_age(
         self,
         table: str = beam.DoFn.KeyParam,

@@ -8,6 +8,7 @@ for.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import pyarrow as pa
 
@@ -18,13 +19,16 @@ from k2beam.model import RAW_BATCH_SCHEMA
 _HEADERS = RAW_BATCH_SCHEMA.field("headers").type
 _INT32_MAX = 2**31 - 1
 _PRESENT = 2  # the index of the second branch of a union, zig-zag
-_Headers = list[tuple[str, bytes | None]]
-_NO_HEADERS: _Headers = []
+_ROW_COLUMNS = ("source", "partition", "offset", "timestamp", "key", "value", "headers")
 
 
 @dataclass(slots=True)
 class Columns:
-    """The columns of raw records, as lists of equal length."""
+    """The columns of raw records, as lists of equal length.
+
+    ``headers`` says how many headers each record has; their keys and values are flat lists: an object for each
+    would make two hostile bytes into a hundred.
+    """
 
     source: list[str] = field(default_factory=list)
     partition: list[int] = field(default_factory=list)
@@ -32,15 +36,22 @@ class Columns:
     timestamp: list[int | None] = field(default_factory=list)
     key: list[bytes | None] = field(default_factory=list)
     value: list[bytes | None] = field(default_factory=list)
-    headers: list[_Headers] = field(default_factory=list)
+    headers: list[int] = field(default_factory=list)
+    header_keys: list[str] = field(default_factory=list)
+    header_values: list[bytes | None] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.offset)
 
     def slice(self, start: int, stop: int) -> Columns:
-        return Columns(*(getattr(self, name)[start:stop] for name in self.__slots__))
+        """The rows from ``start`` up to ``stop``."""
+        rows = {name: getattr(self, name)[start:stop] for name in _ROW_COLUMNS}
+        first = sum(self.headers[:start])
+        last = first + sum(self.headers[start:stop])
+        return Columns(**rows, header_keys=self.header_keys[first:last], header_values=self.header_values[first:last])
 
     def extend(self, other: Columns) -> None:
+        """Append the rows of ``other``."""
         for name in self.__slots__:
             getattr(self, name).extend(getattr(other, name))
 
@@ -58,18 +69,10 @@ class Columns:
         return pa.RecordBatch.from_arrays(arrays, schema=RAW_BATCH_SCHEMA)
 
     def _headers_array(self) -> pa.Array:
-        offsets = [0]
-        keys: list[str] = []
-        values: list[bytes | None] = []
-        for headers in self.headers:
-            for key, value in headers:
-                keys.append(key)
-                values.append(value)
-            offsets.append(len(keys))
-        items = pa.StructArray.from_arrays(
-            [pa.array(keys, pa.string()), pa.array(values, pa.binary())], fields=list(_HEADERS.value_type)
-        )
-        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items, type=_HEADERS)
+        offsets = pa.array([0, *accumulate(self.headers)], pa.int32())
+        keys, values = pa.array(self.header_keys, pa.string()), pa.array(self.header_values, pa.binary())
+        items = pa.StructArray.from_arrays([keys, values], fields=list(_HEADERS.value_type))
+        return pa.ListArray.from_arrays(offsets, items, type=_HEADERS)
 
 
 def decode_envelopes(data: bytes, count: int) -> Columns:
@@ -136,11 +139,12 @@ def _decode(data: bytes, count: int, columns: Columns) -> int:
             add(data[position:end])
             position = end
         if data[position]:
-            headers, position = _headers(data, position)
-            add_headers(headers)
+            before = len(columns.header_keys)
+            position = _headers(data, position, columns)
+            add_headers(len(columns.header_keys) - before)
         else:
             position += 1
-            add_headers(_NO_HEADERS)
+            add_headers(0)
         add_offset(offset)
     return position
 
@@ -164,21 +168,20 @@ def _text_end(data: bytes, position: int) -> tuple[int, int]:
     return position + length, position
 
 
-def _headers(data: bytes, position: int) -> tuple[_Headers, int]:
+def _headers(data: bytes, position: int, columns: Columns) -> int:
     count, position = read_long(data, position)
-    headers: _Headers = []
     while count:
         if count < 0:  # a negative count is followed by the size of the array's block in bytes
             count, (_, position) = -count, read_long(data, position)
         for _ in range(count):
             end, position = _text_end(data, position)
-            key = data[position:end].decode("utf-8")
+            columns.header_keys.append(data[position:end].decode("utf-8"))
             value: bytes | None = None
             if data[end] == _PRESENT:
                 last, position = _text_end(data, end + 1)
                 value, position = data[position:last], last
             else:
                 position = _absent(data, end)
-            headers.append((key, value))
+            columns.header_values.append(value)
         count, position = read_long(data, position)
-    return headers, position
+    return position

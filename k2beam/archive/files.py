@@ -70,10 +70,7 @@ def _expand(path: str) -> list[str]:
 def _matches(pattern: str) -> list[str]:
     names: list[str] = []
     for match in sorted(glob.glob(pattern, recursive=True)):
-        if not os.path.isdir(match):
-            names.append(match)
-        elif "**" not in pattern:
-            names.extend(sorted(_below(match)))
+        names.extend(sorted(_below(match)) if os.path.isdir(match) else [match])
     if not names:
         raise UsageError(f"{pattern}: no file matches; quote the pattern and check the folder before it")
     return names

@@ -113,5 +113,5 @@ def _verdict(report: AuditReport) -> str:
     unverified = sum(row.end == "unverified" for row in report.sources)
     text = f"PASSED: all {offsets:,} expected offsets are in the tables or the dead letters, each once."
     if unverified:
-        text += f" Source partitions with an unverified end: {unverified:,}; a lost tail of them shows only with --source."
+        text += f" Source partitions with an unverified end: {unverified:,}; their lost tails show only with --source."
     return text

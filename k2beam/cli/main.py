@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from k2beam import __version__
-from k2beam.cli import audit, dlq, gaps, ingest, query, simulate
+from k2beam.cli import audit, dlq, gaps, ingest, maintain, query, simulate
 from k2beam.cli.output import run_guarded
 from k2beam.logs import configure_logging
 
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for group in (ingest, simulate, audit, gaps, query, dlq):
+for group in (ingest, simulate, audit, gaps, query, dlq, maintain):
     group.register(app)
 
 

@@ -10,7 +10,6 @@ import base64
 import csv
 import dataclasses
 import functools
-import io
 import itertools
 import json
 import math
@@ -37,6 +36,7 @@ BROKEN_PIPE = 141
 """What a shell reports for a program that SIGPIPE ended."""
 
 _PAGE = 1_000
+_AS_IT_IS = frozenset({type(None), bool, int, str})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -83,14 +83,14 @@ def lake_config(warehouse: str | None = None, catalog: str | None = None) -> Lak
 
 def plain(value: Any) -> Any:
     """The value as JSON has it: Decimals, times and bytes as text; NaN and infinities as null."""
-    if value is None or (isinstance(value, (bool, int, str)) and not isinstance(value, Enum)):
+    if type(value) in _AS_IT_IS:
         return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Decimal):
-        return format(value, "f")
     if isinstance(value, datetime):
         return _instant(value)
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -101,6 +101,8 @@ def plain(value: Any) -> Any:
 def _plain_structure(value: Any) -> Any:
     if isinstance(value, Enum):
         return plain(value.value)
+    if isinstance(value, (str, int)):
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -111,8 +113,10 @@ def _plain_structure(value: Any) -> Any:
 
 
 def _instant(value: datetime) -> str:
-    moment = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    text = value.isoformat(timespec="microseconds")
+    if value.tzinfo is not None and not text.endswith("+00:00"):
+        text = value.astimezone(UTC).isoformat(timespec="microseconds")
+    return text.removesuffix("+00:00") + "Z"
 
 
 def emit_rows(columns: Sequence[str], rows: Iterable[Row], fmt: OutputFormat, stream: TextIO | None = None) -> None:
@@ -267,7 +271,6 @@ def run_guarded(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) 
         sys.stderr.write(f"Error: {_printable(str(error))}\n")
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
     except BrokenPipeError:
-        _drop_standard_output()
         raise SystemExit(BROKEN_PIPE) from None
 
 
@@ -279,14 +282,3 @@ def guarded(command: Callable[P, T]) -> Callable[P, T]:
         return run_guarded(command, *args, **kwargs)
 
     return run
-
-
-def _drop_standard_output() -> None:
-    """Python flushes standard output once more at exit, which would fail again and say so."""
-    try:
-        descriptor = sys.stdout.fileno()
-    except (io.UnsupportedOperation, ValueError):
-        return
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, descriptor)
-    os.close(null)

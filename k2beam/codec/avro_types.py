@@ -7,7 +7,6 @@ resolution compares, so that names, namespaces and documentation are dealt with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,71 +110,72 @@ class _Parser:
     """Holds the definitions of named types while one schema is walked."""
 
     def __init__(self) -> None:
-        self._definitions: dict[str, tuple[dict[str, Any], str]] = {}
+        self._defined: dict[str, tuple[AvroType, int]] = {}
         self._open: set[str] = set()
         self._nodes = 0
 
     def parse(self, schema: Any, namespace: str, depth: int) -> AvroType:
-        self._nodes += 1
-        if depth > MAX_DEPTH:
-            raise SchemaError(f"the schema is nested deeper than {MAX_DEPTH} types")
-        if self._nodes > MAX_NODES:
-            raise SchemaError(f"the schema has more than {MAX_NODES} types when its names are written out")
+        self._grow(1, depth)
         if isinstance(schema, str):
-            return self._named_or_primitive(schema, namespace, depth)
+            return Primitive(schema) if schema in PRIMITIVES else self._reference(schema, namespace, depth)
         if isinstance(schema, list):
             return Union(tuple(self.parse(branch, namespace, depth + 1) for branch in schema))
         if not isinstance(schema, dict) or "type" not in schema:
             raise SchemaError(f"{_shown(schema)} is not an Avro type")
         return self._complex(schema, namespace, depth)
 
-    def _named_or_primitive(self, name: str, namespace: str, depth: int) -> AvroType:
-        if name in PRIMITIVES:
-            return Primitive(name)
+    def _grow(self, nodes: int, depth: int) -> None:
+        self._nodes += nodes
+        if depth > MAX_DEPTH:
+            raise SchemaError(f"the schema is nested deeper than {MAX_DEPTH} types")
+        if self._nodes > MAX_NODES:
+            raise SchemaError(f"the schema has more than {MAX_NODES} types when its names are written out")
+
+    def _reference(self, name: str, namespace: str, depth: int) -> AvroType:
         qualified = name if "." in name or not namespace else f"{namespace}.{name}"
-        found = self._definitions.get(qualified) or self._definitions.get(name)
-        if found is None:
+        if qualified in self._open:
+            raise SchemaError(f"the schema is recursive: {_shown(name)} contains itself")
+        if qualified not in self._defined:
             raise SchemaError(f"the schema uses the type {_shown(name)}, which it does not define")
-        return self._named(*found, depth)
+        tree, nodes = self._defined[qualified]
+        self._grow(nodes, depth + _height(tree))
+        return tree
 
     def _complex(self, schema: dict[str, Any], namespace: str, depth: int) -> AvroType:
         kind = schema["type"]
-        if isinstance(kind, dict | list):
-            return self.parse(kind, namespace, depth + 1)
         if kind == "array":
             return Array(self.parse(schema.get("items"), namespace, depth + 1))
         if kind == "map":
             return Map(self.parse(schema.get("values"), namespace, depth + 1))
         if kind in ("record", "error", "enum", "fixed"):
-            name, own_namespace = _qualified(schema, namespace)
-            if name in self._definitions:
-                raise SchemaError(f"the schema defines the type {_shown(name)} twice")
-            self._definitions[name] = (schema, own_namespace)
-            return self._named(schema, own_namespace, depth)
+            return self._definition(schema, namespace, depth)
         if isinstance(kind, str) and kind in PRIMITIVES:
             return Primitive(kind, _logical(kind, schema))
         return self.parse(kind, namespace, depth + 1)
 
-    def _named(self, schema: dict[str, Any], namespace: str, depth: int) -> AvroType:
-        short = str(schema["name"]).rpartition(".")[2]
+    def _definition(self, schema: dict[str, Any], namespace: str, depth: int) -> AvroType:
+        name, own_namespace = _qualified(schema, namespace)
+        if name in self._defined or name in self._open:
+            raise SchemaError(f"the schema defines the type {_shown(name)} twice")
+        nodes = self._nodes
+        self._open.add(name)
+        tree = self._named(schema, name, own_namespace, depth)
+        self._open.discard(name)
+        self._defined[name] = (tree, self._nodes - nodes + 1)
+        return tree
+
+    def _named(self, schema: dict[str, Any], name: str, namespace: str, depth: int) -> AvroType:
         if schema["type"] == "enum":
-            return Enum(short, _symbols(schema))
+            return Enum(name.rpartition(".")[2], _symbols(schema))
         if schema["type"] == "fixed":
             size = schema.get("size")
             if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-                raise SchemaError(f"the fixed type {_shown(short)} has no valid size")
+                raise SchemaError(f"the fixed type {_shown(name)} has no valid size")
             return Fixed(size)
-        return self._record(schema, f"{namespace}.{short}", namespace, depth)
-
-    def _record(self, schema: dict[str, Any], name: str, namespace: str, depth: int) -> Record:
-        if name in self._open:
-            raise SchemaError(f"the schema is recursive: {_shown(name)} contains itself")
-        self._open.add(name)
         fields = tuple(self._field(field, namespace, depth) for field in _field_list(schema))
-        self._open.discard(name)
         if len({field.name for field in fields}) < len(fields):
             raise SchemaError(f"the record {_shown(name)} has two fields of one name")
-        return Record(name.strip("."), fields)
+        return Record(name, fields)
 
     def _field(self, field: Any, namespace: str, depth: int) -> Field:
         if not isinstance(field, dict) or not isinstance(field.get("name"), str) or "type" not in field:
@@ -184,9 +184,8 @@ class _Parser:
         return Field(field["name"], tree, "default" in field, field.get("default"))
 
 
-def leaves(avro_type: AvroType) -> Iterator[AvroType]:
-    """The type itself and every type in it."""
-    yield avro_type
+def _height(avro_type: AvroType) -> int:
+    """Levels below the type."""
     children: tuple[AvroType, ...] = ()
     match avro_type:
         case Array(items=inner) | Map(values=inner):
@@ -195,8 +194,7 @@ def leaves(avro_type: AvroType) -> Iterator[AvroType]:
             children = branches
         case Record(fields=fields):
             children = tuple(field.type for field in fields)
-    for child in children:
-        yield from leaves(child)
+    return 1 + max(map(_height, children)) if children else 0
 
 
 def _qualified(schema: dict[str, Any], namespace: str) -> tuple[str, str]:

@@ -25,9 +25,6 @@ MIN_TIMESTAMP = -62_135_596_800_000_000
 MAX_TIMESTAMP = 253_402_300_799_999_999
 """Microseconds of years 1 and 9999: beyond them no calendar type of Python, Arrow or Iceberg agrees."""
 
-MAX_COLUMN_SYMBOLS = 64
-"""Enums with more symbols have indices of two bytes; their schemas take the strict decoder."""
-
 _DOUBTFUL = -(1 << 40)
 _VARINT_STEPS = np.array([1 << (7 * size) for size in range(1, 10)], dtype=np.uint64)
 
@@ -56,8 +53,8 @@ def is_columnar(avro_type: AvroType) -> bool:
             return name != "null"
         case Fixed(size=size):
             return size > 0
-        case Enum(symbols=symbols):
-            return len(symbols) <= MAX_COLUMN_SYMBOLS
+        case Enum():
+            return True
         case Array(items=items):
             return is_columnar(items)
         case Map(values=values):
@@ -128,7 +125,7 @@ def _sized(values: list[Any], data_type: pa.DataType, size: int) -> Column:
 
 
 def _trapped(values: list[Any], data_type: pa.DataType) -> Column:
-    """Enums and booleans: one byte, or None where the reader's trap symbols were hit."""
+    """Enums and booleans: one byte, or None where a trap symbol was hit. (Indices from 64 on are looked at again.)"""
     array = pa.array(values, type=data_type)
     lengths = np.ones(len(values), dtype=np.int64)
     if array.null_count:

@@ -28,9 +28,6 @@ CHUNK_ROWS = 2048
 CHUNK_BYTES = 1 << 19
 """A hostile length makes fastavro copy the rest of its input, so that its input is kept small."""
 
-_PAD = b"\x00"
-"""One byte after the input: a value that the end cuts short then ends beyond its record."""
-
 _FASTAVRO_ERRORS = (EOFError, StopIteration, LookupError, ValueError, OverflowError, TypeError)
 """What hostile bytes make fastavro raise; the strict decoder then says what is wrong."""
 
@@ -88,7 +85,7 @@ class ReferenceDecoder:
         self, data: memoryview, offsets: npt.NDArray[np.int32], first: int, last: int, body: int, schema: WriterSchema
     ) -> Chunk:
         base = int(offsets[first])
-        chunk_data = bytes(data[base : int(offsets[last])]) + _PAD
+        chunk_data = bytes(data[base : int(offsets[last])])
         starts = (offsets[first:last] - (base - body)).tolist()
         ends = (offsets[first + 1 : last + 1] - base).tolist()
         if schema.columnar:
@@ -132,7 +129,7 @@ class _BlockStream:
         # No record takes no bytes: a count beyond the bytes is a lie, and not worth the reading.
         self.done = not 0 <= count <= len(block)
         self._block = block
-        self._stream = io.BytesIO(block + _PAD)
+        self._stream = io.BytesIO(block)
         self._armed = armed
         self._count = count
         self._next = 0

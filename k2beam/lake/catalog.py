@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from pyiceberg.catalog import Catalog as Catalog
+from pyiceberg.catalog import Catalog as Catalog  # noqa: PLC0414 - for the layers above
 from pyiceberg.catalog import load_catalog
 from pyiceberg.catalog.sql import SqlCatalog
 

@@ -68,23 +68,29 @@ def _snapshot_by_id(table: Table, snapshot_id: int) -> Snapshot:
 def _snapshot_at(table: Table, when: datetime) -> Snapshot | None:
     milliseconds = (when - EPOCH) // timedelta(milliseconds=1)
     entries = sorted(table.history(), key=lambda entry: entry.timestamp_ms)
-    before = [entry for entry in entries if entry.timestamp_ms <= milliseconds]
-    if before and (found := table.metadata.snapshot_by_id(before[-1].snapshot_id)):
-        return found
-    if not before and not _lost_its_beginning(table, [entry.snapshot_id for entry in entries]):
-        return None
-    raise UsageError(
-        f"--as-of {when.isoformat()}: the snapshot of table {table_name(table)} from then was expired; "
-        "`k2beam query snapshots` lists those that are left"
-    )
+    before = [entry.snapshot_id for entry in entries if entry.timestamp_ms <= milliseconds]
+    found = table.metadata.snapshot_by_id(before[-1]) if before else None
+    following = [entry.snapshot_id for entry in entries[len(before) :]]
+    if (before and found is None) or (following and _lost_between(table, found, following[0])):
+        raise UsageError(
+            f"--as-of {when.isoformat()}: the snapshot of table {table_name(table)} from then was expired, "
+            "or may have been; `k2beam query snapshots` lists those that are left: name one of them by its id"
+        )
+    return found
 
 
-def _lost_its_beginning(table: Table, snapshot_ids: Sequence[int]) -> bool:
-    """Whether snapshots older than those of the history were expired."""
-    if not snapshot_ids:
-        return False
-    oldest = table.metadata.snapshot_by_id(snapshot_ids[0])
-    return oldest is None or oldest.parent_snapshot_id is not None
+def _lost_between(table: Table, earlier: Snapshot | None, later_id: int) -> bool:
+    """Whether a snapshot between two (None: before the first) was expired.
+
+    Expiry leaves no trace in the history, but each snapshot took the next sequence number (Iceberg
+    format, version 2).
+    """
+    later = table.metadata.snapshot_by_id(later_id)
+    if later is None or later.sequence_number is None:
+        return later is None
+    first = 1 if earlier is None else (earlier.sequence_number or 0) + 1
+    left = {snapshot.sequence_number for snapshot in table.snapshots()}
+    return any(number not in left for number in range(first, later.sequence_number))
 
 
 def plan(table: Table, row_filter: BooleanExpression, snapshot: Snapshot | None) -> list[FileScanTask]:

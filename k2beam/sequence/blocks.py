@@ -24,7 +24,7 @@ Span = tuple[int, int, int]
 """First and last sequence received, and the earliest event time of the first."""
 
 MOST_BLOCKS = 96
-"""An epoch with more blocks has its older ones settled: their falls are decided for good."""
+"""An epoch with more blocks has its older ones joined, see :func:`settle`."""
 
 
 class Block(NamedTuple):
@@ -207,7 +207,8 @@ def compress(members: Sequence[Member]) -> list[Block]:
     """Fewer blocks for an epoch, from which the fold still finds the same.
 
     The first three messages stay as they are, since they decide where the epoch begins, also when
-    older data comes; so do falls. Neighbours of one octave are joined, which keeps them flat.
+    older data comes; so do falls. Neighbours of one octave are joined, which keeps them flat, but not over an
+    hour of silence, since an epoch that is still to come may lie there.
     """
     result: list[Block] = []
     chain: list[Block] = []
@@ -217,7 +218,7 @@ def compress(members: Sequence[Member]) -> list[Block]:
         protected = known < 3 and block.ordered
         known = known + block.high - block.low + 1 if protected else max(known, 3)
         octave = None if protected or falls or block.settled or block.starts else block.octave
-        if chain and octave != shared:
+        if chain and (octave != shared or block.first[0] - chain[-1].last[0] >= HOUR):
             result.append(_chain(chain))
             chain = []
         if octave is not None:
@@ -233,24 +234,24 @@ def compress(members: Sequence[Member]) -> list[Block]:
 def _chain(chain: list[Block]) -> Block:
     if len(chain) == 1:
         return chain[0]
-    ordered = all(block.ordered for block in chain) and all(
-        b.first[1] == a.last[1] + 1 and b.first[0] - a.last[0] < HOUR for a, b in pairwise(chain)
-    )
+    ordered = all(block.ordered for block in chain) and all(b.first[1] == a.last[1] + 1 for a, b in pairwise(chain))
     spans = union(span for block in chain for span in block.spans)
     return Block(chain[0].first, chain[-1].last, spans, ordered)
 
 
 def settle(blocks: list[Block]) -> tuple[list[Block], Message | None]:
-    """Join the older half of an epoch that has too many blocks.
+    """Join the older half of an epoch that has too many blocks; if it has falls, they are decided for good.
 
-    Returns the blocks and up to where messages that come later can't be judged any more (None: anywhere).
+    Returns the blocks and up to where messages that come later can't be judged any more (None: all can).
     """
     if len(blocks) <= MOST_BLOCKS:
         return blocks, None
     head, keep = 4, MOST_BLOCKS // 2
-    joined = _join(blocks[head:-keep])._replace(settled=True, ordered=False)
+    joined = _join(blocks[head:-keep])._replace(ordered=False)
+    if joined.low >= threshold(max(block.high for block in blocks[:-keep])):
+        return [*blocks[:head], joined, *blocks[-keep:]], None
     # Two more messages can decide about a fall, so data that slots in there could change what is settled.
-    return [*blocks[:head], joined, *blocks[-keep:]], blocks[-keep + 3].last
+    return [*blocks[:head], joined._replace(settled=True), *blocks[-keep:]], blocks[-keep + 3].last
 
 
 def epoch_of(number: int, blocks: Sequence[Block]) -> Epoch:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import k2beam.lake.transaction as transaction
-import transforms.write_iceberg as write_iceberg
+from k2beam.lake import transaction
 from tests.replay_helpers import ingest
+from transforms import write_iceberg
 
 
 def killing(function: Callable[..., Any], passes: int, *, after: bool) -> Callable[..., Any]:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.maintain import orphans
+from k2beam.lake.tables import SPECS, find_table
+from tests.lake_helpers import lake_config
 from tests.replay_helpers import assert_truth, ingest, simulated
 
 pytestmark = pytest.mark.integration
@@ -42,3 +47,10 @@ def test_killed_and_run_again(tmp_path: Path, repository: Path, point: str, pass
             assert "never reached" in crashed.stderr, crashed.stderr
     ingest([tmp_path / "in"], warehouse)
     assert_truth(warehouse, truth, tmp_path / "in")
+    assert orphan_files(warehouse) or point == "after_commit", "a file without a commit is listed"
+
+
+def orphan_files(warehouse: Path) -> list[str]:
+    catalog = open_catalog(lake_config(warehouse))
+    tables = [table for name in SPECS if (table := find_table(catalog, NAMESPACE, name)) is not None]
+    return [orphan.path for table in tables for orphan in orphans(table, timedelta(0))]

@@ -38,7 +38,8 @@ def test_values_are_kept_byte_for_byte() -> None:
 
     def rows(batch: RawBatch) -> list[dict[str, object]]:
         assert batch.data.schema == RAW_BATCH_SCHEMA
-        return [{**row, "timestamp": row["timestamp"] and row["timestamp"].microsecond} for row in batch.data.to_pylist()]
+        found = batch.data.to_pylist()
+        return [{**row, "timestamp": row["timestamp"] and row["timestamp"].microsecond} for row in found]
 
     with TestPipeline(runner="FnApiRunner") as pipeline:
         batches = pipeline | beam.Create([*records(2)[1:], tombstone], reshuffle=False) | BatchRecords()
@@ -50,10 +51,14 @@ def test_values_are_kept_byte_for_byte() -> None:
 
 def test_a_batch_has_the_timestamp_of_its_latest_record() -> None:
     with TestPipeline(runner="FnApiRunner") as pipeline:
-        stamped = pipeline | beam.Create(
-            [TimestampedValue(record, second) for record, second in zip(records(3), (5, 9, 7), strict=True)],
-            reshuffle=False,
-        ) | beam.Map(lambda value: value)
+        stamped = (
+            pipeline
+            | beam.Create(
+                [TimestampedValue(record, second) for record, second in zip(records(3), (5, 9, 7), strict=True)],
+                reshuffle=False,
+            )
+            | beam.Map(lambda value: value)
+        )
         seconds = (
             stamped | BatchRecords() | beam.Map(lambda batch, time=beam.DoFn.TimestampParam: time.micros // 1_000_000)
         )

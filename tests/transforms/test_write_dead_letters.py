@@ -15,10 +15,20 @@ from k2beam.model import DeadLetter, DeadLetterBatch
 from transforms.write_dead_letters import WriteDeadLetters
 
 LETTER = DeadLetter(
-    source="kafka:c/t/1", partition=3, offset=7, stage="decode", error_class="truncated", error_message="two bytes short",
-    payload=b"\x00\x00\x00\x00\x01\xff", timestamp=1_700_000_000_000_000, key=b"k", schema_id=1, failed_at=1_700_000_000_000_009,
-    record_json='{"price": "1.00000001"}', headers=(("h", b"\x01"),),
-)  # fmt: skip
+    source="kafka:c/t/1",
+    partition=3,
+    offset=7,
+    stage="decode",
+    error_class="truncated",
+    error_message="two bytes short",
+    payload=b"\x00\x00\x00\x00\x01\xff",
+    timestamp=1_700_000_000_000_000,
+    key=b"k",
+    schema_id=1,
+    failed_at=1_700_000_000_000_009,
+    record_json='{"price": "1.00000001"}',
+    headers=(("h", b"\x01"),),
+)
 
 
 @pytest.mark.parametrize("json_lines", [False, True])

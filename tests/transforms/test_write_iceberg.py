@@ -89,9 +89,7 @@ def test_no_file_holds_rows_of_two_windows_late_panes_included(tmp_path: Path) -
     assert offsets_in(tmp_path) == list(range(30))
     windows = windows_of_files(tmp_path)
     assert all(len(found) == 1 for found in windows)
-    assert {start for found in windows for start in found} == {
-        START + second * 1_000_000 for second in (0, 2, 4, 60)
-    }
+    assert {start for found in windows for start in found} == {START + second * 1_000_000 for second in (0, 2, 4, 60)}
 
 
 def test_gap_changes_are_committed_to_the_ledger(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from typing import Any
 
 import fastavro
@@ -89,6 +90,28 @@ def test_numbers_of_more_than_64_bits(stored: bytes) -> None:
         read_long(stored, 0)
 
 
+@given(st.lists(records, max_size=6), st.integers(0, 6), st.integers(0, 6))
+@settings(max_examples=50, deadline=None)
+def test_slices_and_joins(given_records: list[dict[str, Any]], start: int, stop: int) -> None:
+    columns = decode_envelopes(b"".join(encode(ENVELOPE, record) for record in given_records), len(given_records))
+    assert plain(columns.slice(start, stop).to_arrow()) == given_records[start:stop]
+    joined = columns.slice(start, stop)
+    joined.extend(columns)
+    assert plain(joined.to_arrow()) == given_records[start:stop] + given_records
+
+
+def test_hostile_headers_stay_small() -> None:
+    count = 200_000
+    data = bytes(6) + long(count) + bytes(2 * count) + long(0)
+    tracemalloc.start()
+    try:
+        decode_envelopes(data, 1)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 12 * len(data)
+
+
 def test_headers_in_several_blocks() -> None:
     whole = encode(ENVELOPE, envelope(5, headers=[{"key": "a", "value": b"1"}, {"key": "b", "value": None}]))
     first, second = b"\x02a\x02\x02" + b"1", b"\x02b\x00"
@@ -109,6 +132,10 @@ GOOD = encode(ENVELOPE, envelope(5))
         (GOOD[:-1], 1, "reaches past its end"),
         (long(-4) + GOOD[1:], 1, "negative length"),
         (long(1 << 50) + GOOD, 1, "reaches past its end"),
+        (GOOD.replace(b"\x02\x02k", b"\x02\x01k"), 1, "negative length"),
+        (GOOD.replace(b"\x02\x02k", b"\x02\x7ek"), 1, "reaches past its end"),
+        (GOOD.replace(b"\x02\x02k", b"\x02\x81\x00k"), 1, "negative length"),
+        (GOOD.replace(b"\x02\x02k", b"\x02\xfe\x7fk"), 1, "reaches past its end"),
         (b"\x80" * 11 + GOOD, 1, "64 bits"),
         (encode(ENVELOPE, envelope(5, timestamp=None)).replace(b"\x00\x02\x02k", b"\x03\x02\x02k"), 1, "union index"),
         (encode(ENVELOPE, envelope(5, partition=-1)), 1, "partition -1"),

@@ -189,6 +189,16 @@ def test_raw_container(path: Path) -> None:
     assert list(count.coverage) == [("kafka:c/trades/t", 1), ("other", 1)]
 
 
+def test_sources_mixed_in_one_block(path: Path) -> None:
+    rows = [envelope(n, source="ab"[n % 2], partition=n % 3) for n in range(20)]
+    path.write_bytes(header(ENVELOPE) + block(20, b"".join(encode(ENVELOPE, row) for row in rows)))
+    expected = Coverage()
+    for row in rows:
+        expected.add_range(row["source"], row["partition"], row["offset"], row["offset"])
+    assert taken(read(path)) == expected
+    assert archive_coverage(str(path)) == expected
+
+
 def test_broken_block_of_a_raw_container(path: Path) -> None:
     good, bad, damaged = raw_block(range(3)), raw_block(range(3, 7)), raw_block(range(7, 9))
     bad = bad.replace(b"kafka", b"\xff\xff\xff\xff\xff", 1)

@@ -104,6 +104,7 @@ def test_rows_and_errors_keep_their_place_over_many_chunks() -> None:
         ({"vendor_data": varint(0) + b"\x00"}, "trailing_bytes"),
         ({"vendor_data": b""}, "truncated"),
         ({"price": varint(9) + (10**18).to_bytes(9, "big")}, "decimal_overflow"),
+        ({"price": varint(8) + (10**18).to_bytes(8, "big")}, "decimal_overflow"),
         ({"price": varint(8) + (-(10**18)).to_bytes(8, "big", signed=True)}, "decimal_overflow"),
         ({"price": varint(0)}, "bad_decimal"),
         ({"timestamp": varint(253_402_300_800_000_000)}, "timestamp_overflow"),
@@ -124,6 +125,24 @@ def test_a_string_cut_short_by_the_end_of_all_input_is_truncated() -> None:
     # Reference data ends in a string: nothing comes after it that would run out of bytes.
     body = encode_as("reference_data", MAKERS["reference_data"](end_date="07/31/2015"))
     assert classes(DECODER.decode([framed(body[:-4])], 5, writer("reference_data"))) == {0: "truncated"}
+
+
+def test_a_record_that_borrows_the_next_one_s_first_byte_is_an_error() -> None:
+    # One byte too long in a number and one short at the end: only the position after it gives it away.
+    bad = trade_bytes(source_sequence=varint(1) + varint(9, overlong=1), vendor_data=b"")
+    assert len(bad) == len(trade_bytes(vendor_data=varint(0)))
+    decoded = DECODER.decode([framed(bad), framed(trade_bytes())], 5, TRADE)
+    assert classes(decoded) == {0: "overlong_varint"}
+
+
+def test_enums_of_more_symbols_than_one_byte_can_tell() -> None:
+    symbols = ["BUY", "SELL", "SELL_SHORT", "UNKNOWN", *(f"S{i}" for i in range(100))]
+    side = {"type": "enum", "name": "TradeSide", "symbols": symbols}
+    schema = evolved("trade_v2", side=side)
+    payloads = [trade_bytes(side=varint(index)) for index in (3, 4, 103, 104, -1, -65, -104)]
+    decoded = DECODER.decode(payloads, 0, WriterSchema.parse(json.dumps(schema)))
+    assert decoded.columns.column("side").to_pylist() == ["UNKNOWN"]
+    assert list(classes(decoded).values()) == ["unresolvable_value"] * 2 + ["bad_enum_index"] * 4
 
 
 def test_a_payload_shorter_than_its_frame_is_an_error() -> None:
@@ -240,6 +259,15 @@ def test_a_broken_block_takes_back_rows_of_earlier_chunks() -> None:
     assert decoded.rows.tolist() == [count, count + 1, count + 2]
 
 
+def test_a_lenient_reading_in_an_early_chunk_breaks_its_block() -> None:
+    count = CHUNK_ROWS + 100
+    odd = trade_bytes(source_sequence=varint(1) + varint(9, overlong=1))
+    decoded = DECODER.decode_blocks([(odd + trade_bytes() * (count - 1), count), (GOOD, 3)], TRADE)
+    assert classes(decoded) == {0: "broken_block"}
+    assert "record 0: overlong_varint" in decoded.errors[0].message
+    assert decoded.rows.tolist() == [count, count + 1, count + 2]
+
+
 def test_a_faulty_value_in_a_good_block_is_an_error_of_its_row() -> None:
     bad = trade_bytes(price=varint(9) + (10**18).to_bytes(9, "big"))
     decoded = DECODER.decode_blocks([(GOOD + bad + trade_bytes(), 5)], TRADE)
@@ -285,7 +313,7 @@ def test_extra_fields_of_every_column_type_are_measured() -> None:
         "e": (["string", "null"], None),
         "f": ({"type": "array", "items": ["null", "long"]}, [None, -(2**40), 64]),
         "g": ({"type": "map", "values": {"type": "array", "items": "int"}}, {"x": [1, 2], "y": []}),
-        "h": ({"type": "bytes", "logicalType": "decimal", "precision": 38, "scale": 2}, Decimal("1e30")),
+        "h": ({"type": "bytes", "logicalType": "decimal", "precision": 50, "scale": 2}, Decimal("1e30")),
         "i": ({"type": "long", "logicalType": "timestamp-millis"}, START),
     }
     schema = evolved("trade_v2", **{name: {"name": name, "type": kind} for name, (kind, _) in types.items()})

@@ -95,6 +95,11 @@ def test_the_message_names_field_and_byte() -> None:
         decode(trade_bytes(symbol=varint(-1)))
 
 
+def test_a_count_beyond_the_bytes_is_refused_before_an_item_is_read() -> None:
+    with pytest.raises(StrictError, match=r"trade_conditions: .* 1000 items are announced, 8 bytes are there"):
+        decode(trade_bytes(trade_conditions=varint(1000), source_sequence=b"", vendor_data=b"")[:-1])
+
+
 def test_records_in_a_row_end_where_they_end() -> None:
     one, two = trade_bytes(), trade_bytes(symbol=text("LONGER"))
     records, ends = decode_many(one + two, 2, TRADE)

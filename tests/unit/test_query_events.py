@@ -12,7 +12,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from pyiceberg.catalog import Catalog
 
 from k2beam.errors import LakeError, UsageError
 from k2beam.lake.scan import UnreadableFile
@@ -20,7 +19,7 @@ from k2beam.query import duck
 from k2beam.query.engine import Lake
 from k2beam.query.selection import Selection, snapshot_of
 from k2beam.schemas import event_arrow_schema
-from tests.unit.query_fixtures import DAY, HOSTILE, SECOND, append_events, make_catalog, quote, rows_of, trade
+from tests.unit.query_fixtures import HOSTILE, append_events, make_catalog, quote, rows_of, trade
 
 TRADES = [
     trade(0, 1, "100.00000001"),
@@ -153,19 +152,29 @@ def test_time_travel_by_snapshot_and_by_time(lake: Lake) -> None:
         lake.trades(as_of=12)
 
 
-def test_time_travel_before_an_expired_snapshot_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("expired", "refused"), [(0, [0]), (1, [0, 1]), (2, [1, 2])])
+def test_time_travel_to_where_a_snapshot_was_expired_is_refused(
+    tmp_path: Path, expired: int, refused: list[int]
+) -> None:
+    """Of the time before an expired snapshot nobody knows any more where it ended."""
     catalog = make_catalog(tmp_path)
-    append_events(catalog, "trades", [trade(0, 1)])
-    first_time = datetime.now(UTC)
-    time.sleep(0.005)
-    table = append_events(catalog, "trades", [trade(1, 2)])
-    first = min(table.snapshots(), key=lambda snapshot: snapshot.timestamp_ms)
-    table.maintenance.expire_snapshots().by_id(first.snapshot_id).commit()
+    moments = []
+    for offset in range(4):
+        table = append_events(catalog, "trades", [trade(offset, 1)])
+        moments.append(datetime.now(UTC))
+        time.sleep(0.005)
+    oldest_first = sorted(table.snapshots(), key=lambda snapshot: snapshot.timestamp_ms)
+    table.maintenance.expire_snapshots().by_id(oldest_first[expired].snapshot_id).commit()
     lake = Lake(str(tmp_path))
-    assert lake.trades().num_rows == 2
-    for moment in (first_time, datetime(2020, 1, 1, tzinfo=UTC)):
+    for number, when in enumerate(moments):
+        if number in refused:
+            with pytest.raises(UsageError, match="was expired"):
+                lake.trades(as_of=when)
+        else:
+            assert lake.trades(as_of=when).num_rows == number + 1
+    if expired == 0:
         with pytest.raises(UsageError, match="was expired"):
-            lake.trades(as_of=moment)
+            lake.trades(as_of="2020-01-01")
 
 
 @pytest.mark.parametrize(
@@ -240,9 +249,12 @@ def test_sql_reaches_no_file_and_no_setting(tmp_path: Path) -> None:
     for statement in ("SET enable_external_access = true", "SET threads = 1", "INSTALL httpfs"):
         with pytest.raises(LakeError):
             duck.rows(statement, {}, schema, [])
-    outside = batch(1)  # noqa: F841 - DuckDB would find it by its name
-    with pytest.raises(LakeError, match="outside"):
-        duck.rows("SELECT * FROM outside", {}, schema, [])
+
+
+def test_sql_sees_no_python_variable_and_loads_no_extension() -> None:
+    names = ("python_enable_replacements", "autoinstall_known_extensions", "autoload_known_extensions")
+    columns = ", ".join(f"current_setting('{name}') AS {name}" for name in names)
+    assert duck.rows(f"SELECT {columns}", {}, batch(1).schema, []) == [dict.fromkeys(names, False)]
 
 
 def test_parameters_are_values() -> None:
@@ -277,12 +289,3 @@ def test_without_duckdb_the_extra_is_named(lake: Lake, monkeypatch: pytest.Monke
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UsageError, match=r"k2beam\[query\]"):
         lake.trades()
-
-
-def test_the_day_is_the_one_that_the_fixtures_say() -> None:
-    assert datetime.fromtimestamp(DAY / SECOND, UTC) == datetime(2026, 1, 5, tzinfo=UTC)
-
-
-def test_a_symbol_of_another_catalog_object_is_found(warehouse: Path) -> None:
-    catalog: Catalog = make_catalog(warehouse)
-    assert catalog.table_exists(("market_data", "trades_v2"))
