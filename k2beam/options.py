@@ -21,6 +21,7 @@ DEFAULT_RUNNER = "FnApiRunner"
 """Beam's in-process runner: needs nothing but Python. DirectRunner would first look for Prism."""
 
 DIRECT_RUNNERS = frozenset({"DirectRunner", "SwitchingDirectRunner", "PrismRunner"})
+"""The runners that are, or may choose, Prism."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +41,26 @@ class IngestConfig:
 def beam_options(arguments: Sequence[str], *, streaming: bool = False) -> PipelineOptions:
     """Beam's options from what follows ``--`` on the command line.
 
-    Without a ``--runner`` the in-process runner is taken. A Prism that is at hand is named to the
-    runners that may choose it, so that none is downloaded.
+    Without a ``--runner`` the in-process runner is taken, and also for a DirectRunner that is given
+    a number or mode of workers. A Prism that is at hand is named to the runners that may choose
+    it, so that none is downloaded.
     """
     given = list(arguments)
     if not any(argument == "--runner" or argument.startswith("--runner=") for argument in given):
         given.append(f"--runner={DEFAULT_RUNNER}")
     options: PipelineOptions = PipelineOptions(given)
     chosen: dict[str, Any] = options.get_all_options()
-    if chosen["runner"] in DIRECT_RUNNERS and not chosen.get("prism_location"):
+    if chosen["runner"] in DIRECT_RUNNERS and _wants_workers(given):
+        # Prism would ignore these options; the in-process runner is what has them.
+        given.append(f"--runner={DEFAULT_RUNNER}")
+    elif chosen["runner"] in DIRECT_RUNNERS and not chosen.get("prism_location"):
         prism = find_prism()
         if prism is not None:
             given += [f"--prism_location={prism}", "--environment_type=LOOPBACK"]
     if streaming:
         given.append("--streaming")
     return PipelineOptions(given)
+
+
+def _wants_workers(arguments: Sequence[str]) -> bool:
+    return any(argument.startswith(("--direct_num_workers", "--direct_running_mode")) for argument in arguments)

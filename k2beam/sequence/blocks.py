@@ -179,12 +179,11 @@ def fold(blocks: Sequence[Block]) -> Folded:
 def _decide(blocks: Sequence[Block], index: int, limit: int, before: int) -> bool | None:
     """Whether a reset begins with this block, some of whose messages fall; None if that can't be told."""
     block = blocks[index]
-    if not block.ordered and block.high >= limit:
+    if block.first[1] >= limit:
         return None
     if block.first[0] - before >= HOUR:
         return True
-    continued = _continued(blocks, index, limit)
-    return None if not block.ordered and not continued else continued
+    return _continued(blocks, index, limit)
 
 
 def _continued(blocks: Sequence[Block], index: int, limit: int) -> bool | None:
@@ -263,6 +262,7 @@ def epoch_of(number: int, blocks: Sequence[Block]) -> Epoch:
         last_time=blocks[-1].last[0],
         first_sequence=spans[0][0],
         last_sequence=spans[-1][1],
+        opening_sequence=blocks[0].first[1],
         opened_at=spans[0][2],
         received=sum(last - first + 1 for first, last, _ in spans),
         gaps=tuple(MissingInterval(a[1] + 1, b[0] - 1, b[2]) for a, b in pairwise(spans)),

@@ -216,7 +216,7 @@ class KeyState:
             return state
         last = epochs[-1]
         state._arrived = last.last_sequence
-        state.ambiguous = last.undecided
+        state.ambiguous = any(epoch.undecided for epoch in epochs)
         flat = state._blocks[-1][0].flat
         by_hour = len(epochs) > 1 and last.first_time - epochs[-2].last_time >= HOUR
         if flat and (by_hour or len(epochs) == 1):
@@ -292,7 +292,7 @@ def _seeded(epoch: Epoch, starts: bool) -> Block:
     edges = [(epoch.first_sequence - 1, epoch.opened_at), *((gap.last, gap.opened_at) for gap in epoch.gaps)]
     ends = [*(gap.first - 1 for gap in epoch.gaps), epoch.last_sequence]
     spans = tuple((before + 1, end, opened) for (before, opened), end in zip(edges, ends, strict=True))
-    first, last = (epoch.first_time, epoch.first_sequence), (epoch.last_time, epoch.last_sequence)
+    first, last = (epoch.first_time, epoch.opening_sequence), (epoch.last_time, epoch.last_sequence)
     return Block(first, last, spans, ordered=False, settled=True, starts=starts)
 
 

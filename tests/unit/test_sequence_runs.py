@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -76,20 +77,21 @@ def test_out_of_order_counts_arrivals_below_the_highest(sequences: list[int], ex
 
 
 @pytest.mark.parametrize(
-    ("messages", "expected"),
+    ("sequences", "silence", "expected"),
     [
-        ([(i, 65 + i) for i in range(9)], [(65, 66), (67, 67), (68, 73)]),
-        ([(i, 125 + i) for i in range(9)], [(125, 126), (127, 127), (128, 133)]),
-        ([(i + HOUR * (i > 5), 65 + i) for i in range(9)], [(65, 66), (67, 67), (68, 70), (71, 73)]),
-        ([(i + (HOUR - 2) * (i > 5), 65 + i) for i in range(9)], [(65, 66), (67, 67), (68, 73)]),
-        ([(i, 65 + i if i < 5 else 28 + i) for i in range(9)], [(65, 66), (67, 67), (68, 69), (33, 34), (35, 35), (36, 36)]),
-        ([(i, 65 + i + (i > 5)) for i in range(9)], [(65, 66), (67, 67), (68, 70), (72, 74)]),
+        (range(65, 74), 0, [(65, 66), (67, 67), (68, 73)]),
+        (range(120, 131), 0, [(120, 121), (122, 122), (123, 127), (128, 130)]),
+        (range(65, 74), HOUR, [(65, 66), (67, 67), (68, 70), (71, 73)]),
+        (range(65, 74), HOUR - 2, [(65, 66), (67, 67), (68, 73)]),
+        ([65, 66, 67, 68, 69, 33, 34, 35, 36], 0, [(65, 66), (67, 67), (68, 69), (33, 34), (35, 35), (36, 36)]),
+        ([65, 66, 67, 68, 69, 70, 72, 73, 74], 0, [(65, 66), (67, 67), (68, 70), (72, 74)]),
     ],
-)  # fmt: skip
+)
 def test_runs_are_cut_where_the_fold_must_know_the_order(
-    messages: list[tuple[int, int]], expected: list[tuple[int, int]]
+    sequences: Sequence[int], silence: int, expected: list[tuple[int, int]]
 ) -> None:
-    runs = cut([(0, sequence, time) for time, sequence in messages])[0].read().runs
+    batch: list[Row] = [(0, sequence, i + silence * (i > 5)) for i, sequence in enumerate(sequences)]
+    runs = cut(batch)[0].read().runs
     assert [(run.first_sequence, run.last_sequence) for run in runs] == expected
 
 

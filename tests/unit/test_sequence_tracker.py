@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -18,7 +19,7 @@ SECOND = 1_000_000
 
 def classes(messages: list[tuple[int, int | None]]) -> list[str]:
     tracker = SequenceTracker()
-    return [tracker.check_sequence("X", "S", s, time * SECOND).classification.name for time, s in messages]
+    return [tracker.check_sequence("X", "S", s, t * SECOND).classification.name for t, s in messages]
 
 
 def test_first_next_gap_late_fill_and_duplicate() -> None:
@@ -59,7 +60,17 @@ def test_a_fall_that_does_not_rise_is_no_reset() -> None:
     assert classes([(0, 1000), (1, 10), (2, 9), (3, 8), (4, 1001)]) == ["OK", *["OUT_OF_ORDER"] * 3, "OK"]
 
 
-def test_timestamps_are_datetimes_or_microseconds() -> None:
+def test_a_run_below_the_highest_goes_on_filling_its_gap() -> None:
+    tracker = SequenceTracker()
+    sequences = [190, 300, 200, 201, 202, 203, 204, 205, 301]
+    answers = [tracker.check_sequence("X", "S", s, t) for t, s in enumerate(sequences)]
+    assert [a.classification.name for a in answers] == ["OK", "LARGE_GAP", *["OUT_OF_ORDER"] * 6, "OK"]
+    assert [a.filled for a in answers] == [False, False, *[True] * 6, False]
+
+
+def test_timestamps_are_datetimes_or_microseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
     tracker = SequenceTracker()
     moment = datetime(2026, 1, 2, 3, 4, 5, 678_901)
     east = moment.replace(tzinfo=UTC).astimezone(tz=None) + timedelta(microseconds=1)
@@ -69,6 +80,8 @@ def test_timestamps_are_datetimes_or_microseconds() -> None:
     [epoch] = tracker.epochs("X", "S")
     assert (epoch.last_time - epoch.first_time, abs(epoch.first_time - micros) < SECOND) == (1, True)
     assert epoch.first_time % SECOND == 678_901
+    monkeypatch.undo()
+    time.tzset()
 
 
 @pytest.mark.parametrize(
@@ -95,10 +108,10 @@ def test_kinds_are_counted_apart() -> None:
     )
 )
 def test_epochs_are_those_of_a_recount_unless_ambiguous(steps: list[tuple[int, int]]) -> None:
-    time = np.cumsum([wait for wait, _ in steps], dtype=np.int64)
+    times = np.cumsum([wait for wait, _ in steps], dtype=np.int64)
     sequence = np.maximum(np.cumsum([step for _, step in steps], dtype=np.int64) + 500, 0)
     tracker = SequenceTracker()
-    for t, s in zip(time.tolist(), sequence.tolist(), strict=True):
+    for t, s in zip(times.tolist(), sequence.tolist(), strict=True):
         tracker.check_sequence("X", "S", s, t)
     if not tracker.stats().ambiguous_keys:
-        assert tracker.epochs("X", "S") == recount(time, sequence)[-33:]
+        assert tracker.epochs("X", "S") == recount(times, sequence)[-33:]
