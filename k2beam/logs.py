@@ -88,6 +88,14 @@ class _StandardError(logging.StreamHandler[TextIO]):
 _handler = _StandardError()
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Beam says at every import that Google's clients, which nothing here uses, are not installed."""
+    return not str(record.msg).startswith("apitools not found")
+
+
+_handler.addFilter(_is_news)
+
+
 def configure_logging(level: str | int = "INFO", json: bool = False, library_level: str | int = "WARNING") -> None:
     """Send all logs of this process to standard error, as JSON lines or as readable text.
 

@@ -13,6 +13,7 @@ import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.codec.batches import BatchDecoder
 from k2beam.codec.clock import now_us
 from k2beam.codec.reference import ReferenceDecoder
+from k2beam.metrics.handle import Metrics
 from k2beam.model import BlockBatch, DeadLetterBatch, EventBatch, Extent, RawBatch
 
 Clock = Callable[[], int]
@@ -73,6 +74,7 @@ class _DecodeFn(beam.DoFn):  # type: ignore[misc]
     def setup(self) -> None:
         if self._resolver is not None:
             self._resolver.open()
+        self._metrics = Metrics("decode")
         lookup = None if self._resolver is None else self._resolver.resolve
         self._decoder = BatchDecoder(ReferenceDecoder(), self._clock, lookup)
 
@@ -86,6 +88,7 @@ class _DecodeFn(beam.DoFn):  # type: ignore[misc]
         extents = _extents(batch)
         for event_batch in events:
             _count(f"decoded_{event_batch.kind}", event_batch.num_rows)
+            self._metrics.increment("k2_events_decoded_total", event_batch.num_rows, kind=event_batch.kind)
             yield replace(event_batch, extents=extents)
             extents = ()
         if letters or extents:

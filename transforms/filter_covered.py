@@ -14,6 +14,7 @@ import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.coverage import Coverage
 from k2beam.lake.catalog import LakeConfig, open_catalog
 from k2beam.lake.commit import read_coverage
+from k2beam.metrics.handle import Metrics
 from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch
 
 Batch = RawBatch | BlockBatch | DeadLetterBatch
@@ -26,7 +27,8 @@ class FilterCovered(beam.PTransform):  # type: ignore[misc]
     path: the commit checks again, so an offset that is covered meanwhile is still taken once. A block of a
     container goes on whole unless all of its records are covered.
 
-    Beam counters: ``consumed`` (offsets that came in) and ``already_covered`` (left out here).
+    Beam counters: ``consumed`` (offsets that came in) and ``already_covered`` (left out here); the
+    same as Prometheus metrics by kind of source.
     """
 
     def __init__(self, lake: LakeConfig) -> None:
@@ -47,14 +49,29 @@ class _FilterCoveredFn(beam.DoFn):  # type: ignore[misc]
 
     def setup(self) -> None:
         self._coverage = read_coverage(open_catalog(self._lake), self._lake.namespace)
+        self._metrics = Metrics("filter_covered")
 
     def process(self, batch: Batch) -> Iterator[Batch]:
         kept = without_covered(batch, self._coverage)
         before, after = offsets_of(batch), offsets_of(kept)
         self._consumed.inc(before)
         self._already_covered.inc(before - after)
+        kind = source_kind(batch)
+        self._metrics.increment("k2_messages_consumed_total", before, source_kind=kind)
+        self._metrics.increment("k2_already_covered_total", before - after, source_kind=kind)
         if after:
             yield kept
+
+
+def source_kind(batch: Batch) -> str:
+    """What stands before the first colon of the batch's source: ``kafka`` or ``archive``."""
+    if isinstance(batch, BlockBatch):
+        source = batch.source
+    elif isinstance(batch, RawBatch):
+        source = batch.data.column("source")[0].as_py() if batch.num_rows else ""
+    else:
+        source = batch.letters[0].source if batch.letters else ""
+    return source.partition(":")[0]
 
 
 def offsets_of(batch: Batch) -> int:

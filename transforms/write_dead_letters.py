@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import apache_beam as beam
 import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.jsonable import to_json
 from k2beam.lake.rows import RowBatch, dead_letter_rows
+from k2beam.metrics.handle import Metrics
 from k2beam.model import DeadLetterBatch
 
 
@@ -32,7 +34,17 @@ class WriteDeadLetters(beam.PTransform):  # type: ignore[misc]
             letters = letters | "JsonLines" >> beam.ParDo(_JsonLinesFn(self._json_lines)).with_output_types(
                 DeadLetterBatch
             )
-        return letters | "ToRows" >> beam.Map(dead_letter_rows).with_output_types(RowBatch)
+        return letters | "ToRows" >> beam.ParDo(_ToRowsFn()).with_output_types(RowBatch)
+
+
+class _ToRowsFn(beam.DoFn):  # type: ignore[misc]
+    def setup(self) -> None:
+        self._metrics = Metrics("dead_letters")
+
+    def process(self, batch: DeadLetterBatch) -> Iterator[RowBatch]:
+        for (stage, error_class), count in Counter((one.stage, one.error_class) for one in batch.letters).items():
+            self._metrics.increment("k2_dead_letters_total", count, stage=stage, error_class=error_class)
+        yield dead_letter_rows(batch)
 
 
 class _JsonLinesFn(beam.DoFn):  # type: ignore[misc]

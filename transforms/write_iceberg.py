@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.coders import PickleCoder, TupleCoder, VarIntCoder
-from apache_beam.metrics import Metrics
+from apache_beam.metrics import Metrics as BeamMetrics
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import (
     BagStateSpec,
@@ -27,6 +28,7 @@ from k2beam.lake.files import StagedFile, write_rows
 from k2beam.lake.publish import Publisher, Staged, weight
 from k2beam.lake.rows import RowBatch, event_rows
 from k2beam.lake.tables import Table, open_table
+from k2beam.metrics.handle import Metrics
 from k2beam.model import CommitReceipt, EventBatch
 
 
@@ -90,6 +92,7 @@ class _WriteFilesFn(beam.DoFn):  # type: ignore[misc]
     def setup(self) -> None:
         self._catalog: Catalog = open_catalog(self._lake)
         self._tables: dict[str, Table] = {}
+        self._metrics = Metrics("write_files")
 
     def start_bundle(self) -> None:
         config = self._config
@@ -111,7 +114,9 @@ class _WriteFilesFn(beam.DoFn):  # type: ignore[misc]
     def _write(self, key: GroupKey, group: Group) -> tuple[str, StagedFile]:
         if key.table not in self._tables:
             self._tables[key.table] = open_table(self._catalog, self._lake.namespace, key.table)
+        started = time.monotonic()
         staged = write_rows(self._tables[key.table], group.rows(), key.window, group.extents.values())
+        self._metrics.histogram("k2_write_duration_seconds", time.monotonic() - started, table=key.table)
         return key.table, staged
 
 
@@ -195,7 +200,7 @@ class _CommitByAgeFn(_CommitFn):
 
 
 def _count(receipt: CommitReceipt) -> None:
-    Metrics.counter("k2beam", f"rows_written_{receipt.table}").inc(receipt.rows)
-    Metrics.counter("k2beam", f"data_files_{receipt.table}").inc(receipt.files)
-    Metrics.counter("k2beam", f"commits_{receipt.table}").inc(1 if receipt.rows else 0)
-    Metrics.counter("k2beam", f"left_out_{receipt.table}").inc(receipt.rows_left_out)
+    BeamMetrics.counter("k2beam", f"rows_written_{receipt.table}").inc(receipt.rows)
+    BeamMetrics.counter("k2beam", f"data_files_{receipt.table}").inc(receipt.files)
+    BeamMetrics.counter("k2beam", f"commits_{receipt.table}").inc(1 if receipt.rows else 0)
+    BeamMetrics.counter("k2beam", f"left_out_{receipt.table}").inc(receipt.rows_left_out)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 import uuid
 from typing import Annotated
 
 import typer
 
 from k2beam.cli.output import CatalogOption, OutputFormat, OutputOption, WarehouseOption, emit_object, lake_config
+from k2beam.cli.progress import consumed_progress
 from k2beam.errors import UsageError
 from k2beam.ingest.stats import IngestStats
 
@@ -67,9 +69,19 @@ def archive(
         gap_grace_seconds=seconds(gap_grace, "--gap-grace"),
         dead_letters_json=dead_letters_json,
     )
-    stats = run_ingest(ReadArchive(paths, root=root), config, context.obj or ())
+    with consumed_progress("replay", total=_records(paths, root)):
+        stats = run_ingest(ReadArchive(paths, root=root), config, context.obj or ())
     emit_object(stats.as_dict(), output, title="ingest archive")
     typer.echo(_verdict(stats), err=True)
+
+
+def _records(paths: list[str], root: str | None) -> int:
+    """How many records there are by the framing of the containers; counted for the bar alone."""
+    if not sys.stderr.isatty():
+        return 0
+    from k2beam.archive import expand_paths, plan_archive
+
+    return sum(plan_archive(path, root).records for path in expand_paths(paths))
 
 
 def _verdict(stats: IngestStats) -> str:

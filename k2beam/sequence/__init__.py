@@ -1,7 +1,7 @@
 """The gap machine: which numbers of a feed are missing, and where its count began anew.
 
-``recount`` is the definition, ``slices`` of it are what batches send, :class:`KeyState` folds them as they
-come, :class:`SequenceTracker` answers for one message at once. Pure: no Beam, no I/O, no clock.
+:func:`recount` is the definition. Batches send their numbers as a :class:`Slice` for each key, :class:`KeyState`
+folds them as they come, :class:`SequenceTracker` answers for one message at once. Pure: no Beam, no I/O, no clock.
 """
 
 from k2beam.sequence.ledger import GapBatch, GapChange, diff_ledger, gap_id, gap_rows
