@@ -136,9 +136,9 @@ say_what_next() {
   cat <<TEXT
 
 The data is in $1. To go on:
-  '$VENV/bin/k2beam' query summary --warehouse '$1'
-  '$VENV/bin/k2beam' query snapshots --warehouse '$1' --output json
-  '$VENV/bin/k2beam' simulate --rows 100000 --symbols 20 --seed 1 --faults gaps=5,duplicates=10 '$1/simulated'
+  '$VENV/bin/k2beam' query summary --symbol BTCUSDT --day 2026-01-05 --warehouse '$1'
+  '$VENV/bin/k2beam' query snapshots --warehouse '$1'
+  '$VENV/bin/k2beam' simulate --rows 100000 --symbols 20 --seed 1 --faults gaps=5,duplicates=10 '$1-feed'
 The rows as a pandas DataFrame, in ten lines of Python: examples/dataframe.py
   '$PYTHON' '$ROOT/examples/dataframe.py' '$1'
 TEXT

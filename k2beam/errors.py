@@ -10,8 +10,11 @@
     ├── ArchiveError            a container can't be read
     │   ├── ArchiveRefused      it's outside the root, too large or hostile: nothing is read
     │   └── BrokenBlock         one block is broken; the blocks around it are read
+    │       └── BlockTooLarge   (k2beam.archive.codecs) it would unpack to more than the limit
     ├── MetricError             a metric was called with a wrong name or wrong labels
+    ├── PlatformError           (k2beam.platform.prism) a program that is needed can't be had
     └── LakeError               a table can't be read or written
+        ├── UnreadableFile      (k2beam.lake.scan) a data file is lost or damaged
         ├── CommitConflict      another writer won, and the retries are used up
         └── CommitUnknown       the outcome of a commit could not be found out
 

@@ -42,7 +42,9 @@ def archive(
     catalog: CatalogOption = None,
     root: Annotated[str | None, typer.Option(help="Refuse any path outside this folder.")] = None,
     window: Annotated[str, typer.Option(help="Window of event time; rows of two windows share no file.")] = "1d",
-    gap_grace: Annotated[str, typer.Option(help="How long a sequence gap may wait for late data.")] = "5s",
+    gap_grace: Annotated[
+        str, typer.Option(help="How long a gap waits for late data; an archive is judged once, at its end.")
+    ] = "5s",
     target_file_mb: Annotated[int, typer.Option(help="Parquet size at which a data file is closed, MiB.")] = 64,
     memory_mb: Annotated[int, typer.Option(help="Rows that a worker buffers before it writes, MiB.")] = 96,
     commit_rows: Annotated[int, typer.Option(help="Rows at which a commit is due before the end.")] = 5_000_000,

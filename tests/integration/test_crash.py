@@ -54,3 +54,11 @@ def orphan_files(warehouse: Path) -> list[str]:
     catalog = open_catalog(lake_config(warehouse))
     tables = [table for name in SPECS if (table := find_table(catalog, NAMESPACE, name)) is not None]
     return [orphan.path for table in tables for orphan in orphans(table, timedelta(0))]
+
+
+def test_two_jobs_over_the_same_files_at_once(tmp_path: Path, repository: Path) -> None:
+    truth = simulated(tmp_path / "in")
+    command = [sys.executable, "-m", "k2beam.cli.main", "ingest", "archive", tmp_path / "in"]
+    jobs = [subprocess.Popen([*command, "--warehouse", tmp_path / "wh"], cwd=repository) for _ in range(2)]
+    assert [job.wait() for job in jobs] == [0, 0]
+    assert_truth(tmp_path / "wh", truth, tmp_path / "in")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from k2beam.archive import copy_as_raw
+from k2beam.ingest.truth import read_truth
 from tests.replay_helpers import (
     assert_audit,
     assert_truth,
@@ -32,6 +33,13 @@ def test_the_runs_answer_is_the_true_answer(tmp_path: Path) -> None:
     assert stats.gaps["RESET"] == truth.resets
     assert stats.gaps["DUPLICATE"] == truth.duplicates
     assert sorted(stats.snapshots) == ["dead_letters", "quotes_v2", "sequence_gaps", "trades_v2"]
+
+
+@pytest.mark.parametrize("name", ["asx", "crypto"])
+def test_a_sample_gives_its_true_answer(tmp_path: Path, repository: Path, name: str) -> None:
+    sample = repository / "samples" / name
+    ingest([sample], tmp_path / "wh")
+    assert_truth(tmp_path / "wh", read_truth(sample), sample)
 
 
 def test_the_same_archive_twice_its_raw_copy_and_its_half_first(tmp_path: Path) -> None:

@@ -111,6 +111,10 @@ def test_the_sample_run_twice(repository: Path, tmp_path: Path) -> None:
     second = run_local(repository, f"--warehouse={warehouse}", **ready)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "Nothing was added: all" in second.stdout
+    next_steps = [line.strip() for line in second.stdout.splitlines() if line.startswith("  '")]
+    assert len(next_steps) == 4, "three commands and the DataFrame"
+    for step in next_steps:
+        subprocess.run(step, shell=True, check=True, stdout=subprocess.DEVNULL)
     example = [sys.executable, str(repository / "examples" / "dataframe.py"), str(warehouse)]
     shown = subprocess.run(example, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
     trades = next(rows for table, rows in written.items() if table.endswith("trades_v2"))

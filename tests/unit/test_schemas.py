@@ -1,0 +1,140 @@
+"""The Avro schemas as fastavro reads them, and what is derived from them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from io import BytesIO
+from typing import Any
+
+import fastavro
+import pyarrow as pa
+import pytest
+from pyiceberg.types import DecimalType, ListType, MapType, TimestamptzType
+
+from k2beam.errors import SchemaError
+from k2beam.model import DECIMAL, KINDS, PROVENANCE_FIELDS, TIMESTAMP, Kind
+from k2beam.schemas import (
+    EVENT_TIME_COLUMN,
+    SCHEMA_NAMES,
+    arrow_type,
+    avro_schema,
+    event_arrow_schema,
+    iceberg_schema,
+    identify,
+    payload_arrow_schema,
+    v2_name,
+)
+
+INSTANT = datetime(2026, 1, 5, 12, 30, 15, 123000, tzinfo=UTC)
+"""Whole milliseconds: version 1 has no finer times."""
+
+LOGICAL: dict[str, dict[str, Any]] = {
+    "trade": {"exchange_timestamp": INSTANT, "price": Decimal("12.345678"), "ingestion_timestamp": INSTANT},
+    "quote": {
+        "exchange_timestamp": INSTANT,
+        "bid_price": Decimal("-1.000001"),
+        "ask_price": Decimal("0.5"),
+        "ingestion_timestamp": INSTANT,
+    },
+    "reference_data": {},
+    "trade_v2": {
+        "timestamp": INSTANT,
+        "price": Decimal("9999999999.99999999"),
+        "quantity": Decimal("0.00000001"),
+        "ingestion_timestamp": INSTANT,
+    },
+    "quote_v2": {
+        "timestamp": INSTANT,
+        "bid_price": Decimal("1.00000001"),
+        "bid_quantity": Decimal("2"),
+        "ask_price": Decimal("1.00000002"),
+        "ask_quantity": Decimal("3"),
+        "ingestion_timestamp": INSTANT,
+    },
+    "reference_data_v2": {"listing_date": INSTANT, "delisting_date": INSTANT, "ingestion_timestamp": INSTANT},
+    "raw_record": {"timestamp": INSTANT},
+}
+"""Every field with a logical type, with a value that only it can carry."""
+
+PLAIN: dict[str, Any] = {"string": "x", "int": 7, "long": 8, "boolean": True, "bytes": b"b"}
+
+
+def value_of(field: dict[str, Any]) -> Any:
+    kind = field["type"]
+    if isinstance(kind, list):
+        kind = kind[1]
+    if isinstance(kind, dict):
+        if kind["type"] == "enum":
+            return kind["symbols"][0]
+        return {"array": [], "map": {"k": "v"}}[kind["type"]]
+    return PLAIN[kind]
+
+
+@pytest.mark.parametrize("name", SCHEMA_NAMES)
+def test_fastavro_sees_datetimes_and_decimals(name: str) -> None:
+    schema = avro_schema(name)
+    logical = LOGICAL[name]
+    with_logical_type = {field["name"] for field in schema["fields"] if "logicalType" in str(field["type"])}
+    assert with_logical_type == set(logical)
+    record = {field["name"]: logical.get(field["name"]) or value_of(field) for field in schema["fields"]}
+    parsed = fastavro.parse_schema(schema)
+    stream = BytesIO()
+    fastavro.schemaless_writer(stream, parsed, record)
+    stream.seek(0)
+    found = fastavro.schemaless_reader(stream, parsed, None)
+    assert isinstance(found, dict)
+    for field, expected in logical.items():
+        assert (field, type(found[field]), found[field]) == (field, type(expected), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_arrow_and_iceberg_follow_the_avro_schema(kind: Kind) -> None:
+    fields = avro_schema(v2_name(kind))["fields"]
+    arrow = event_arrow_schema(kind)
+    assert arrow.names == [field["name"] for field in fields] + [field.name for field in PROVENANCE_FIELDS]
+    iceberg = iceberg_schema(arrow)
+    for field in fields:
+        nullable = isinstance(field["type"], list)
+        assert arrow.field(field["name"]).nullable is nullable
+        assert iceberg.find_field(field["name"]).required is not nullable
+    assert iceberg.find_type(EVENT_TIME_COLUMN[kind]) == TimestamptzType()
+
+
+def test_types_are_real_ones() -> None:
+    trade = event_arrow_schema("trades")
+    assert (trade.field("price").type, trade.field("timestamp").type) == (DECIMAL, TIMESTAMP)
+    assert trade.field("asset_class").type == pa.string()
+    iceberg = iceberg_schema(trade)
+    assert iceberg.find_type("quantity") == DecimalType(18, 8)
+    assert isinstance(iceberg.find_type("trade_conditions"), ListType)
+    assert isinstance(iceberg.find_type("vendor_data"), MapType)
+    assert payload_arrow_schema("trade").field("price").type == pa.decimal128(18, 6)
+
+
+@pytest.mark.parametrize("name", SCHEMA_NAMES)
+def test_a_schema_is_known_by_its_full_name(name: str) -> None:
+    known = identify(avro_schema(name))
+    assert known.name == name
+    assert known.version == (2 if name.endswith("_v2") or name == "raw_record" else 1)
+    assert known.kind == {"trade": "trades", "quote": "quotes", "reference_data": "reference_data"}.get(
+        name.removesuffix("_v2")
+    )
+
+
+def test_each_call_gives_a_schema_of_its_own() -> None:
+    avro_schema("trade")["fields"].clear()
+    assert avro_schema("trade")["fields"]
+
+
+def test_what_is_unknown_or_has_no_column_is_refused() -> None:
+    with pytest.raises(SchemaError, match=r"'candle'.*trade_v2"):
+        avro_schema("candle")
+    with pytest.raises(SchemaError, match=r"com\.other\.Trade.*com\.k2\.marketdata\.TradeV2"):
+        identify({"type": "record", "name": "Trade", "namespace": "com.other", "fields": []})
+    with pytest.raises(SchemaError, match="string"):
+        identify("string")
+    with pytest.raises(SchemaError, match="union"):
+        arrow_type(["null", "string", "int"])
+    with pytest.raises(SchemaError, match="'null'"):
+        arrow_type("null")
