@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import apache_beam as beam
@@ -30,13 +33,29 @@ def run_ingest(
     started = time.monotonic()
     pipeline = beam.Pipeline(options=beam_options(beam_arguments))
     build(pipeline, source, config, resolver=resolver)
-    result = pipeline.run()
+    with quoted_executable():
+        result = pipeline.run()
     state = result.wait_until_finish()
     if state not in (PipelineState.DONE, None):
         raise K2BeamError(f"the job ended as {state}; run it again: what was committed is left out, the rest is taken")
     reconcile(catalog, config.lake.namespace, run_id=config.write.run_id)
     duration = time.monotonic() - started
     return ingest_stats(catalog, config.lake.namespace, config.write.run_id, counters(result), duration)
+
+
+@contextmanager
+def quoted_executable() -> Iterator[None]:
+    """While it lasts, ``sys.executable`` is quoted for a shell.
+
+    Beam starts its worker processes through a shell and does not quote: with a space in the path
+    no worker comes up and the job waits for ever.
+    """
+    plain = sys.executable
+    sys.executable = shlex.quote(plain)
+    try:
+        yield
+    finally:
+        sys.executable = plain
 
 
 def counters(result: Any) -> Counter[str]:

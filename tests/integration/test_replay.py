@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,20 @@ def test_two_workers_give_the_same(tmp_path: Path, workers: str) -> None:
         f"--direct_running_mode={workers}",
     )
     assert_truth(tmp_path / "wh", truth, tmp_path / "in")
+
+
+def test_worker_processes_start_from_a_path_with_a_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / "a space" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    truth = simulated(tmp_path / "in", faults="", files=1)
+    stats = ingest(
+        [tmp_path / "in"], tmp_path / "wh", "--direct_num_workers=2", "--direct_running_mode=multi_processing"
+    )
+    assert stats.consumed == truth.offsets
+    assert sys.executable == str(python)
 
 
 def test_prism_gives_the_same(tmp_path: Path, prism: Path) -> None:
