@@ -88,9 +88,12 @@ class _StandardError(logging.StreamHandler[TextIO]):
 _handler = _StandardError()
 
 
+_NO_NEWS = ("apitools not found", "Really starting service", "Really destroying service")
+"""What Beam warns of at every import (Google's clients, which nothing here uses) and at every start of Prism."""
+
+
 def _is_news(record: logging.LogRecord) -> bool:
-    """Beam says at every import that Google's clients, which nothing here uses, are not installed."""
-    return not str(record.msg).startswith("apitools not found")
+    return not str(record.msg).startswith(_NO_NEWS)
 
 
 _handler.addFilter(_is_news)

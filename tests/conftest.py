@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -13,6 +14,9 @@ _FORBID_SKIPS = "K2BEAM_FORBID_SKIPS"
 
 # A wrong label raises where tests run; set here so that worker processes inherit it.
 os.environ["K2BEAM_STRICT_METRICS"] = "1"
+
+# Beam says that it stops Prism when the process ends, which would come after pytest's closing line.
+logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
 
 
 @pytest.fixture(scope="session")
