@@ -3,7 +3,7 @@
 BIN := .venv/bin
 SOURCES := k2beam transforms tests bench examples scripts setup.py
 LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes \
-	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --extra query --extra pandas
+	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --extra query --extra pandas --extra kafka
 .PHONY: help environment check format test full bench lock wheel clean
 
 help: ## list the targets

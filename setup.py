@@ -16,7 +16,11 @@ setup(
     python_requires=">=3.11,<3.12",
     packages=[*find_packages(include=["k2beam*", "transforms*"]), "k2beam._schemas"],
     package_dir={"k2beam._schemas": "schemas"},
-    package_data={"k2beam": ["py.typed"], "k2beam._schemas": ["*.avsc"]},
+    package_data={
+        "k2beam": ["py.typed", "platform/jars.lock"],
+        "k2beam._schemas": ["*.avsc"],
+        "k2beam.ingest.csv": ["mappings/*.toml"],
+    },
     include_package_data=False,
     install_requires=[
         "apache-beam>=2.77,<2.78",
@@ -34,6 +38,7 @@ setup(
         "zstandard>=0.23",
     ],
     extras_require={
+        "kafka": ["confluent-kafka[avro,schemaregistry]>=2.16,<3", "tzdata>=2025.1", "websockets>=15"],
         "query": ["duckdb>=1.1"],
         "pandas": ["pandas>=2.2"],
         "test": ["duckdb>=1.1", "hypothesis>=6.115", "pandas>=2.2", "psutil>=6", "pytest>=8.3"],

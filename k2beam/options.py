@@ -38,7 +38,9 @@ class IngestConfig:
             raise UsageError(f"--gap-grace must not be below 0, not {self.gap_grace_seconds}")
 
 
-def beam_options(arguments: Sequence[str], *, streaming: bool = False) -> PipelineOptions:
+def beam_options(
+    arguments: Sequence[str], *, streaming: bool = False, default_runner: str = DEFAULT_RUNNER
+) -> PipelineOptions:
     """Beam's options from what follows ``--`` on the command line.
 
     Without a ``--runner`` the in-process runner is taken, and also for a DirectRunner that is given
@@ -47,7 +49,7 @@ def beam_options(arguments: Sequence[str], *, streaming: bool = False) -> Pipeli
     """
     given = list(arguments)
     if not any(argument == "--runner" or argument.startswith("--runner=") for argument in given):
-        given.append(f"--runner={DEFAULT_RUNNER}")
+        given.append(f"--runner={default_runner}")
     options: PipelineOptions = PipelineOptions(given)
     chosen: dict[str, Any] = options.get_all_options()
     if chosen["runner"] in DIRECT_RUNNERS and _wants_workers(given):

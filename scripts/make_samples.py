@@ -16,7 +16,10 @@ from typing import Any
 import fastavro
 
 from k2beam import schemas
-from k2beam.ingest import asx
+from k2beam.errors import DecodeError
+from k2beam.ingest.csv.convert import Context, Converter
+from k2beam.ingest.csv.lines import header_columns, split_lines
+from k2beam.ingest.csv.mapping import load_mapping
 from k2beam.ingest.faults import parse_faults
 from k2beam.ingest.simulate import Simulation, simulate
 from k2beam.ingest.truth import TrueKey, TrueSource, Truth
@@ -40,10 +43,20 @@ CRYPTO = Simulation(
 )
 
 
-def _lines(name: str, company_id: str) -> list[asx.Line]:
-    file = f"asx_{name}_{company_id}.csv"
-    texts = (SAMPLES / "asx" / "csv" / file).read_text("utf-8").splitlines()
-    return [asx.Line(file, number, COMPANIES[company_id], company_id, text) for number, text in enumerate(texts, 1)]
+def _records(name: str, company_id: str | None = None) -> list[dict[str, Any]]:
+    """The v2 records of one CSV file. Message ids rest on its name, as they have from the first samples on."""
+    mapping = load_mapping(f"asx-{name}")
+    file = "asx_company_info.csv" if company_id is None else f"asx_{name}_{company_id}.csv"
+    lines = split_lines((SAMPLES / "asx" / "csv" / file).read_bytes())
+    columns = mapping.columns or tuple(header_columns(lines.pop(0), ",", "utf-8") or ())
+    variables = () if company_id is None else (("company_id", company_id), ("symbol", COMPANIES[company_id]))
+    loaded_at = int(LOADED_AT.timestamp()) * 1_000_000
+    converter = Converter(mapping, Context(columns, variables, file, f"ASX/{file}", loaded_at))
+    converted = converter.convert(lines, 1 + mapping.header_lines)
+    if converted.faults:
+        raise DecodeError(f"{file}: {converted.faults[0].message}")
+    records: list[dict[str, Any]] = converted.events.to_pylist(maps_as_pydicts="strict")
+    return records
 
 
 def _write(folder: Path, kind: Kind, records: Iterable[dict[str, Any]]) -> None:
@@ -62,22 +75,19 @@ def _write(folder: Path, kind: Kind, records: Iterable[dict[str, Any]]) -> None:
 def make_asx(out: Path) -> Truth:
     """Convert the CSV files; the folder ``out`` gets one container a kind and the truth."""
     out.mkdir(parents=True, exist_ok=True)
-    names = COMPANIES.items()
-    lines: dict[Kind, list[asx.Line]] = {
-        "trades": [line for company_id in COMPANIES for line in _lines("trades", company_id)],
-        "quotes": [line for company_id in COMPANIES for line in _lines("quotes", company_id)],
+    records: dict[Kind, list[dict[str, Any]]] = {
+        "trades": [record for company_id in COMPANIES for record in _records("trades", company_id)],
+        "quotes": [record for company_id in COMPANIES for record in _records("quotes", company_id)],
+        "reference_data": _records("reference"),
     }
-    company_file = SAMPLES / "asx" / "csv" / "asx_company_info.csv"
-    company_lines = company_file.read_text("utf-8").splitlines()
-    _write(out, "trades", map(asx.trade, lines["trades"]))
-    _write(out, "quotes", map(asx.quote, lines["quotes"]))
-    _write(out, "reference_data", asx.companies(company_file.name, company_lines, LOADED_AT))
-    rows: dict[Kind, int] = {kind: len(found) for kind, found in lines.items()}
-    rows["reference_data"] = len(company_lines) - 1
+    for kind, found in records.items():
+        _write(out, kind, found)
+    rows: dict[Kind, int] = {kind: len(found) for kind, found in records.items()}
+    sequenced: tuple[Kind, ...] = ("trades", "quotes")
     keys = [
-        TrueKey("ASX", symbol, kind, sum(line.company_id == company_id for line in found), 0, 0)
-        for kind, found in lines.items()
-        for company_id, symbol in names
+        TrueKey("ASX", symbol, kind, sum(record["symbol"] == symbol for record in records[kind]), 0, 0)
+        for kind in sequenced
+        for symbol in COMPANIES.values()
     ]
     truth = Truth(
         made_by={"command": "scripts/make_samples.py"},

@@ -19,9 +19,12 @@ from k2beam.cli.output import (
     lake_config,
     progress,
 )
+from k2beam.errors import UsageError
 
 if TYPE_CHECKING:
+    from k2beam.lake.catalog import Catalog
     from k2beam.lake.certificate import AuditReport
+    from k2beam.lake.expectation import SourceFile
 
 SHOWN_SYMBOLS = 20
 _SOURCES = ("source", "partition", "first", "last", "end", "expected", "received", "dead", "missing", "duplicate")
@@ -49,6 +52,11 @@ def audit_command(
     source: SourceOption = None,
     warehouse: WarehouseOption = None,
     catalog: CatalogOption = None,
+    bootstrap: Annotated[
+        str | None, typer.Option(metavar="HOSTS", help="Kafka's addresses: count --topic and --topic-pattern there.")
+    ] = None,
+    topic: Annotated[list[str] | None, typer.Option(help="A topic that must be in the tables; repeatable.")] = None,
+    topic_pattern: Annotated[str | None, typer.Option(help="Regular expression that matches whole names.")] = None,
     mend: MendOption = True,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -59,10 +67,39 @@ def audit_command(
     config = lake_config(warehouse, catalog)
     lake = open_catalog(config, create=False)
     with progress(f"auditing {config.describe()}") as advance:
-        report = audit(lake, config.namespace, tuple(source or ()), mend=mend, on_step=lambda _step: advance(1))
+        report = audit(
+            lake,
+            config.namespace,
+            tuple(source or ()),
+            counted=_topics(lake, config.namespace, bootstrap, tuple(topic or ()), topic_pattern),
+            mend=mend,
+            on_step=lambda _step: advance(1),
+        )
     _emit(report, output)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _topics(
+    lake: Catalog, namespace: str, bootstrap: str | None, topics: tuple[str, ...], pattern: str | None
+) -> tuple[SourceFile, ...]:
+    """The topics as the broker has them, as one source."""
+    if bootstrap is None:
+        if topics or pattern:
+            raise UsageError("--topic and --topic-pattern are counted at a broker: give --bootstrap HOSTS")
+        return ()
+    from k2beam.kafka.cluster import Cluster
+    from k2beam.kafka.config import KafkaConfig
+    from k2beam.kafka.count import count_topics
+    from k2beam.kafka.holes import HoleProbe
+    from k2beam.lake.commit import read_coverage
+    from k2beam.lake.expectation import SourceFile
+
+    config = KafkaConfig(bootstrap)
+    cluster = Cluster(config)
+    found = cluster.topics(topics, pattern)
+    expected = count_topics(cluster, found, HoleProbe(config, found), read_coverage(lake, namespace))
+    return (SourceFile(f"kafka:{bootstrap}", expected),)
 
 
 def _emit(report: AuditReport, output: OutputFormat) -> None:

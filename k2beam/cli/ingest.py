@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from k2beam.cli.csv import register_csv
 from k2beam.cli.output import CatalogOption, OutputFormat, OutputOption, WarehouseOption, emit_object, lake_config
 from k2beam.cli.progress import consumed_progress
 from k2beam.errors import UsageError
@@ -23,6 +24,7 @@ ingest_app = typer.Typer(help="Take messages into the tables, exactly once.", no
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
+    register_csv(ingest_app)
     app.add_typer(ingest_app, name="ingest")
 
 
@@ -74,7 +76,7 @@ def archive(
     with consumed_progress("replay", total=_records(paths, root)):
         stats = run_ingest(ReadArchive(paths, root=root), config, context.obj or ())
     emit_object(stats.as_dict(), output, title="ingest archive")
-    typer.echo(_verdict(stats), err=True)
+    typer.echo(verdict(stats), err=True)
 
 
 def _records(paths: list[str], root: str | None) -> int:
@@ -86,7 +88,8 @@ def _records(paths: list[str], root: str | None) -> int:
     return sum(plan_archive(path, root).records for path in expand_paths(paths))
 
 
-def _verdict(stats: IngestStats) -> str:
+def verdict(stats: IngestStats) -> str:
+    """One line on what a run did."""
     new = sum(stats.written.values()) + stats.dead_letters
     if new == 0 and stats.already_covered:
         return f"Nothing new: all {stats.already_covered:,} offsets are in the tables already."

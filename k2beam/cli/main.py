@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from k2beam import __version__
-from k2beam.cli import audit, dlq, gaps, ingest, maintain, query, simulate
+from k2beam.cli import (
+    audit,
+    dlq,
+    gaps,
+    ingest,
+    ingest_kafka,
+    maintain,
+    produce,
+    query,
+    schemas,
+    simulate,
+    stack,
+    topics,
+)
 from k2beam.cli.output import run_guarded
 from k2beam.logs import configure_logging
 
@@ -20,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for group in (ingest, simulate, audit, gaps, query, dlq, maintain):
+for group in (ingest, ingest_kafka, simulate, audit, gaps, query, dlq, maintain, schemas, topics, produce, stack):
     group.register(app)
 
 

@@ -49,6 +49,7 @@ def audit(
     namespace: str,
     sources: Sequence[str] = (),
     *,
+    counted: Sequence[SourceFile] = (),
     mend: bool = True,
     count_source: Callable[[str], ArchiveCount] = count_archive,
     on_step: Callable[[str], None] = lambda step: None,
@@ -56,7 +57,8 @@ def audit(
     """Recount everything in ``namespace`` and compare it with what there is to expect.
 
     ``sources`` are archives (files, globs, folders) whose offsets must all be in the tables; without
-    them the recorded ends count, and failing these only the holes are seen. The gap ledger is
+    them the recorded ends count, and failing these only the holes are seen. ``counted`` are further
+    sources that the caller has counted, such as topics at their broker. The gap ledger is
     compared with a recount of the rows and, with ``mend``, put right by appending to it; nothing else is
     written. Each table is read at one snapshot. ``on_step`` is told what comes next.
 
@@ -64,7 +66,7 @@ def audit(
     can't be read is a problem in the report, not an exception.
     """
     findings = _Findings()
-    files = _count_sources(sources, count_source, findings, on_step)
+    files = [*_count_sources(sources, count_source, findings, on_step), *counted]
     expectation = Expectation()
     for file in files:
         expectation.add_file(file)

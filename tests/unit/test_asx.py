@@ -2,110 +2,131 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import uuid
 from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any, cast
 
 import fastavro
 import pytest
 
 from k2beam import schemas
-from k2beam.errors import DecodeError
-from k2beam.ingest import asx
+from k2beam.ingest.csv.convert import Context, Converted, Converter
+from k2beam.ingest.csv.mapping import load_mapping
 from k2beam.ingest.truth import read_truth
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "samples"
+COMPANY_COLUMNS = ("company_id", "symbol", "company_name", "ISIN", "start_date", "end_date")
 
 
-def line(text: str, number: int = 7) -> asx.Line:
-    return asx.Line("ticks.csv", number, "DVN", "7181", text)
+LOADED_AT = datetime(2014, 3, 9, tzinfo=UTC)
 
 
-def is_valid(record: asx.Record, name: str) -> bool:
+def convert(name: str, *lines: str, first_line: int = 7, loaded_at: datetime = LOADED_AT) -> Converted:
+    mapping = load_mapping(f"asx-{name}")
+    columns = mapping.columns or COMPANY_COLUMNS
+    variables = (("company_id", "7181"), ("symbol", "DVN"))
+    context = Context(columns, variables, "ticks.csv", "ticks", int(loaded_at.timestamp()) * 1_000_000)
+    return Converter(mapping, context).convert([line.encode() for line in lines], first_line)
+
+
+def record(name: str, line: str, **options: Any) -> dict[str, Any]:
+    converted = convert(name, line, **options)
+    assert not converted.faults
+    (found,) = converted.events.to_pylist(maps_as_pydicts="strict")
+    return cast("dict[str, Any]", found)
+
+
+def is_valid(record: dict[str, Any], name: str) -> bool:
     return bool(fastavro.validate(record, fastavro.parse_schema(schemas.avro_schema(name)), strict=True))
 
 
 def test_a_trade_keeps_every_digit_and_becomes_utc() -> None:
-    record = asx.trade(line("03/10/2014,10:13:34.553,0.675,784,2,CXA,B17\r\n"))
+    trade = record("trades", "03/10/2014,10:13:34.553,0.675,784,2,CXA,B17\r")
 
     # Sydney is eleven hours ahead in March.
-    assert record["timestamp"] == datetime(2014, 3, 9, 23, 13, 34, 553_000, tzinfo=UTC)
-    assert (record["price"], record["quantity"]) == (Decimal("0.67500000"), Decimal(784))
-    assert (record["exchange"], record["currency"], record["side"]) == ("ASX", "AUD", "UNKNOWN")
-    assert (record["source_sequence"], record["trade_id"]) == (7, "DVN-7")
-    assert record["trade_conditions"] == ["2"]
-    assert record["vendor_data"] == {"company_id": "7181", "venue": "CXA", "buyer_id": "B17"}
-    assert is_valid(record, "trade_v2")
+    assert trade["timestamp"] == datetime(2014, 3, 9, 23, 13, 34, 553_000, tzinfo=UTC)
+    assert trade["ingestion_timestamp"] == trade["timestamp"]
+    assert (trade["price"], trade["quantity"]) == (Decimal("0.67500000"), Decimal(784))
+    assert (trade["exchange"], trade["currency"], trade["side"]) == ("ASX", "AUD", "UNKNOWN")
+    assert (trade["source_sequence"], trade["trade_id"]) == (7, "DVN-7")
+    assert trade["trade_conditions"] == ["2"]
+    assert trade["vendor_data"] == {"company_id": "7181", "venue": "CXA", "buyer_id": "B17"}
+    assert is_valid(trade, "trade_v2")
 
 
 def test_qualifiers_of_0_are_no_condition() -> None:
-    record = asx.trade(line("03/10/2014,10:13:34.553,0.67,784,0,,"))
+    trade = record("trades", "03/10/2014,10:13:34.553,0.67,784,0,,")
 
-    assert record["trade_conditions"] == []
-    assert record["vendor_data"] == {"company_id": "7181"}
-
-
-def test_a_one_sided_quote_is_kept_with_zeros() -> None:
-    record = asx.quote(line("03/10/2014,05:46:13.604,1.11,0.0,10300,0"))
-
-    assert (record["bid_price"], record["bid_quantity"]) == (Decimal("1.11"), Decimal(10_300))
-    assert (record["ask_price"], record["ask_quantity"]) == (0, 0)
-    assert is_valid(record, "quote_v2")
+    assert trade["trade_conditions"] == []
+    assert trade["vendor_data"] == {"company_id": "7181"}
 
 
-@pytest.mark.parametrize(
-    ("local", "utc"),
-    [
-        ("07/01/2014,12:00:00", datetime(2014, 7, 1, 2, tzinfo=UTC)),
-        ("04/06/2014,02:30:00.5", datetime(2014, 4, 5, 15, 30, 0, 500_000, tzinfo=UTC)),
-    ],
-)
-def test_winter_and_the_hour_that_comes_twice(local: str, utc: datetime) -> None:
-    assert asx.trade(line(f"{local},1,1,0,,"))["timestamp"] == utc
+@pytest.mark.parametrize("ask", ["0.0,10300,0", "0,10300,0", ",10300,"])
+def test_a_one_sided_quote_is_kept_with_zeros(ask: str) -> None:
+    quote = record("quotes", f"03/10/2014,05:46:13.604,1.11,{ask}")
+
+    assert (quote["bid_price"], quote["bid_quantity"]) == (Decimal("1.11"), Decimal(10_300))
+    assert (quote["ask_price"], quote["ask_quantity"]) == (0, 0)
+    assert quote["vendor_data"] == {"company_id": "7181"}
+    assert is_valid(quote, "quote_v2")
 
 
-def test_message_ids_differ_by_line_and_repeat_by_line() -> None:
-    text = "03/10/2014,10:13:34.553,0.67,784,0,,"
-    first, other, again = (asx.trade(line(text, number))["message_id"] for number in (1, 2, 1))
+def test_winter() -> None:
+    assert record("trades", "07/01/2014,12:00:00,1,1,0,,")["timestamp"] == datetime(2014, 7, 1, 2, tzinfo=UTC)
 
-    assert first == again != other
-    assert first[14] == "5"
+
+def test_message_ids_are_version_5_of_identity_and_line() -> None:
+    namespace = uuid.UUID("6a3d1f0e-5c0b-5d8e-9b1e-2f6f3a9d7c41")
+    lines = ["03/10/2014,10:13:34.553,0.67,784,0,,"] * 3
+
+    found = convert("trades", *lines, first_line=9).events.column("message_id").to_pylist()
+
+    assert found == [str(uuid.uuid5(namespace, f"ticks/{number}")) for number in (9, 10, 11)]
 
 
 @pytest.mark.parametrize(
-    ("text", "problem"),
+    ("text", "error_class", "problem"),
     [
-        ("03/10/2014,10:13:34.553,0.67,784", "4 columns where 7 belong"),
-        ("", "0 columns where 7 belong"),
-        ("10-03-2014,10:13:34.553,0.67,784,0,,", "not a time"),
-        ("10/05/2014,02:30:00,0.67,784,0,,", "clocks left out"),
-        ("03/10/2014,10:13:34.553,dear,784,0,,", "price 'dear' is not a number"),
-        ("03/10/2014,10:13:34.553,NaN,784,0,,", "price 'NaN'"),
-        ("03/10/2014,10:13:34.553,0.123456789,784,0,,", "price '0.123456789' does not fit"),
-        ("03/10/2014,10:13:34.553,0.67,10000000000,0,,", "volume '10000000000' does not fit"),
+        ("03/10/2014,10:13:34.553,0.67,784", "column_count", "4 columns where 7 belong"),
+        ("", "blank_line", "empty"),
+        ("10-03-2014,10:13:34.553,0.67,784,0,,", "bad_time", "is not a time written as %m/%d/%Y %H:%M:%S.%f, "),
+        ("10/05/2014,02:30:00,0.67,784,0,,", "nonexistent_time", "left out by Australia/Sydney's clocks"),
+        ("04/06/2014,02:30:00,0.67,784,0,,", "ambiguous_time", "is there twice"),
+        ("03/10/2014,10:13:34.553,dear,784,0,,", "bad_number", "price 'dear' is not a number"),
+        ("03/10/2014,10:13:34.553,NaN,784,0,,", "bad_number", "price 'NaN'"),
+        ("03/10/2014,10:13:34.553,,784,0,,", "missing_value", "price '' has to have a value"),
+        ("03/10/2014,10:13:34.553,0.123456789,784,0,,", "decimal_overflow", "price '0.123456789' does not fit"),
+        ("03/10/2014,10:13:34.553,0.67,10000000000,0,,", "decimal_overflow", "quantity '10000000000' does not fit"),
     ],
 )
-def test_a_bad_line_is_an_error_that_names_file_and_line(text: str, problem: str) -> None:
-    with pytest.raises(DecodeError, match=r"ticks\.csv, line 7: ") as caught:
-        asx.trade(line(text))
-    assert problem in str(caught.value)
+def test_a_bad_line_is_a_fault_and_the_lines_around_it_are_kept(text: str, error_class: str, problem: str) -> None:
+    good = "03/10/2014,10:13:34.553,0.67,784,0,,"
+
+    converted = convert("trades", good, text, good)
+
+    assert [(fault.row, fault.error_class) for fault in converted.faults] == [(1, error_class)]
+    assert problem in converted.faults[0].message
+    assert converted.rows.tolist() == [0, 2]
+    assert converted.events.column("source_sequence").to_pylist() == [7, 9]
 
 
 def test_companies_are_active_until_they_are_delisted() -> None:
-    lines = [
-        "company_id,symbol,company_name,ISIN,start_date,end_date",
-        "1,AAA,A LTD,AU000000AAA1,11/06/2003,03/31/2014",
-        "2,BBB,B LTD,,,",
-    ]
-    before, after = (list(asx.companies("c.csv", lines, datetime(2014, month, 9, tzinfo=UTC))) for month in (3, 4))
+    lines = ["1,AAA,A LTD,AU000000AAA1,11/06/2003,03/31/2014", "2,BBB,B LTD,,,"]
+    before, after = (
+        convert("reference", *lines, loaded_at=datetime(2014, month, 9, tzinfo=UTC)).events.to_pylist()
+        for month in (3, 4)
+    )
 
-    assert [record["is_active"] for record in before] == [True, True]
-    assert [record["is_active"] for record in after] == [False, True]
+    assert [company["is_active"] for company in before] == [True, True]
+    assert [company["is_active"] for company in after] == [False, True]
     assert before[0]["listing_date"] == datetime(2003, 11, 6, tzinfo=UTC)
+    assert before[0]["ingestion_timestamp"] == LOADED_AT
     assert (before[1]["isin"], before[1]["listing_date"], before[1]["delisting_date"]) == (None, None, None)
-    assert all(is_valid(record, "reference_data_v2") for record in before)
+    assert all(is_valid(company, "reference_data_v2") for company in before)
 
 
 def test_the_archives_hold_every_line_of_the_csv_files() -> None:

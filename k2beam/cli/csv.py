@@ -1,0 +1,96 @@
+"""The command ``k2beam ingest csv``."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from k2beam.cli.output import CatalogOption, OutputFormat, OutputOption, WarehouseOption, emit_object, lake_config
+from k2beam.errors import UsageError
+from k2beam.ingest.csv.companies import read_companies
+from k2beam.ingest.csv.deliver import produce, write_archive
+from k2beam.ingest.csv.files import FileVariables, check_files
+from k2beam.ingest.csv.mapping import load_mapping
+from k2beam.ingest.csv.reader import CsvReader
+
+_ARCHIVE = "archive:"
+_MIB = 1 << 20
+
+
+def register_csv(ingest_app: typer.Typer) -> None:
+    """Add the command to the group ``ingest``."""
+    ingest_app.command("csv")(csv_files)
+
+
+def csv_files(
+    context: typer.Context,
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="CSV files, all of one mapping.")],
+    mapping: Annotated[
+        str, typer.Option(help="asx-trades, asx-quotes, asx-reference, or a FILE.toml: what the columns mean.")
+    ],
+    to: Annotated[str, typer.Option(help="tables, archive:OUT.avro (a plain v2 container) or topic.")] = "tables",
+    symbol: Annotated[str | None, typer.Option(help="The symbol of all files, where the mapping asks for it.")] = None,
+    company: Annotated[str | None, typer.Option(help="The company id, where the files' names do not tell it.")] = None,
+    companies: Annotated[
+        str | None, typer.Option(metavar="CSV", help="Symbols by company id: a CSV file with both, and a header.")
+    ] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="Take a last line without a line end: nobody writes the files any more.")
+    ] = False,
+    warehouse: WarehouseOption = None,
+    catalog: CatalogOption = None,
+    bootstrap: Annotated[str | None, typer.Option(metavar="HOSTS", help="Kafka brokers, for --to topic.")] = None,
+    registry: Annotated[str | None, typer.Option(metavar="URL", help="Schema registry, for --to topic.")] = None,
+    dead_letters: Annotated[
+        Path, typer.Option(metavar="FILE", help="For --to topic: bad lines go to FILE.dead_letters.jsonl.")
+    ] = Path("ingest-csv"),
+    dead_letters_json: Annotated[
+        str | None, typer.Option(help="For --to tables: folder for a copy of the dead letters as JSON lines.")
+    ] = None,
+    target_file_mb: Annotated[int, typer.Option(help="Parquet size at which a data file is closed, MiB.")] = 64,
+    memory_mb: Annotated[int, typer.Option(help="Rows that a worker buffers before it writes, MiB.")] = 96,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Take vendor ticks from CSV into the tables, an archive or a topic. Beam's own options follow after --."""
+    from k2beam.lake.config import WriteConfig
+    from k2beam.options import IngestConfig
+    from k2beam.run import run_ingest
+    from transforms.read_csv import ReadCsv
+
+    reader = CsvReader(load_mapping(mapping))
+    given = {"symbol": symbol, "company_id": company}
+    symbols = read_companies(companies) if companies else {}
+    variables = FileVariables(
+        tuple((name, text) for name, text in given.items() if text is not None), tuple(symbols.items())
+    )
+    loaded_at = time.time_ns() // 1000
+    if to == "tables":
+        write = WriteConfig(
+            run_id=uuid.uuid4().hex, target_file_bytes=target_file_mb * _MIB, memory_bytes=memory_mb * _MIB
+        )
+        config = IngestConfig(lake_config(warehouse, catalog), write, dead_letters_json=dead_letters_json)
+        source = ReadCsv(files, reader.mapping, loaded_at=loaded_at, variables=variables, complete=complete)
+        emit_object(run_ingest(source, config, context.obj or ()).as_dict(), output, title="ingest csv")
+        return
+    checked = check_files(files, reader.mapping, variables, loaded_at, complete=complete)
+    if to.startswith(_ARCHIVE) and to != _ARCHIVE:
+        done, warnings = write_archive(checked, reader, Path(to.removeprefix(_ARCHIVE)), complete=complete)
+    elif to == "topic":
+        if not bootstrap or not registry:
+            raise UsageError("--to topic needs --bootstrap HOSTS and --registry URL")
+        from k2beam.ingest.producer import MarketDataProducer
+
+        producer = MarketDataProducer(bootstrap, registry)
+        try:
+            done, warnings = produce(checked, reader, producer, dead_letters, complete=complete)
+        finally:
+            producer.close()
+    else:
+        raise UsageError(f"--to takes tables, archive:OUT.avro or topic, not {to!r}")
+    for warning in warnings:
+        typer.echo(f"Warning: {warning}", err=True)
+    emit_object(done.as_dict(), output, title="ingest csv")

@@ -1,0 +1,155 @@
+"""The commands ``k2beam schemas …``: the event schemas in a Schema Registry."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, guarded
+
+if TYPE_CHECKING:
+    from k2beam.registry.client import Registry
+    from k2beam.registry.subjects import Candidate, Finding
+
+REGISTRY_VARIABLE = "K2BEAM_REGISTRY"
+
+schemas_app = typer.Typer(help="The schemas of the events in a Schema Registry.", no_args_is_help=True)
+
+NamesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME]...", help="Schemas, such as trade_v2 [default: all six]")
+]
+RegistryOption = Annotated[
+    str | None,
+    typer.Option(
+        "--registry",
+        metavar="URL",
+        help=f"The registry [default: ${REGISTRY_VARIABLE} or http://localhost:8081/apis/ccompat/v7]",
+    ),
+]
+UserOption = Annotated[
+    str, typer.Option("--registry-user", metavar="REFERENCE", help="The user, as ${env:NAME} or ${file:PATH}.")
+]
+PasswordOption = Annotated[
+    str, typer.Option("--registry-password", metavar="REFERENCE", help="The password, as ${env:NAME} or ${file:PATH}.")
+]
+WaitOption = Annotated[
+    float, typer.Option("--wait", min=0, help="How long a registry that does not answer is waited for, seconds.")
+]
+TopicOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--topic",
+        metavar="TOPIC[=NAME]",
+        help="Use the subject TOPIC-value, not the record's name; the schema is that of the topic's kind, or NAME.",
+    ),
+]
+FromOption = Annotated[
+    Path | None, typer.Option("--from", metavar="DIR", help="Take NAME.avsc of a folder instead of the packaged ones.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    app.add_typer(schemas_app, name="schemas")
+
+
+@schemas_app.command("list")
+@guarded
+def list_command(
+    registry: RegistryOption = None,
+    user: UserOption = "",
+    password: PasswordOption = "",
+    wait: WaitOption = 10.0,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Every subject of the registry: its latest version, and which of our schemas it is, if any."""
+    from k2beam.registry.subjects import SubjectRow, list_subjects
+
+    with _open(registry, user, password, wait) as opened:
+        rows = map(asdict, list_subjects(opened))
+        emit_rows([field.name for field in fields(SubjectRow)], rows, output)
+
+
+@schemas_app.command("check")
+@guarded
+def check_command(
+    names: NamesArgument = None,
+    registry: RegistryOption = None,
+    topic: TopicOption = None,
+    folder: FromOption = None,
+    user: UserOption = "",
+    password: PasswordOption = "",
+    wait: WaitOption = 10.0,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Whether the schemas are registered, and if not, whether they could be. Exit code 1 unless all are."""
+    from k2beam.registry.subjects import candidates, check
+
+    wanted = candidates(names or (), topic or (), folder)
+    with _open(registry, user, password, wait) as opened:
+        _report(opened, wanted, check, output)
+
+
+@schemas_app.command("register")
+@guarded
+def register_command(
+    names: NamesArgument = None,
+    registry: RegistryOption = None,
+    topic: TopicOption = None,
+    folder: FromOption = None,
+    user: UserOption = "",
+    password: PasswordOption = "",
+    wait: WaitOption = 10.0,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Register the schemas that are not there, after a check that they read what the earlier versions wrote.
+
+    What can't be registered is named, and the rest goes on; the exit code is 1 then. Again: changes nothing.
+    """
+    from k2beam.registry.subjects import candidates
+    from k2beam.registry.subjects import register as register_all
+
+    wanted = candidates(names or (), topic or (), folder)
+    with _open(registry, user, password, wait) as opened:
+        _report(opened, wanted, register_all, output)
+
+
+@contextmanager
+def _open(url: str | None, user: str, password: str, wait_s: float) -> Iterator[Registry]:
+    # The client takes a third of a second to import; --help must not wait for it.
+    from k2beam.registry.client import DEFAULT_URL, Registry, RegistryConfig
+
+    address = url or os.environ.get(REGISTRY_VARIABLE) or DEFAULT_URL
+    registry = Registry(RegistryConfig(address, user, password, wait_s=wait_s))
+    try:
+        yield registry
+    finally:
+        registry.close()
+
+
+def _report(
+    registry: Registry,
+    wanted: tuple[Candidate, ...],
+    work: Callable[[Registry, Iterable[Candidate]], Iterator[Finding]],
+    output: OutputFormat,
+) -> None:
+    from k2beam.registry.subjects import Finding
+
+    states: Counter[str] = Counter()
+
+    def rows() -> Iterator[dict[str, object]]:
+        for finding in work(registry, wanted):
+            states["registered now" if finding.new else finding.state] += 1
+            yield asdict(finding)
+
+    emit_rows([field.name for field in fields(Finding)], rows(), output)
+    typer.echo(", ".join(f"{count} {state.replace('_', ' ')}" for state, count in states.items()), err=True)
+    if set(states) - {"registered", "registered now"}:
+        raise typer.Exit(1)

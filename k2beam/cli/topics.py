@@ -1,0 +1,85 @@
+"""The commands ``k2beam topics …``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from typing import Annotated
+
+import typer
+
+from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, guarded
+from k2beam.errors import UsageError
+
+BOOTSTRAP_VARIABLE = "K2BEAM_BOOTSTRAP"
+DEFAULT_BOOTSTRAP = "localhost:9092"
+
+_UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_RETENTION = re.compile(r"(\d+)(s|m|h|d)")
+
+topics_app = typer.Typer(help="Topics of a Kafka broker.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    app.add_typer(topics_app, name="topics")
+
+
+def retention_ms(text: str) -> int:
+    """Milliseconds of ``7d``, ``12h``, ``30m`` or ``90s``; -1, which is for ever, of ``forever``. Raises UsageError."""
+    if text == "forever":
+        return -1
+    found = _RETENTION.fullmatch(text)
+    if found is None:
+        raise UsageError(f"--retention takes 7d, 12h, 30m, 90s or forever, not {text!r}")
+    return int(found[1]) * _UNITS_MS[found[2]]
+
+
+@topics_app.command("create")
+@guarded
+def create(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Such as market.crypto.trades.binance.")],
+    partitions: Annotated[int, typer.Option(min=1, help="Partitions of each topic.")] = 1,
+    retention: Annotated[str, typer.Option(help="How long messages are kept: 7d, 12h, 30m, 90s or forever.")] = "7d",
+    replication: Annotated[int, typer.Option(min=1, help="Copies of each partition.")] = 1,
+    bootstrap: Annotated[
+        str | None,
+        typer.Option(metavar="HOSTS", help=f"The broker [default: ${BOOTSTRAP_VARIABLE} or {DEFAULT_BOOTSTRAP}]"),
+    ] = None,
+    config: Annotated[
+        list[str] | None,
+        typer.Option("--config", metavar="NAME=VALUE", help="Option of the Kafka client; a secret as ${env:NAME}."),
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="How long the broker may take to answer, seconds.")] = 30.0,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Make the topics that are not there. One that is there stays as it is; how it differs is said."""
+    # The client takes a moment to import; --help must not wait for it.
+    from k2beam.ingest.topics import TopicResult, TopicSpec, create_topics
+
+    specs = [TopicSpec(name, partitions, replication, retention_ms(retention)) for name in names]
+    address = bootstrap or os.environ.get(BOOTSTRAP_VARIABLE) or DEFAULT_BOOTSTRAP
+    failed = []
+
+    def rows() -> Iterator[dict[str, object]]:
+        for result in create_topics(address, specs, _options(config or []), timeout):
+            if result.state == "failed":
+                failed.append(result.topic)
+            yield asdict(result)
+
+    emit_rows([field.name for field in fields(TopicResult)], rows(), output)
+    if failed:
+        typer.echo(f"Not created: {', '.join(failed)}", err=True)
+        raise typer.Exit(1)
+
+
+def _options(texts: list[str]) -> dict[str, str]:
+    options = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals):
+            raise UsageError(f"--config takes NAME=VALUE, not {text!r}")
+        options[name] = value
+    return options

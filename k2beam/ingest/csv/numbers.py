@@ -1,0 +1,82 @@
+"""Text to numbers, exact to the last digit. Whole columns at once.
+
+A number is digits with an optional sign, point and exponent; nothing is rounded: what does not fit decimal(18,8) is
+told apart from what is no number.
+"""
+
+from __future__ import annotations
+
+from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+SCALE = 8
+_WHOLE_DIGITS = 10
+_LIMIT = 10 ** (_WHOLE_DIGITS + SCALE)
+_PLAIN = r"^(?P<sign>[+-]?)0*(?P<whole>\d*)(?:\.(?P<part>\d*?)0*)?$"
+_NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$"
+_INTEGER = r"^[+-]?\d{1,18}$"
+# Exact, or an error: a text of many digits is not rounded into one that fits.
+_EXACT = Context(prec=64, traps=[Inexact, InvalidOperation, Overflow])
+
+
+class Numbers(NamedTuple):
+    """Unscaled values (0 where there is none), and masks of rows that are no number or do not fit."""
+
+    values: Ints
+    unreadable: Mask
+    overflow: Mask
+
+
+def read_decimals(texts: pa.StringArray) -> Numbers:
+    """A column of text (no nulls) as unscaled decimal(18,8)."""
+    unreadable = ~_mask(pc.match_substring_regex(texts, _NUMBER))
+    found = pc.extract_regex(texts, pattern=_PLAIN)
+    plain = _mask(found.is_valid()) & ~unreadable
+    whole, part, sign = (pc.fill_null(pc.struct_field(found, [name]), "") for name in ("whole", "part", "sign"))
+    fits = plain & (_lengths(whole) <= _WHOLE_DIGITS) & (_lengths(part) <= SCALE)
+    digits = pc.binary_join_element_wise(whole, pc.utf8_rpad(part, SCALE, "0"), "")
+    values = _ints(pc.if_else(pa.array(fits), digits, "0"))
+    values[_mask(pc.equal(sign, "-"))] *= -1
+    overflow = plain & ~fits
+    for row in np.flatnonzero(~plain & ~unreadable).tolist():
+        exact = _unscaled(texts[row].as_py())
+        overflow[row] = exact is None
+        values[row] = exact or 0
+    return Numbers(values, unreadable, overflow)
+
+
+def read_integers(texts: pa.StringArray) -> Numbers:
+    """A column of text (no nulls) as whole numbers of up to 18 digits."""
+    good = _mask(pc.match_substring_regex(texts, _INTEGER))
+    chosen = pc.if_else(pa.array(good), pc.replace_substring(texts, "+", ""), "0")
+    return Numbers(_ints(chosen), ~good, np.zeros(len(texts), np.bool_))
+
+
+def _unscaled(text: str) -> int | None:
+    """The unscaled value of a number with an exponent; None where it does not fit."""
+    try:
+        scaled = _EXACT.create_decimal(text).scaleb(SCALE, _EXACT)
+        value = scaled.to_integral_exact(context=_EXACT)
+    except (Inexact, InvalidOperation, Overflow):
+        return None
+    return int(value) if abs(value) < Decimal(_LIMIT) else None
+
+
+def _lengths(texts: pa.StringArray) -> Ints:
+    return np.asarray(pc.binary_length(texts).to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _ints(texts: pa.StringArray) -> Ints:
+    return np.array(pc.cast(texts, pa.int64()), dtype=np.int64)
+
+
+def _mask(array: pa.BooleanArray) -> Mask:
+    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)

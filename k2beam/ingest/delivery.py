@@ -1,0 +1,261 @@
+"""Messages to a broker: idempotent, with backpressure, and kept in a spool file where the broker did not take them.
+
+Guarantee: each message that :meth:`Delivery.send` took is acknowledged by all in-sync replicas, in the spool, or
+told as lost (the spool's disk was full too). In order and once within the life of one object; a message that was
+sent but whose acknowledgement never came may be in the topic and in the spool (at least once).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Message as KafkaMessage
+
+from k2beam.errors import K2BeamError, UsageError
+from k2beam.ingest.spool import Headers, Message, Spool, locked, read_spool
+from k2beam.ingest.topics import KafkaFailed
+from k2beam.registry.references import client_config
+
+DELIVERY_TIMEOUT_S = 120.0
+QUEUE_MESSAGES = 100_000
+
+_POLL_S = 0.1
+_GRACE_S = 10.0
+_OURS = frozenset(
+    {
+        "acks",
+        "bootstrap.servers",
+        "delivery.timeout.ms",
+        "enable.idempotence",
+        "message.timeout.ms",
+        "request.required.acks",
+    }
+)
+
+_NO_TOPIC = frozenset({"_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_OR_PART"})
+
+ClientFactory = Callable[..., Any]
+"""Makes a confluent_kafka.Producer of its options; tests give another."""
+
+OnResult = Callable[[str, str | None], None]
+"""Called for each message with its topic and, where it was not delivered, the error's name."""
+
+
+class NotDelivered(K2BeamError):
+    """Messages did not reach the broker; ``spool`` is the file that keeps them, if there is one."""
+
+    def __init__(self, message: str, spool: Path | None = None) -> None:
+        super().__init__(message)
+        self.spool = spool
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryConfig:
+    """Where messages go, and how long a broker is waited for.
+
+    ``config``: further options of librdkafka, secrets by reference (``${env:NAME}``, ``${file:PATH}``).
+    ``delivery_timeout_s``: how long one message may take from :meth:`Delivery.send` on, retries included; then it goes
+    to a file in ``spool``.
+    Raises UsageError for an option that would break the guarantee.
+    """
+
+    bootstrap: str
+    config: tuple[tuple[str, str], ...] = ()
+    spool: Path = Path("spool")
+    delivery_timeout_s: float = DELIVERY_TIMEOUT_S
+
+    def __post_init__(self) -> None:
+        if taken := sorted(_OURS.intersection(name for name, _ in self.config)):
+            raise UsageError(f"the producer sets {', '.join(taken)} itself: delivery depends on it; leave it out")
+        if self.delivery_timeout_s <= 0:
+            raise UsageError(f"delivery_timeout_s must be above 0, not {self.delivery_timeout_s:g}")
+
+    def client_options(self) -> dict[str, Any]:
+        """Options for librdkafka, with secrets read now."""
+        return {
+            "linger.ms": 5,
+            "queue.buffering.max.messages": QUEUE_MESSAGES,
+            # As Java's clients do it, so that a key has one partition whoever produces.
+            "partitioner": "murmur2_random",
+            **client_config(dict(self.config)),
+            "bootstrap.servers": self.bootstrap,
+            "enable.idempotence": True,
+            "acks": "all",
+            "delivery.timeout.ms": int(self.delivery_timeout_s * 1000),
+        }
+
+
+class Delivery:
+    """Sends messages to a broker, as the module says. Not picklable; used by one thread."""
+
+    def __init__(
+        self, config: DeliveryConfig, on_result: OnResult | None = None, client: ClientFactory = Producer
+    ) -> None:
+        self._config = config
+        self._on_result = on_result
+        self._spool = Spool(config.spool)
+        try:
+            self._client = client(config.client_options(), logger=logging.getLogger("k2beam.kafka"))
+        except (KafkaException, ValueError) as error:
+            raise UsageError(f"the Kafka client does not take these options: {error}") from error
+        self.sent = self.delivered = self.failed = self.lost = self.full_queue = 0
+        self._told = 0
+        self._first_error = ""
+
+    @property
+    def spooled(self) -> int:
+        """Messages in the spool file."""
+        return self._spool.count
+
+    @property
+    def spool_path(self) -> Path | None:
+        """The spool file; None where everything was delivered so far."""
+        return self._spool.path
+
+    @property
+    def waiting(self) -> int:
+        """Messages that were sent and have neither been acknowledged nor failed."""
+        return len(self._client)
+
+    def send(self, message: Message) -> None:
+        """Hand one message over; blocks while the queue is full, at most until its messages time out.
+
+        Raises KafkaFailed for a message that is refused at once (too large, say): then it was not taken.
+        """
+        while True:
+            try:
+                self._client.produce(
+                    message.topic,
+                    value=message.value,
+                    key=message.key,
+                    headers=list(message.headers) or None,
+                    timestamp=message.timestamp or 0,
+                    on_delivery=self._on_delivery,
+                )
+                break
+            except BufferError:
+                self.full_queue += 1
+                self._client.poll(_POLL_S)
+            except KafkaException as error:
+                raise self._refused(message, error.args[0]) from error
+        self.sent += 1
+        self._client.poll(0)
+
+    def keep(self, message: Message, error_type: str, error: str) -> None:
+        """Put a message into the spool as one that was not delivered."""
+        self.failed += 1
+        if error_type in _NO_TOPIC:
+            error = f"{error} (make it with k2beam topics create {message.topic})"
+        self._first_error = self._first_error or f"{message.topic}: {error}"
+        try:
+            self._spool.add(message, error_type, error)
+        except OSError as problem:
+            # Raised from here it would come out of an unrelated send; flush and close tell it.
+            self.lost += 1
+            self._first_error = f"{message.topic}: {error}, and the spool {self._config.spool} failed: {problem}"
+
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Wait until every message is acknowledged or has failed, by default to the end of their time.
+
+        Raises NotDelivered for messages that failed since the last call, and for those that still wait after
+        ``timeout_s`` (they are sent later, or go to the spool).
+        """
+        limit = self._config.delivery_timeout_s + _GRACE_S if timeout_s is None else timeout_s
+        waiting = self._client.flush(limit)
+        if waiting:
+            raise NotDelivered(
+                f"{waiting:,} messages still wait for a broker at {self._config.bootstrap} after {limit:g} s;"
+                " they are sent when it is back, or kept when the producer is closed",
+                self.spool_path,
+            )
+        self._tell()
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Flush, put what still waits into the spool, and close it.
+
+        Raises NotDelivered for messages that failed and were not told yet.
+        """
+        limit = self._config.delivery_timeout_s + _GRACE_S if timeout_s is None else timeout_s
+        if self._client.flush(limit):
+            self._client.purge()
+            self._client.flush(_GRACE_S)
+        self._spool.close()
+        self._tell()
+
+    def _tell(self) -> None:
+        new, self._told = self.failed - self._told, self.failed
+        if not new:
+            return
+        lost = f"; {self.lost:,} of them are lost" if self.lost else ""
+        kept = f"; they are kept in {self.spool_path}: send them again with resend" if self.spool_path else ""
+        raise NotDelivered(
+            f"{new:,} messages were not delivered to {self._config.bootstrap} (first: {self._first_error}){kept}{lost}",
+            self.spool_path,
+        )
+
+    def _on_delivery(self, error: KafkaError | None, message: KafkaMessage) -> None:
+        topic = message.topic() or ""
+        if error is None:
+            self.delivered += 1
+        else:
+            self.keep(_kept(topic, message), error.name(), error.str())
+        if self._on_result is not None:
+            self._on_result(topic, None if error is None else error.name())
+
+    def _refused(self, message: Message, error: KafkaError) -> KafkaFailed:
+        if self._on_result is not None:
+            self._on_result(message.topic, error.name())
+        size = len(message.value or b"")
+        return KafkaFailed(f"topic {message.topic}: a message of {size:,} bytes was refused: {error.str()}")
+
+
+def _kept(topic: str, message: KafkaMessage) -> Message:
+    kind, timestamp = message.timestamp()
+    headers = tuple((name, value) for name, value in cast("Headers", message.headers() or ()))
+    return Message(topic, message.key(), message.value(), timestamp if kind and timestamp > 0 else None, headers)
+
+
+@dataclass(frozen=True, slots=True)
+class Resent:
+    """What became of a spool file: messages delivered, and those that failed again and are in ``spool`` now."""
+
+    delivered: int
+    failed: int
+    spool: Path | None
+
+
+def resend(
+    spool: Path,
+    bootstrap: str,
+    config: Mapping[str, str] | None = None,
+    delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
+    client: ClientFactory = Producer,
+) -> Resent:
+    """Send the messages of a spool file again, to the topics that they were for, and remove the file.
+
+    What fails again is in a new file beside it. At least once: stopped in the middle, it leaves the file as it was,
+    and the next run sends all of it. Raises UsageError and SpoolError, before anything is sent, for a file that is
+    not there, in use or damaged; NotDelivered where messages could neither be sent nor kept again (the file stays).
+    """
+    with locked(spool):
+        for _ in read_spool(spool):
+            pass  # A damaged line must show before the first message is sent.
+        settings = DeliveryConfig(bootstrap, tuple((config or {}).items()), spool.parent, delivery_timeout_s)
+        delivery = Delivery(settings, client=client)
+        for message in read_spool(spool):
+            try:
+                delivery.send(message)
+            except KafkaFailed as error:
+                delivery.keep(message, "refused", str(error))
+        try:
+            delivery.close()
+        except NotDelivered:
+            if delivery.lost:
+                raise
+        spool.unlink()
+        return Resent(delivery.delivered, delivery.failed, delivery.spool_path)

@@ -1,0 +1,400 @@
+"""The websocket client of Binance's market data: from the exchange to a sink, without an end.
+
+Delivery: every market event that was read is given to the sink exactly once in the life of a
+client, before :meth:`FeedClient.run` returns. What the exchange sends while no connection stands is
+lost, and shows as a gap in the trade ids. A planned hand-over has no such time: the new connection
+is subscribed before the old one goes, both are read for a while, and repeats go by their message id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+
+from k2beam.errors import K2BeamError, UsageError
+from k2beam.ingest import binance
+from k2beam.ingest.binance import BadFrame, Market, RecentIds, Record, Reply, Subscription
+from k2beam.metrics.handle import Metrics
+
+_log = logging.getLogger(__name__)
+
+BAD_FRAMES = "k2_feed_bad_frames_total"
+RECONNECTS = "k2_feed_reconnects_total"
+DUPLICATES = "k2_feed_duplicates_total"
+MESSAGES = "k2_feed_messages_total"
+
+_BATCH = 500
+_STREAMS_A_REQUEST = 100
+_LOGGED_WHOLE = 5
+
+
+class FeedError(K2BeamError):
+    """The exchange refuses what is asked for, or can't be reached within the attempts allowed."""
+
+
+class Sink(Protocol):
+    """Where records go; called from one thread at a time, never the event loop's, and may block."""
+
+    def produce_trade(self, record: Record) -> Any: ...
+    def produce_quote(self, record: Record) -> Any: ...
+    def flush(self) -> Any: ...
+    def close(self) -> Any: ...
+    def stats(self) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The times of a client, in seconds, and its sizes.
+
+    ``silence``: a connection without a market event for so long is given up. ``lifetime``: then it is
+    replaced, and both are read for ``overlap``; Binance ends one at 24 hours. ``remember``: how long
+    message ids are kept. ``backoff`` and ``backoff_limit``: the first and longest wait between attempts
+    (Binance takes 300 in five minutes). ``request_pause``: Binance takes five messages a second, pings
+    and pongs included. ``ping_*``: our pings; those of Binance (every 20 s, to be answered within a
+    minute) are answered by the websocket library. ``queue``: events that wait for the sink before
+    reading waits. ``attempts``: failures in a row after which the client gives up; None means never.
+    """
+
+    silence: float = 60.0
+    lifetime: float = 23 * 3600.0
+    overlap: float = 5.0
+    remember: float = 60.0
+    open_timeout: float = 10.0
+    reply_timeout: float = 10.0
+    close_timeout: float = 5.0
+    request_pause: float = 0.5
+    ping_interval: float = 20.0
+    ping_timeout: float = 20.0
+    backoff: float = 2.0
+    backoff_limit: float = 60.0
+    queue: int = 100_000
+    attempts: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.overlap >= self.remember:
+            raise UsageError(f"overlap ({self.overlap} s) must be below remember ({self.remember} s)")
+
+
+@dataclass(slots=True)
+class FeedStats:
+    """Counts of a client: ``trades`` and ``quotes`` given to the sink, ``duplicates`` left out,
+    ``bad_frames`` by reason, ``connections`` that were subscribed, ``handovers`` that were planned,
+    ``reconnects`` by reason, and ``silent_streams`` that never gave an event.
+    """
+
+    trades: int = 0
+    quotes: int = 0
+    duplicates: int = 0
+    connections: int = 0
+    handovers: int = 0
+    bad_frames: Counter[str] = field(default_factory=Counter)
+    reconnects: Counter[str] = field(default_factory=Counter)
+    silent_streams: set[str] = field(default_factory=set)
+
+
+def backoff(attempt: int, limits: Limits, chance: random.Random) -> float:
+    """Seconds to wait after ``attempt`` failures in a row (from 1): doubled each time, half of it by chance."""
+    longest = min(limits.backoff_limit, limits.backoff * 2.0 ** min(attempt - 1, 30))
+    return longest * (0.5 + chance.random() / 2)
+
+
+class _Lost(Exception):
+    """A connection is over. ``reason``: unreachable, refused, reply, silence or closed."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+
+
+class _Link:
+    """One connection: the task that reads it, and what is known of it."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.subscribed = asyncio.Event()
+        self.leaving = asyncio.Event()
+        self.delivered = False
+        self.due = math.inf
+        self.task: asyncio.Task[None]
+
+    async def ended_or(self, event: asyncio.Event, timeout: float | None = None) -> None:
+        """Wait for the end of the task, the event or the timeout, in seconds."""
+        waiting = asyncio.create_task(event.wait())
+        try:
+            await asyncio.wait([self.task, waiting], timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+
+    def lost(self) -> _Lost:
+        """Why it ended. What is no loss of the connection is a defect, and raised."""
+        error = self.task.exception()
+        if isinstance(error, _Lost):
+            return error
+        raise error if error else AssertionError("a connection's task ended without a reason")
+
+    async def end(self) -> None:
+        self.task.cancel()
+        await asyncio.wait([self.task])
+        if not self.task.cancelled():
+            self.lost()
+
+
+class FeedClient:
+    """Reads a subscription into ``sink`` until it is told to stop.
+
+    ``metrics`` counts k2_feed_* where given; ``clock`` gives nanoseconds since the epoch, UTC; ``chance``
+    and ``sleep`` are those of the backoff and the hand-over.
+    """
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        sink: Sink,
+        limits: Limits | None = None,
+        *,
+        metrics: Metrics | None = None,
+        clock: Callable[[], int] = time.time_ns,
+        chance: random.Random | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.limits = limits or Limits()
+        self._subscription = subscription
+        self._pairs = {pair.symbol: pair for pair in subscription.pairs}
+        self._sink = sink
+        self._metrics = metrics
+        self._clock = clock
+        self._chance = chance or random.Random()  # noqa: S311 - spreads attempts, keeps no secret
+        self._sleep = sleep
+        self._stats = FeedStats(silent_streams=set(subscription.streams))
+        self._recent = RecentIds(self.limits.remember)
+        self._queue: asyncio.Queue[Market | None] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._links: set[_Link] = set()
+        self._address = 0
+        self._failures = 0
+        self._taken = 0
+        self._most: int | None = None
+        self._full = asyncio.Event()
+
+    async def run(
+        self, stop: asyncio.Event, max_messages: int | None = None, duration: float | None = None
+    ) -> FeedStats:
+        """Read until ``stop`` is set, ``max_messages`` events were taken or ``duration`` seconds are over; then flush.
+
+        To be called once. Raises FeedError where the first connection is refused or the attempts are
+        used up, and what the sink raises.
+        """
+        self._most = max_messages
+        supervisor = asyncio.create_task(self._supervise())
+        delivery = asyncio.create_task(self._deliver())
+        ends = [asyncio.create_task(event.wait()) for event in (stop, self._full)]
+        try:
+            await asyncio.wait([supervisor, delivery, *ends], timeout=duration, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (supervisor, *ends):
+                task.cancel()
+            await asyncio.wait([supervisor, *ends])
+            for link in self._links:
+                await link.end()
+            # What was taken is delivered, whatever ended the reading; but a sink that failed takes nothing more.
+            self._queue.put_nowait(None)
+            await asyncio.wait([delivery])
+        delivery.result()
+        await asyncio.to_thread(self._sink.flush)
+        if not supervisor.cancelled():
+            supervisor.result()
+        return self._stats
+
+    async def _deliver(self) -> None:
+        """Give the queue to the sink in its order, a batch at a time, up to a None."""
+        while True:
+            batch = [await self._queue.get()]
+            while not self._queue.empty() and len(batch) < _BATCH:
+                batch.append(self._queue.get_nowait())
+            if self._queue.qsize() < self.limits.queue:
+                self._room.set()
+            markets = [market for market in batch if market is not None]
+            await asyncio.to_thread(self._produce, markets)
+            if None in batch:
+                return
+
+    def _produce(self, markets: list[Market]) -> None:
+        for market in markets:
+            if market.kind == "quotes":
+                self._sink.produce_quote(market.record)
+                self._stats.quotes += 1
+                continue
+            self._sink.produce_trade(market.record)
+            self._stats.trades += 1
+
+    async def _supervise(self) -> None:
+        """Keep one connection, and two during a hand-over."""
+        current = await self._connected()
+        while True:
+            await current.ended_or(current.leaving, max(0.0, current.due - asyncio.get_running_loop().time()))
+            if current.task.done():
+                await self._wait_after(current)
+                current = await self._connected()
+                continue
+            successor = await self._connected()
+            await self._sleep(self.limits.overlap)
+            if successor.task.done():
+                await self._wait_after(successor)
+                continue
+            await self._replaced(current)
+            current = successor
+
+    async def _replaced(self, link: _Link) -> None:
+        """End the older connection of a hand-over, which may have ended before its time."""
+        reason = link.lost().reason if link.task.done() else "planned"
+        self._stats.handovers += reason == "planned"
+        self._stats.reconnects[reason] += 1
+        self._count(RECONNECTS, reason=reason)
+        self._links.discard(link)
+        await link.end()
+
+    async def _connected(self) -> _Link:
+        """A connection whose streams are all acknowledged, after as many attempts as it takes."""
+        while True:
+            link = _Link(self._subscription.addresses[self._address % len(self._subscription.addresses)])
+            link.task = asyncio.create_task(self._read(link))
+            self._links.add(link)
+            await link.ended_or(link.subscribed)
+            if not link.task.done():
+                return link
+            await self._wait_after(link)
+
+    async def _wait_after(self, link: _Link) -> None:
+        """Note a connection's end, and wait. One that gave nothing, or fell silent, is followed by the next address."""
+        self._links.discard(link)
+        lost = link.lost()
+        self._stats.reconnects[lost.reason] += 1
+        self._count(RECONNECTS, reason=lost.reason)
+        if lost.reason == "refused" and not self._stats.connections:
+            raise FeedError(f"{link.address} refuses the subscription: {lost}; look at --symbols and --streams")
+        if not link.delivered or lost.reason == "silence":
+            self._address += 1
+        self._failures = 1 if link.delivered else self._failures + 1
+        if self.limits.attempts is not None and self._failures >= self.limits.attempts:
+            raise FeedError(f"gave up after {self._failures} failures in a row; the last, of {link.address}: {lost}")
+        wait = backoff(self._failures, self.limits, self._chance)
+        _log.warning("the connection to %s is over (%s); the next attempt is in %.1f s", link.address, lost, wait)
+        await self._sleep(wait)
+
+    async def _read(self, link: _Link) -> None:
+        """Subscribe and read; ends with _Lost, or when it is cancelled."""
+        limits = self.limits
+        try:
+            async with connect(
+                link.address.rstrip("/") + binance.STREAM_PATH,
+                open_timeout=limits.open_timeout,
+                close_timeout=limits.close_timeout,
+                ping_interval=limits.ping_interval,
+                ping_timeout=limits.ping_timeout,
+                max_queue=1024,
+            ) as socket:
+                await self._subscribe(link, socket)
+                await self._receive(link, socket)
+        except (WebSocketException, OSError, EOFError, UnicodeError) as error:
+            reason = "closed" if link.subscribed.is_set() else "unreachable"
+            raise _Lost(reason, f"{type(error).__name__}: {error}") from error
+        raise _Lost("closed", "the server ended it")
+
+    async def _subscribe(self, link: _Link, socket: ClientConnection) -> None:
+        """Ask for the streams, a part at a time, and see each request acknowledged."""
+        streams = self._subscription.streams
+        for number, first in enumerate(range(0, len(streams), _STREAMS_A_REQUEST), start=1):
+            if number > 1:
+                await asyncio.sleep(self.limits.request_pause)
+            await socket.send(binance.subscribe_request(streams[first : first + _STREAMS_A_REQUEST], number))
+            try:
+                async with asyncio.timeout(self.limits.reply_timeout):
+                    await self._acknowledged(link, socket, number)
+            except TimeoutError:
+                raise _Lost("reply", f"no reply to request {number} in {self.limits.reply_timeout} s") from None
+        # Earlier by chance, so that many clients do not come back in one moment.
+        lifetime = self.limits.lifetime * (0.95 + self._chance.random() / 20)
+        link.due = asyncio.get_running_loop().time() + lifetime
+        self._stats.connections += 1
+        link.subscribed.set()
+        _log.info("subscribed to %d streams at %s", len(streams), link.address)
+
+    async def _acknowledged(self, link: _Link, socket: ClientConnection, number: int) -> None:
+        """Read up to the reply to a request; events that come before it are taken too."""
+        while True:
+            found = self._take(link, await socket.recv())
+            # An error without an id can only be about the one request that is open.
+            if isinstance(found, Reply) and found.id in (number, None):
+                if found.error is not None:
+                    raise _Lost("refused", found.error)
+                if found.id == number:
+                    return
+
+    async def _receive(self, link: _Link, socket: ClientConnection) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.limits.silence) as limit:
+                async for frame in socket:
+                    event = isinstance(self._take(link, frame), Market)
+                    if not self._room.is_set():
+                        # It's the sink that is slow now, not the exchange.
+                        limit.reschedule(None)
+                        await self._room.wait()
+                    if event or limit.when() is None:
+                        limit.reschedule(loop.time() + self.limits.silence)
+        except TimeoutError:
+            raise _Lost("silence", f"no market event in {self.limits.silence} s") from None
+
+    def _take(self, link: _Link, frame: str | bytes) -> binance.Message | None:
+        """Read one frame and queue its event; None for a frame that can't be used."""
+        try:
+            found = binance.parse_frame(frame, self._pairs, self._clock() // 1_000)
+        except BadFrame as error:
+            self._bad_frame(link, error)
+            return None
+        if isinstance(found, Market):
+            link.delivered = True
+            self._enqueue(found)
+        elif isinstance(found, binance.Shutdown):
+            link.leaving.set()
+        return found
+
+    def _enqueue(self, market: Market) -> None:
+        """Queue an event that is new. At once: a connection that ends while it waits for room loses none."""
+        if self._most is not None and self._taken >= self._most:
+            return
+        self._stats.silent_streams.discard(market.stream)
+        if not self._recent.add(market.message_id, self._clock() / 1e9):
+            self._stats.duplicates += 1
+            self._count(DUPLICATES, kind=market.kind)
+            return
+        self._taken += 1
+        self._queue.put_nowait(market)
+        if self._queue.qsize() >= self.limits.queue:
+            self._room.clear()
+        self._count(MESSAGES, kind=market.kind)
+        if self._taken == self._most:
+            self._full.set()
+
+    def _bad_frame(self, link: _Link, error: BadFrame) -> None:
+        """Count, and log the first ones and then at powers of ten: garbage must not fill the log."""
+        self._stats.bad_frames[error.reason] += 1
+        self._count(BAD_FRAMES, reason=error.reason)
+        number = self._stats.bad_frames.total()
+        if number <= _LOGGED_WHOLE or str(number).strip("0") == "1":
+            _log.warning("bad frame %d from %s: %s", number, link.address, error)
+
+    def _count(self, name: str, **labels: str) -> None:
+        if self._metrics is not None:
+            self._metrics.increment(name, 1, exchange=binance.EXCHANGE, **labels)

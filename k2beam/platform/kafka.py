@@ -1,0 +1,120 @@
+"""Kafka as a local server: one node, KRaft, listening on this machine only.
+
+Topics are not made by themselves: a mistyped name is an error, and a topic that was deleted stays deleted, whatever
+a consumer asks for. Data stays in the server's folder until that is deleted.
+"""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from k2beam.platform.jars import classpath
+from k2beam.platform.java import ensure_java
+from k2beam.platform.prism import PlatformError
+from k2beam.platform.server import HOST, Launch, NotReady, connect
+
+_JAVA: Final = (17, 25)
+_MESSAGE_BYTES: Final = 2 << 20
+_PROBE_S: Final = 5.0
+_HEAP: Final = (
+    "-Xms256m",
+    "-Xmx768m",
+    "-XX:+UseG1GC",
+    "-Dlog4j2.level=INFO",
+    "-Dlog4j2.shutdownHookEnabled=false",
+    "-Djava.awt.headless=true",
+)
+
+
+@dataclass(frozen=True)
+class Kafka:
+    """Kafka 4.1; ``bootstrap`` is the address for clients. Messages may have 2 MiB."""
+
+    name: str = "kafka"
+    patience_s: float = 120.0
+
+    @property
+    def default_ports(self) -> Mapping[str, int]:
+        return {"client": 9092, "controller": 9093}
+
+    def launch(self, folder: Path, ports: Mapping[str, int]) -> Launch:
+        java = str(ensure_java(*_JAVA))
+        jars = classpath("kafka")
+        configuration = folder / "server.properties"
+        configuration.write_text(properties(folder / "data", ports), encoding="utf-8")
+        if not (folder / "data" / "meta.properties").is_file():
+            _format(java, jars, configuration)
+        return Launch((java, *_HEAP, "-cp", jars, "kafka.Kafka", str(configuration)), {})
+
+    def probe(self, ports: Mapping[str, int]) -> None:
+        connect(ports["client"])
+        _ask_for_metadata(self.addresses(ports)["bootstrap"])
+
+    def addresses(self, ports: Mapping[str, int]) -> dict[str, str]:
+        return {"bootstrap": f"{HOST}:{ports['client']}"}
+
+
+def properties(data: Path, ports: Mapping[str, int]) -> str:
+    """The content of ``server.properties``."""
+    client, controller = ports["client"], ports["controller"]
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": "1",
+        "controller.quorum.voters": f"1@{HOST}:{controller}",
+        "listeners": f"PLAINTEXT://{HOST}:{client},CONTROLLER://{HOST}:{controller}",
+        "advertised.listeners": f"PLAINTEXT://{HOST}:{client}",
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": _escaped(str(data)),
+        "auto.create.topics.enable": "false",
+        "offsets.topic.replication.factor": "1",
+        "offsets.topic.num.partitions": "4",
+        "transaction.state.log.replication.factor": "1",
+        "transaction.state.log.min.isr": "1",
+        "transaction.state.log.num.partitions": "4",
+        "share.coordinator.state.topic.replication.factor": "1",
+        "share.coordinator.state.topic.min.isr": "1",
+        "group.initial.rebalance.delay.ms": "0",
+        "broker.session.timeout.ms": "6000",  # a killed broker can join again only after this
+        "broker.heartbeat.interval.ms": "1000",
+        "message.max.bytes": str(_MESSAGE_BYTES),
+    }
+    return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def _escaped(text: str) -> str:
+    """A value of a Java properties file: Latin-1, and a backslash begins an escape."""
+    units = memoryview(text.encode("utf-16-be")).cast("B")
+    numbers = (units[at] << 8 | units[at + 1] for at in range(0, len(units), 2))
+    return "".join(chr(number) if 32 <= number < 127 and number != 92 else f"\\u{number:04x}" for number in numbers)
+
+
+def _format(java: str, jars: str, configuration: Path) -> None:
+    cluster = "k2" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode("ascii")[2:22]
+    tool = ("-cp", jars, "kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(configuration))
+    done = subprocess.run([java, *tool], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-6:])
+        raise PlatformError(f"Kafka's storage could not be formatted with {configuration}:\n{last}")
+
+
+def _ask_for_metadata(bootstrap: str) -> None:
+    """Raises :class:`NotReady` unless a broker names itself as a member of the cluster."""
+    try:
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+    except ImportError as error:
+        raise PlatformError("Kafka needs the Python package confluent-kafka: pip install confluent-kafka") from error
+    client = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "socket.timeout.ms": 3000})
+    try:
+        brokers = client.list_topics(timeout=_PROBE_S).brokers
+    except KafkaException as error:
+        raise NotReady(f"{bootstrap} does not answer a request for metadata: {error}") from error
+    if not brokers:
+        raise NotReady(f"{bootstrap} answers, but its broker has not joined the cluster")

@@ -1,0 +1,221 @@
+"""A Schema Registry over its REST API (Confluent, "Schema Registry API Reference"), with errors of our own.
+
+What may pass (no connection, 5xx, 429, 408) is waited for; what does not exist is told from what can't be
+reached, since the first may become a dead letter and the second never.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from k2beam.errors import K2BeamError, UsageError
+from k2beam.registry.references import check_reference, dereference
+
+try:  # The client takes either, the newer one first; they have different exceptions.
+    import httpx2 as httpx
+except ImportError:
+    import httpx  # type: ignore[import-not-found, no-redef]
+
+AVRO = "AVRO"
+DEFAULT_URL = "http://localhost:8081/apis/ccompat/v7"
+"""Where the local stack's registry answers; Confluent's own has no path."""
+
+_NOT_FOUND = frozenset({40401, 40402, 40403})  # subject, version, schema
+_PASSING = frozenset({408, 425, 429})
+_REFUSED = frozenset({401, 403})
+
+T = TypeVar("T")
+Sleep = Callable[[float], None]
+
+
+class RegistryError(K2BeamError):
+    """The registry refused a request, or what answers is no Schema Registry."""
+
+
+class RegistryUnavailable(RegistryError):
+    """The registry did not answer within the limit. Tried again later, the request may succeed."""
+
+
+class NotRegistered(RegistryError):
+    """The subject, version or schema id is not in the registry."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryConfig:
+    """Where a registry is and how to log in.
+
+    ``user`` and ``password`` are references: ``${env:NAME}`` or ``${file:PATH}``.
+    ``wait_s``: how long a registry that can't be reached is waited for, seconds. ``timeout_s``: one request.
+    Raises UsageError for a URL that is not http(s), or has a password in it.
+    """
+
+    url: str
+    user: str = ""
+    password: str = ""
+    ca_file: str = ""
+    certificate_file: str = ""
+    key_file: str = ""
+    wait_s: float = 60.0
+    timeout_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.username is not None or parts.password is not None:
+            raise UsageError("the URL of the registry has credentials in it; give them by reference, as ${env:NAME}")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError(f"{self.url!r} is no URL of a Schema Registry; write it as {DEFAULT_URL}")
+        if bool(self.user) != bool(self.password):
+            raise UsageError(f"the registry {self.url} needs both a user and a password, or neither")
+        for option, text in (("registry user", self.user), ("registry password", self.password)):
+            if text:
+                check_reference(text, option)
+
+    def client_options(self) -> dict[str, str | int | float]:
+        """Options for SchemaRegistryClient, with secrets read now. Raises UsageError where one is not there."""
+        # Retries are ours: the client's own would multiply with them.
+        options: dict[str, str | int | float] = {"url": self.url, "timeout": self.timeout_s, "max.retries": 0}
+        if self.user:
+            user, password = dereference(self.user, "registry user"), dereference(self.password, "registry password")
+            options["basic.auth.user.info"] = f"{user}:{password}"
+        files = {
+            "ssl.ca.location": self.ca_file,
+            "ssl.certificate.location": self.certificate_file,
+            "ssl.key.location": self.key_file,
+        }
+        return options | {name: path for name, path in files.items() if path}
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """One version of a subject: its number, the schema's id and its JSON text."""
+
+    subject: str
+    version: int
+    id: int
+    text: str
+
+
+class Registry:
+    """A client of one registry. Not picklable; open it where it is used, and close it.
+
+    Each call raises RegistryUnavailable after ``wait_s`` without an answer, NotRegistered for what does not
+    exist, and RegistryError for every other refusal.
+    """
+
+    def __init__(self, config: RegistryConfig, sleep: Sleep = time.sleep) -> None:
+        self.config = config
+        self._sleep = sleep
+        try:
+            self.client = SchemaRegistryClient(config.client_options())
+        except (OSError, ValueError) as error:
+            # A certificate that can't be read, say; the options are ours, and hold no secret in this text.
+            raise UsageError(f"the registry {config.url} can't be used with these options: {error}") from error
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.client.close()
+
+    def call(self, doing: str, request: Callable[[], T]) -> T:
+        """The answer to ``request``, waited for as the class says; ``doing`` is for the error's text."""
+        retrying = Retrying(
+            retry=retry_if_exception(_may_pass),
+            wait=wait_random_exponential(multiplier=0.2, max=5.0),
+            stop=stop_waiting(self.config.wait_s),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        try:
+            return retrying(request)
+        except (SchemaRegistryError, httpx.HTTPError) as error:
+            raise self._named(error, doing) from error
+        except json.JSONDecodeError as error:
+            raise RegistryError(f"{self._where(doing)}: the answer is not JSON; {_CHECK_PATH}") from error
+
+    def schema(self, schema_id: int) -> Schema:
+        """The schema of an id, of whatever type."""
+        return self.call(f"looking up schema id {schema_id}", lambda: self.client.get_schema(schema_id))
+
+    def subjects(self) -> list[str]:
+        """The names of all subjects, sorted."""
+        return sorted(self.call("listing the subjects", self.client.get_subjects))
+
+    def versions(self, subject: str) -> list[int]:
+        """The version numbers of a subject, ascending; none where there is no such subject."""
+        try:
+            return sorted(self.call(f"listing the versions of {subject}", lambda: self.client.get_versions(subject)))
+        except NotRegistered:
+            return []
+
+    def version(self, subject: str, version: int) -> Registered:
+        """One version of a subject."""
+        found = self.call(f"reading version {version} of {subject}", lambda: self.client.get_version(subject, version))
+        return Registered(subject, version, int(found.schema_id or 0), str(found.schema.schema_str))
+
+    def find(self, subject: str, text: str) -> Registered | None:
+        """The version of ``subject`` that is this schema; None where there is none."""
+        schema = Schema(text, AVRO)
+        try:
+            found = self.call(f"looking up a schema in {subject}", lambda: self.client.lookup_schema(subject, schema))
+        except NotRegistered:
+            return None
+        return Registered(subject, int(found.version or 0), int(found.schema_id or 0), text)
+
+    def allows(self, subject: str, text: str) -> bool:
+        """Whether the registry's own rule for ``subject`` lets this schema become its next version."""
+        schema = Schema(text, AVRO)
+        return self.call(
+            f"checking a schema against {subject}", lambda: self.client.test_compatibility(subject, schema)
+        )
+
+    def register(self, subject: str, text: str) -> int:
+        """Register a schema, and give its id. Of a schema that is there already it is the id that it has."""
+        schema = Schema(text, AVRO)
+        return self.call(f"registering a schema in {subject}", lambda: self.client.register_schema(subject, schema))
+
+    def _where(self, doing: str) -> str:
+        return f"{doing} at the Schema Registry {self.config.url}"
+
+    def _named(self, error: SchemaRegistryError | httpx.HTTPError, doing: str) -> RegistryError:
+        where = self._where(doing)
+        if _may_pass(error):
+            return RegistryUnavailable(
+                f"{where}: no answer within {self.config.wait_s:g} s ({_shown(error)}); start it or check its"
+                " address, and run this again"
+            )
+        if not isinstance(error, SchemaRegistryError):
+            return RegistryError(f"{where}: {_shown(error)}; {_CHECK_PATH}")
+        if error.error_code in _NOT_FOUND:
+            return NotRegistered(f"{where}: {error.error_message}")
+        if error.http_status_code in _REFUSED:
+            return RegistryError(f"{where}: HTTP {error.http_status_code}; check the user and password references")
+        if error.error_code in (None, -1, error.http_status_code) and error.http_status_code in (404, 405):
+            return RegistryError(f"{where}: HTTP {error.http_status_code}; {_CHECK_PATH}")
+        return RegistryError(f"{where}: {_shown(error)}")
+
+
+_CHECK_PATH = "is it a Schema Registry, and is the path right (Apicurio's is /apis/ccompat/v7)?"
+
+
+def stop_waiting(limit_s: float) -> Callable[[RetryCallState], bool]:
+    """Stop when the time since the start, or the time slept (which tests can fake), reaches ``limit_s`` seconds."""
+    by_clock = stop_after_delay(limit_s)
+    return lambda state: by_clock(state) or state.idle_for >= limit_s
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, SchemaRegistryError):
+        return error.http_status_code >= 500 or error.http_status_code in _PASSING
+    return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
+
+
+def _shown(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]

@@ -1,0 +1,34 @@
+"""The servers that the live tests share: one Kafka and one Schema Registry for a whole run."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from k2beam.platform.prism import PlatformError
+from k2beam.platform.stack import LocalStack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """Kafka and a registry on free ports, up for the session.
+
+    A test that stops one starts it again. Topics and subjects are shared: take names of your own (``unique``).
+    """
+    local = LocalStack(tmp_path_factory.mktemp("stack"), services=("kafka", "registry"), free_ports=True)
+    try:
+        local.up()
+    except PlatformError as error:
+        pytest.skip(f"no local stack (kafka, registry): {error}")
+    try:
+        yield local
+    finally:
+        local.down()
+
+
+@pytest.fixture
+def unique() -> Callable[[str], str]:
+    """A name that no other test has: ``unique("ticks")`` is ``ticks-`` and eight hex digits."""
+    return lambda name: f"{name}-{uuid.uuid4().hex[:8]}"

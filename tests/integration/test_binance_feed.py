@@ -1,0 +1,393 @@
+"""The websocket client against a real websocket server, which replays frames in Binance's form and misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import random
+import time
+from typing import Any
+
+import pytest
+from websockets.asyncio.server import ServerConnection
+
+from k2beam.errors import UsageError
+from k2beam.ingest import feed_client
+from k2beam.ingest.binance import Subscription, parse_pairs
+from k2beam.ingest.feed_client import FeedClient, FeedError, FeedStats, Limits
+from tests.integration.binance_exchange import DEADLINE, Exchange, Recorder, Script, acknowledge, quote, trade
+
+pytestmark = pytest.mark.integration
+
+PAIRS = parse_pairs("btcusdt")
+LIMITS = Limits(
+    silence=5.0,
+    overlap=0.1,
+    open_timeout=2.0,
+    reply_timeout=2.0,
+    close_timeout=0.1,
+    request_pause=0.01,
+    backoff=0.01,
+    backoff_limit=0.05,
+)
+
+
+@pytest.fixture(autouse=True)
+def _direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of the environment is not for the local server."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+class FakeMetrics:
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, str]]] = []
+
+    def increment(self, name: str, /, value: float = 1, **labels: str) -> None:
+        assert value == 1
+        self.calls.append((name, labels))
+
+
+def plays(*frames: str | bytes, then: str = "wait") -> Script:
+    """Acknowledge, send the frames, and wait for the client to go (or ``drop`` the connection)."""
+
+    async def script(connection: ServerConnection) -> None:
+        await acknowledge(connection)
+        for frame in frames:
+            await connection.send(frame)
+        if then == "drop":
+            connection.transport.abort()
+        await connection.wait_closed()
+
+    return script
+
+
+def drive(
+    exchange: Exchange,
+    sink: Recorder,
+    *,
+    limits: Limits = LIMITS,
+    messages: int | None = None,
+    before: tuple[str, ...] = (),
+    **options: Any,
+) -> FeedStats:
+    """Run a client against a server until it has ``messages``; ``before`` are addresses to be tried first."""
+
+    async def run() -> FeedStats:
+        async with exchange:
+            subscription = Subscription(PAIRS, addresses=(*before, exchange.address))
+            client = FeedClient(subscription, sink, limits, chance=random.Random(1), **options)
+            async with asyncio.timeout(DEADLINE):
+                return await client.run(asyncio.Event(), messages)
+
+    return asyncio.run(run())
+
+
+def test_events_arrive_in_order_and_are_flushed() -> None:
+    sink, exchange = Recorder(), Exchange(plays(trade(1), quote(7), trade(2), quote(9), trade(3), trade(4)))
+    stats = drive(exchange, sink, messages=5)
+
+    assert sink.ids == [1, 2, 3]
+    assert [record["vendor_data"]["update_id"] for record in sink.quotes] == ["7", "9"]
+    assert sink.calls == ["trade", "quote", "trade", "quote", "trade", "flush"]
+    assert (stats.trades, stats.quotes, stats.connections) == (3, 2, 1)
+    assert (stats.reconnects, stats.bad_frames, stats.silent_streams) == ({}, {}, set())
+    assert exchange.paths == ["/stream?timeUnit=MICROSECOND"]
+
+
+def test_the_time_of_receipt_is_that_of_the_clock() -> None:
+    sink = Recorder()
+    drive(Exchange(plays(quote(7))), sink, messages=1, clock=lambda: 1_700_000_000_123_456_789)
+    assert sink.quotes[0]["ingestion_timestamp"].isoformat() == "2023-11-14T22:13:20.123456+00:00"
+
+
+def test_many_streams_are_asked_for_in_parts_that_are_each_acknowledged() -> None:
+    asked: list[list[str]] = []
+
+    async def script(connection: ServerConnection) -> None:
+        asked.append(await acknowledge(connection))
+        # What comes before the second acknowledgement is taken as well.
+        await connection.send(trade(1, s="C1USDT"))
+        asked.append(await acknowledge(connection))
+        await connection.send(trade(2, s="C1USDT"))
+        await connection.wait_closed()
+
+    async def run() -> FeedStats:
+        async with Exchange(script) as exchange:
+            pairs = parse_pairs(",".join(f"c{number}usdt" for number in range(75)))
+            client = FeedClient(Subscription(pairs, addresses=(exchange.address,)), sink, LIMITS)
+            return await client.run(asyncio.Event(), 2)
+
+    sink = Recorder()
+    stats = asyncio.run(run())
+    assert [len(part) for part in asked] == [100, 50]
+    assert len({*asked[0], *asked[1]}) == 150
+    assert sink.ids == [1, 2]
+    assert len(stats.silent_streams) == 149
+    assert "c1usdt@trade" not in stats.silent_streams
+
+
+def test_garbage_is_counted_skipped_and_logged_within_bounds(caplog: pytest.LogCaptureFixture) -> None:
+    noise = ["not json", b"\xff\x00", "{}", trade(5, s="ETHUSDT"), trade(6, p="x")]
+    frames = [frame for number in range(1, 31) for frame in (*noise, trade(number))]
+    sink, metrics = Recorder(), FakeMetrics()
+    with caplog.at_level(logging.WARNING, "k2beam"):
+        stats = drive(Exchange(plays(*frames)), sink, messages=30, metrics=metrics)
+
+    assert sink.ids == list(range(1, 31))
+    assert stats.bad_frames == {"json": 60, "shape": 30, "symbol": 30, "value": 30}
+    assert [record.args[0] for record in caplog.records if "bad frame" in record.msg] == [1, 2, 3, 4, 5, 10, 100]
+    counted = [labels for name, labels in metrics.calls if name == feed_client.BAD_FRAMES]
+    assert len(counted) == 150
+    assert counted[0] == {"exchange": "BINANCE", "reason": "json"}
+    assert sum(name == feed_client.MESSAGES for name, _ in metrics.calls) == 30
+
+
+def test_a_dropped_connection_is_made_again() -> None:
+    exchange = Exchange(plays(trade(1), then="drop"), plays(trade(2), then="drop"), plays(trade(3)))
+    sink, metrics = Recorder(), FakeMetrics()
+    stats = drive(exchange, sink, messages=3, metrics=metrics)
+
+    assert sink.ids == [1, 2, 3]
+    assert (stats.connections, stats.reconnects, stats.handovers) == (3, {"closed": 2}, 0)
+    assert [labels["reason"] for name, labels in metrics.calls if name == feed_client.RECONNECTS] == ["closed"] * 2
+
+
+def test_a_repeated_trade_is_left_out() -> None:
+    exchange = Exchange(plays(trade(1), trade(2), then="drop"), plays(trade(2), trade(1), trade(3)))
+    sink = Recorder()
+    stats = drive(exchange, sink, messages=3)
+    assert (sink.ids, stats.duplicates, stats.trades) == ([1, 2, 3], 2, 3)
+
+
+def test_silence_leads_to_the_next_address() -> None:
+    """Garbage and replies are no market events: a connection that gives nothing else is silent."""
+
+    async def mutters(connection: ServerConnection) -> None:
+        await acknowledge(connection)
+        await connection.send(trade(1))
+        while True:
+            await connection.send('{"result": null, "id": 9}')
+            await connection.send("garbage")
+            await asyncio.sleep(0.05)
+
+    async def run() -> FeedStats:
+        async with Exchange(mutters) as first, Exchange(plays(trade(2))) as second:
+            client = FeedClient(Subscription(PAIRS, addresses=(first.address, second.address)), sink, limits)
+            async with asyncio.timeout(DEADLINE):
+                return await client.run(asyncio.Event(), 2)
+
+    sink, limits = Recorder(), Limits(silence=0.3, backoff=0.01, close_timeout=0.1)
+    stats = asyncio.run(run())
+    assert sink.ids == [1, 2]
+    assert stats.reconnects == {"silence": 1}
+
+
+def test_the_next_address_is_tried_where_one_can_not_be_reached() -> None:
+    sink, exchange = Recorder(), Exchange(plays(trade(1)), reject=1)
+    # Nothing listens on port 1; the server answers its first request with 503.
+    stats = drive(exchange, sink, messages=1, before=("ws://127.0.0.1:1",))
+    assert (sink.ids, stats.reconnects, stats.connections) == ([1], {"unreachable": 3}, 1)
+
+
+def test_a_connection_that_gave_events_starts_the_backoff_anew() -> None:
+    """Attempts are counted in a row: with two allowed, many drops in between do no harm."""
+    drops = [plays(trade(number), then="drop") for number in range(1, 6)]
+    sink, limits = Recorder(), Limits(backoff=0.01, attempts=2)
+    drive(Exchange(*drops, plays(trade(6))), sink, messages=6, limits=limits)
+    assert sink.ids == [1, 2, 3, 4, 5, 6]
+
+
+REFUSAL = {"code": 2, "msg": "Invalid request"}
+
+
+@pytest.mark.parametrize("error", [REFUSAL, {"error": REFUSAL, "id": 1}])
+def test_a_refused_subscription_ends_the_first_connection_with_an_error(error: dict[str, Any]) -> None:
+    async def refuses(connection: ServerConnection) -> None:
+        await connection.recv()
+        await connection.send(json.dumps(error))
+        await connection.wait_closed()
+
+    with pytest.raises(FeedError, match=r"Invalid request.*--symbols"):
+        drive(Exchange(refuses), Recorder())
+    # Once it worked, a refusal is a fault of the server, and passes.
+    sink = Recorder()
+    stats = drive(Exchange(plays(trade(1), then="drop"), refuses, plays(trade(2))), sink, messages=2)
+    assert (sink.ids, stats.reconnects) == ([1, 2], {"closed": 1, "refused": 1})
+
+
+def test_a_request_without_a_reply_is_given_up() -> None:
+    async def ignores(connection: ServerConnection) -> None:
+        await connection.recv()
+        # The reply to another request is not the one to ours, nor is one to nothing.
+        await connection.send(json.dumps({"error": REFUSAL, "id": 99}))
+        await connection.send('{"result": null, "id": null}')
+        await connection.wait_closed()
+
+    sink, limits = Recorder(), Limits(reply_timeout=0.2, backoff=0.01, close_timeout=0.1)
+    stats = drive(Exchange(ignores, plays(trade(1))), sink, messages=1, limits=limits)
+    assert (stats.reconnects, stats.connections, sink.ids) == ({"reply": 1}, 1, [1])
+
+
+def test_pings_of_the_server_are_answered_with_their_payload() -> None:
+    answered: list[float] = []
+
+    async def pings(connection: ServerConnection) -> None:
+        await acknowledge(connection)
+        for number in range(3):
+            answered.append(await (await connection.ping(f"payload {number}")))
+        await connection.send(trade(1))
+        await connection.wait_closed()
+
+    drive(Exchange(pings), Recorder(), messages=1)
+    assert len(answered) == 3
+
+
+def test_a_server_that_answers_no_pings_is_left() -> None:
+    left = asyncio.Event()
+
+    async def freezes(connection: ServerConnection) -> None:
+        await acknowledge(connection)
+        await connection.send(trade(1))
+        connection.transport.pause_reading()
+        await left.wait()
+        connection.transport.abort()
+
+    async def goes_on(connection: ServerConnection) -> None:
+        left.set()
+        await plays(trade(2))(connection)
+
+    sink = Recorder()
+    limits = Limits(silence=DEADLINE, ping_interval=0.1, ping_timeout=0.1, backoff=0.01, close_timeout=0.1)
+    stats = drive(Exchange(freezes, goes_on), sink, messages=2, limits=limits)
+    assert (sink.ids, stats.reconnects) == ([1, 2], {"closed": 1})
+
+
+class Market:
+    """A market that all connections of a server see, each with a delay of its own."""
+
+    def __init__(self) -> None:
+        self.born = time.monotonic()
+        self.delays = itertools.cycle([0.0, 0.04, 0.01])
+
+    async def __call__(self, connection: ServerConnection) -> None:
+        delay = next(self.delays)
+        number = self._now() + 1
+        await acknowledge(connection)
+        while True:
+            while number <= self._now(delay):
+                await connection.send(trade(number))
+                number += 1
+            await asyncio.sleep(0.002)
+
+    def _now(self, delay: float = 0.0) -> int:
+        """The last trade: there is one every two milliseconds."""
+        return int((time.monotonic() - self.born - delay) * 500)
+
+
+def test_planned_hand_overs_lose_nothing_and_repeat_nothing() -> None:
+    sink, exchange = Recorder(), Exchange(Market())
+    limits = Limits(lifetime=0.3, overlap=0.2, backoff=0.01, close_timeout=0.1)
+    stats = drive(exchange, sink, messages=700, limits=limits)
+
+    assert stats.handovers >= 2
+    assert stats.duplicates > 0
+    assert stats.reconnects == {"planned": stats.handovers}
+    assert exchange.most_open == 2
+    assert sorted(sink.ids)[:-50] == list(range(min(sink.ids), min(sink.ids) + 650))
+    assert len(set(sink.ids)) == 700
+
+
+def test_a_notice_of_a_shutdown_leads_to_a_hand_over() -> None:
+    async def leaves(connection: ServerConnection) -> None:
+        await acknowledge(connection)
+        await connection.send(trade(1))
+        await connection.send('{"e": "serverShutdown", "E": 1770123456789}')
+        await connection.send(trade(2))
+        await connection.wait_closed()
+
+    sink = Recorder()
+    stats = drive(Exchange(leaves, plays(trade(2), trade(3))), sink, messages=3)
+    assert (sink.ids, stats.connections) == ([1, 2, 3], 2)
+    assert stats.reconnects.keys() <= {"planned"}
+
+
+def test_the_old_connection_goes_on_while_its_successor_fails() -> None:
+
+    async def old(connection: ServerConnection) -> None:
+        await acknowledge(connection)
+        for number in itertools.count(1):
+            await connection.send(trade(number))
+            await asyncio.sleep(0.01)
+
+    async def fails(connection: ServerConnection) -> None:
+        await acknowledge(connection)
+        # Within the overlap, after the client has seen the acknowledgement.
+        await asyncio.sleep(0.04)
+        connection.transport.abort()
+
+    async def after(connection: ServerConnection) -> None:
+        await acknowledge(connection)
+        open_then.append(exchange.open)
+        for number in later:
+            await connection.send(trade(number))
+            await asyncio.sleep(0.01)
+
+    sink, later, open_then = Recorder(), itertools.count(1_000_000), list[int]()
+    limits = Limits(lifetime=0.1, overlap=0.1, backoff=0.05, close_timeout=0.1)
+    exchange = Exchange(old, fails, fails, after)
+    stats = drive(exchange, sink, messages=80, limits=limits)
+    olds = [number for number in sink.ids if number < 1_000_000]
+    assert olds == list(range(1, len(olds) + 1))
+    assert open_then[0] == 2
+    assert stats.reconnects["closed"] == 2
+
+
+def test_a_slow_sink_holds_reading_back_and_loses_nothing() -> None:
+    """Nor is the exchange silent when it is the sink that is slow."""
+    sink = Recorder(delay=0.08)
+    limits = Limits(silence=0.25, queue=5, backoff=0.01)
+    stats = drive(Exchange(plays(*(trade(number) for number in range(1, 21)))), sink, messages=20, limits=limits)
+    assert sink.ids == list(range(1, 21))
+    assert (stats.connections, stats.reconnects) == (1, {})
+
+
+@pytest.mark.parametrize("queue", [2, 1000])
+def test_an_error_of_the_sink_ends_the_run(queue: int) -> None:
+    sink = Recorder(fails_at=3)
+    frames = [trade(number) for number in range(1, 101)]
+    with pytest.raises(UsageError, match="the sink is broken"):
+        drive(Exchange(plays(*frames)), sink, limits=Limits(queue=queue))
+    assert sink.ids == [1, 2, 3]
+    assert "flush" not in sink.calls
+
+
+def test_a_stop_and_a_duration_deliver_what_was_read() -> None:
+    async def run(how: str, sink: Recorder) -> None:
+        read = asyncio.Event()
+
+        async def script(connection: ServerConnection) -> None:
+            await acknowledge(connection)
+            for number in range(1, 101):
+                await connection.send(trade(number))
+            # The answer to a ping comes after what was sent before it was received, but not yet read.
+            await (await connection.ping())
+            await asyncio.sleep(0.1)
+            read.set()
+            await connection.wait_closed()
+
+        async with Exchange(script) as exchange, asyncio.timeout(DEADLINE):
+            stop = asyncio.Event()
+            client = FeedClient(Subscription(PAIRS, addresses=(exchange.address,)), sink, LIMITS)
+            running = asyncio.create_task(client.run(stop, duration=1.0 if how == "duration" else None))
+            await read.wait()
+            if how == "stop":
+                stop.set()
+            await running
+
+    for how in ("stop", "duration"):
+        sink = Recorder(delay=0.002)
+        asyncio.run(run(how, sink))
+        assert sink.ids == list(range(1, 101))
+        assert sink.calls[-1] == "flush"

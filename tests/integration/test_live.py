@@ -1,0 +1,90 @@
+"""The live job over a real Kafka, registry and Prism: the known answer, repeats, kill -9."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from k2beam.ingest.truth import read_truth
+from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.commit import read_coverage
+from k2beam.lake.tables import EVENT_TABLES
+from k2beam.platform.prism import PlatformError
+from k2beam.platform.stack import LocalStack
+from tests.lake_helpers import lake_config
+from tests.live_helpers import assert_live_audit, ingest_live, produce, register
+from tests.replay_helpers import contents, dead_letter_classes, open_gaps, simulated, true_gaps
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def live(stack: LocalStack) -> Iterator[LocalStack]:
+    """The session's stack with the Java expansion service beside it."""
+    try:
+        stack.start("expansion")
+    except PlatformError as error:
+        pytest.skip(f"no expansion service: {error}")
+    yield stack
+    stack.stop("expansion")
+
+
+def test_the_faulty_feed_gives_its_true_answer_and_a_second_job_adds_nothing(
+    live: LocalStack, prism: Path, repository: Path, tmp_path: Path, unique: Callable[[str], str]
+) -> None:
+    sample = repository / "samples" / "crypto"
+    truth = read_truth(sample)
+    topics = produce(live, sample, unique("feed"), register(live))
+    stats = ingest_live(live, topics, tmp_path / "wh", prism)
+    rows = contents(tmp_path / "wh")
+    assert {kind: len(rows[EVENT_TABLES[kind]]) for kind in truth.rows} == truth.rows  # type: ignore[index]
+    assert dead_letter_classes(tmp_path / "wh") == Counter(truth.dead_letters)
+    assert open_gaps(tmp_path / "wh") == true_gaps(truth)
+    assert sum(stats.written.values()) + stats.dead_letters == truth.offsets
+    assert_live_audit(live, topics, tmp_path / "wh")
+    again = ingest_live(live, topics, tmp_path / "wh", prism)
+    assert sum(again.written.values()) + again.dead_letters == 0
+    assert contents(tmp_path / "wh") == rows
+
+
+def test_a_job_killed_in_mid_stream_goes_on_exactly(
+    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str]
+) -> None:
+    truth = simulated(tmp_path / "in", rows=60_000, faults="", kinds=("trades",), files=1)
+    (topic,) = produce(live, tmp_path / "in", unique("killed"), register(live))
+    warehouse = tmp_path / "wh"
+    command = [
+        *(sys.executable, "-m", "k2beam.cli.main", "ingest", "kafka", "--topic", topic),
+        *("--bootstrap", live.bootstrap, "--registry", live.registry_url, "--expansion", live.expansion_address),
+        *("--commit-age", "500ms", "--warehouse", str(warehouse)),
+        *("--", f"--prism_location={prism}", "--environment_type=LOOPBACK"),
+    ]
+    with (tmp_path / "log").open("w") as log:
+        job = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_for_rows(warehouse, job, tmp_path / "log")
+    finally:
+        os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+    ingest_live(live, [topic], warehouse, prism)
+    assert_live_audit(live, [topic], warehouse)
+    assert len(contents(warehouse)["trades_v2"]) == truth.rows["trades"]
+
+
+def wait_for_rows(warehouse: Path, job: subprocess.Popen[bytes], log: Path) -> None:
+    """Until the job has committed something. Fails when it ends by itself or commits nothing in time."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert job.poll() is None, log.read_text()
+        if (warehouse / "catalog.db").exists() and read_coverage(open_catalog(lake_config(warehouse)), NAMESPACE):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"nothing was committed: {log.read_text()}")

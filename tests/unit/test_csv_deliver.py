@@ -1,0 +1,96 @@
+"""CSV into an archive and to a producer."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import pytest
+
+from k2beam.errors import UsageError
+from k2beam.ingest.csv.deliver import produce, write_archive
+from k2beam.ingest.csv.files import CsvFile, FileVariables, check_files
+from k2beam.ingest.csv.mapping import load_mapping
+from k2beam.ingest.csv.reader import CsvReader
+from k2beam.ingest.records import InvalidRecord
+from k2beam.schemas import avro_schema
+
+READER = CsvReader(load_mapping("asx-quotes"))
+LINE = "03/10/2014,05:46:13.604,1.11,0.0,{},0\n"
+
+
+class Producer:
+    def __init__(self) -> None:
+        self.records: list[dict[str, Any]] = []
+        self.flushed = False
+
+    def produce_trade(self, record: dict[str, Any]) -> None:
+        raise AssertionError("no trade is in the file")
+
+    produce_reference_data = produce_trade
+
+    def produce_quote(self, record: dict[str, Any]) -> None:
+        if record["bid_quantity"] == 2:
+            raise InvalidRecord("bid_quantity", "field bid_quantity: 2 is refused")
+        self.records.append(record)
+
+    def flush(self) -> None:
+        self.flushed = True
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[CsvFile]:
+    """Two files with 3 good lines, a bad one, and one that is not complete."""
+    one, two = tmp_path / "asx_quotes_1.csv", tmp_path / "asx_quotes_2.csv"
+    one.write_text(LINE.format(1) + "nonsense\n" + LINE.format(2))
+    two.write_text(LINE.format(3) + "03/10")
+    symbols = (("1", "A"), ("2", "B"))
+    return check_files([str(one), str(two)], READER.mapping, FileVariables(symbols=symbols), 0)
+
+
+def test_an_archive_has_the_events_and_the_rest_is_beside_it(files: list[CsvFile], tmp_path: Path) -> None:
+    out = tmp_path / "quotes.avro"
+    counts, warnings = write_archive(files, READER, out)
+
+    with out.open("rb") as file:
+        records: list[Any] = list(fastavro.reader(file))
+    assert [(one["symbol"], one["bid_quantity"], one["source_sequence"]) for one in records] == [
+        ("A", Decimal(1), 1),
+        ("A", Decimal(2), 3),
+        ("B", Decimal(3), 1),
+    ]
+    assert (counts.consumed, counts.written, counts.dead_letters, counts.errors) == (4, 3, 1, 1)
+    (line,) = (tmp_path / "quotes.avro.dead_letters.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(line)["error_class"] == "column_count"
+    assert len(warnings) == 2
+    write_archive(files, READER, tmp_path / "again.avro")
+    assert (tmp_path / "again.avro").read_bytes() == out.read_bytes()
+    with pytest.raises(UsageError, match="there already"):
+        write_archive(files, READER, out)
+
+
+def test_a_failed_archive_does_not_appear(files: list[CsvFile], tmp_path: Path) -> None:
+    Path(files[1].path).unlink()
+    with pytest.raises(UsageError, match="can't be opened"):
+        write_archive(files, READER, tmp_path / "quotes.avro")
+    assert not (tmp_path / "quotes.avro").exists()
+
+
+def test_a_producer_gets_the_records_and_is_flushed(files: list[CsvFile], tmp_path: Path) -> None:
+    producer = Producer()
+    counts, _ = produce(files, READER, producer, tmp_path / "csv")
+
+    assert [one["bid_quantity"] for one in producer.records] == [1, 3]
+    assert producer.flushed
+    assert (counts.written, counts.dead_letters) == (2, 2)
+    lines = [json.loads(line) for line in (tmp_path / "csv.dead_letters.jsonl").read_text("utf-8").splitlines()]
+    assert [(line["_offset"], line["error_class"]) for line in lines] == [(1, "column_count"), (2, "invalid_record")]
+    assert f"{files[0].path}, line 3: field bid_quantity" in lines[1]["error_message"]
+    payload = io.BytesIO(base64.b64decode(lines[1]["payload"]["base64"]))
+    event: Any = fastavro.schemaless_reader(payload, fastavro.parse_schema(avro_schema("quote_v2")), None)
+    assert event["bid_quantity"] == 2

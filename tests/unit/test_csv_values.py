@@ -1,0 +1,136 @@
+"""Text to numbers and times, against Python's own Decimal and zoneinfo."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from k2beam.errors import UsageError
+from k2beam.ingest.csv.numbers import read_decimals, read_integers
+from k2beam.ingest.csv.times import TimeRule
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+MODERN = st.datetimes(datetime(1980, 1, 1), datetime(2036, 12, 31))
+
+
+def strings(*texts: str) -> pa.Array:
+    return pa.array(texts, pa.string())
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.from_regex(r"[+-]?[0-9]{0,12}\.?[0-9]{0,10}([eE][+-]?[0-9]{1,2})?", fullmatch=True), min_size=1))
+def test_decimals_are_exact_or_refused(texts: list[str]) -> None:
+    found = read_decimals(strings(*texts))
+    for row, text in enumerate(texts):
+        try:
+            value = Decimal(text)
+        except ArithmeticError:
+            assert found.unreadable[row], text
+            continue
+        fits = value == round(value, 8) and abs(value) < 10**10 if abs(value) < 10**20 else False
+        assert (not found.unreadable[row], not found.overflow[row]) == (True, fits), text
+        assert not fits or Decimal(int(found.values[row])).scaleb(-8) == value, text
+
+
+@pytest.mark.parametrize(
+    "text", ["", ".", "+", "1,5", "1_000", "NaN", "Infinity", "0x1", "\uff11", "1 2", "--1", "1e", "e5"]
+)
+def test_what_is_no_number(text: str) -> None:
+    assert read_decimals(strings(text, "1")).unreadable.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("text", ["1e999", "1e-999", "0.000000001", "1" + "0" * 10, "12345678901234567890e-30"])
+def test_what_does_not_fit(text: str) -> None:
+    found = read_decimals(strings(text))
+    assert (found.unreadable.tolist(), found.overflow.tolist()) == ([False], [True])
+
+
+def test_integers() -> None:
+    found = read_integers(strings("12", "+7", "-3", "1.0", "", "9" * 19))
+    assert found.values.tolist()[:3] == [12, 7, -3]
+    assert found.unreadable.tolist() == [False, False, False, True, True, True]
+
+
+@settings(max_examples=200, deadline=None)
+@given(MODERN, st.sampled_from(["Australia/Sydney", "America/New_York", "Europe/London", "Asia/Kolkata", "UTC"]))
+def test_local_times_are_those_of_the_zone(local: datetime, zone: str) -> None:
+    first, second = (local.replace(tzinfo=ZoneInfo(zone), fold=fold).astimezone(UTC) for fold in (0, 1))
+    exists = first.astimezone(ZoneInfo(zone)).replace(tzinfo=None) == local
+    text = strings(local.strftime("%Y-%m-%d %H:%M:%S.%f"))
+    for word, expected in (("refuse", first), ("first", first), ("second", second)):
+        found = TimeRule.parse(["%Y-%m-%d %H:%M:%S.%f"], zone, word).read(text)
+        assert found.left_out[0] != exists
+        assert found.ambiguous[0] == (word == "refuse" and exists and first != second)
+        if exists and not found.ambiguous[0]:
+            assert EPOCH + int(found.values[0]) * MICROSECOND == expected
+
+
+@pytest.mark.parametrize(
+    ("word", "hour"), [("first", 15), ("second", 16)]
+)  # Sydney's clocks went from 3 to 2 on 6 April 2014, at 16:00 UTC
+def test_the_hour_that_comes_twice(word: str, hour: int) -> None:
+    rule = TimeRule.parse(["%Y-%m-%d %H:%M:%S"], "Australia/Sydney", word)
+    found = rule.read(strings("2014-04-06 02:30:00"))
+    assert EPOCH + int(found.values[0]) * MICROSECOND == datetime(2014, 4, 5, hour, 30, tzinfo=UTC)
+
+
+@settings(max_examples=100, deadline=None)
+@given(MODERN)
+def test_every_directive(moment: datetime) -> None:
+    expected = (moment.replace(tzinfo=UTC) - EPOCH) // MICROSECOND
+    for form in ("%d-%b-%Y %H:%M:%S.%f", "%Y%m%dT%I:%M:%S.%f %p"):
+        found = TimeRule.parse([form], "UTC", "refuse").read(strings(moment.strftime(form)))
+        assert (found.unreadable[0], found.values[0]) == (False, expected), form
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "micros"),
+    [
+        ("epoch-s", "1700000000", 1_700_000_000_000_000),
+        ("epoch-ms", "1700000000123", 1_700_000_000_123_000),
+        ("epoch-us", "-5", -5),
+        ("epoch-ns", "1700000000123456000", None),
+        ("epoch-ns", "170000000012345600", None),
+        ("epoch-ns", "170000000012345000", 170_000_000_012_345),
+        ("%Y-%m-%dT%H:%M:%S%z", "1970-01-01T02:00:01+02:00", 1_000_000),
+        ("%Y-%m-%dT%H:%M:%S%z", "1969-12-31T19:00:01-0500", 1_000_000),
+        ("%Y-%m-%dT%H:%M:%S%z", "1970-01-01T00:00:01Z", 1_000_000),
+        ("%Y-%m-%dT%H:%M:%S.%f%z", "1970-01-01T00:00:00.000001000Z", 1),
+        ("%Y-%m-%dT%H:%M:%S.%f%z", "1970-01-01T00:00:00.000001001Z", None),
+        ("%Y-%m-%d%z", "2023-02-29Z", None),
+        ("%Y-%m-%d%z", "2024-02-29Z", 1_709_164_800_000_000),
+        ("%Y-%m-%d%z", "2024-13-01Z", None),
+        ("%Y-%m-%d%z", "2024-01-00Z", None),
+        ("%Y-%m-%dT%H:%M:%S%z", "1970-01-01T24:00:00Z", None),
+        ("%Y-%m-%dT%H:%M:%S%z", "1970-01-01T00:60:00Z", None),
+        ("%Y-%m-%dT%H:%M:%S%z", " 1970-01-01T00:00:00Z", None),
+    ],
+)
+def test_formats_that_need_no_zone(form: str, text: str, micros: int | None) -> None:
+    found = TimeRule.parse([form], None, "refuse").read(strings(text))
+    assert (None if found.unreadable[0] else int(found.values[0])) == micros
+
+
+@pytest.mark.parametrize(
+    ("formats", "zone", "word", "said"),
+    [
+        (["%Y-%m-%d"], None, "refuse", "give its `zone`"),
+        (["%Y-%m-%d"], "Mars/Olympus", "refuse", "Mars/Olympus"),
+        (["%Y-%m-%d %Q"], "UTC", "refuse", "%Q is not known"),
+        (["%Y-%Y-%d"], "UTC", "refuse", "twice"),
+        (["%H:%M"], "UTC", "refuse", "year, month and day"),
+        (["%Y-%m-%d %I:%M"], "UTC", "refuse", "only together"),
+        (["epoch-ms"], None, "guess", "refuse, first or second"),
+    ],
+)
+def test_a_rule_that_can_not_be(formats: list[str], zone: str | None, word: str, said: str) -> None:
+    with pytest.raises(UsageError, match=r"zone|format|ambiguous") as caught:
+        TimeRule.parse(formats, zone, word)
+    assert said in str(caught.value)
