@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
@@ -20,6 +20,7 @@ from k2beam.errors import K2BeamError
 from k2beam.ingest.stats import IngestStats, ingest_stats
 from k2beam.kafka.cluster import Bounds, Cluster, Topic, start_offsets
 from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.guard import TopicGuard
 from k2beam.kafka.holes import HoleProbe
 from k2beam.lake.catalog import Catalog, open_catalog
 from k2beam.lake.commit import read_coverage
@@ -99,8 +100,9 @@ def _run(
 ) -> Mapping[str, int]:
     group = f"k2beam-{uuid.uuid4().hex}"
     Cluster(live.kafka).seed_group(group, topics, goal.starts)
+    guarded = replace(config, write=replace(config.write, guard=TopicGuard(live.kafka, tuple(topics))))
     pipeline = beam.Pipeline(options=beam_options(beam_arguments, streaming=True, default_runner=LIVE_RUNNER))
-    build(pipeline, ReadKafka(topics, live.kafka, group, live.expansion), config, resolver=resolver)
+    build(pipeline, ReadKafka(topics, live.kafka, group, live.expansion), guarded, resolver=resolver)
     with _stop_signal() as stop:
         result = pipeline.run()
         probe = HoleProbe(live.kafka, topics)

@@ -12,6 +12,7 @@ import typer
 from k2beam.cli.ingest import seconds
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.errors import UsageError
+from k2beam.metrics.handle import Metrics
 
 if TYPE_CHECKING:
     from k2beam.ingest.feed_client import FeedClient, FeedStats, Sink
@@ -66,7 +67,8 @@ def binance(
     lasting = None if duration is None else _positive(duration, "--duration")
     sink = open_producer(bootstrap, registry, _settings(config or []), spool)
     try:
-        found = asyncio.run(_run(FeedClient(subscription, sink, limits), max_messages, lasting))
+        client = FeedClient(subscription, sink, limits, metrics=Metrics("feed"))
+        found = asyncio.run(_run(client, max_messages, lasting))
     finally:
         sink.close()
     emit_object({"feed": _summary(found), "producer": sink.stats()}, output)

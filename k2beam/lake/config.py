@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from k2beam.errors import UsageError
 from k2beam.lake.transaction import RetryPolicy
+
+
+class SourceGuard(Protocol):
+    """Says whether the sources of a job are still what they were; picklable."""
+
+    def check(self) -> None:
+        """Raises K2BeamError when nothing of this job may be committed any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +24,7 @@ class WriteConfig:
     Parquet size at which a file is closed. ``memory_bytes``: Arrow bytes that a worker buffers.
     A commit is due at ``commit_rows`` or ``commit_bytes``, at the end of a bounded run and, only
     when ``bounded`` is off, ``commit_age_seconds`` after the first file. ``run_id`` marks the
-    run's snapshots.
+    run's snapshots. ``guard`` is asked before each commit.
     """
 
     run_id: str
@@ -28,6 +36,7 @@ class WriteConfig:
     commit_bytes: int = 1 << 30
     commit_age_seconds: float = 10.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    guard: SourceGuard | None = None
 
     def __post_init__(self) -> None:
         for name in ("window_seconds", "target_file_bytes", "memory_bytes", "commit_rows", "commit_bytes"):

@@ -43,8 +43,10 @@ class Publisher:
     def publish(self, table: str, items: Sequence[Staged]) -> CommitReceipt:
         """Commit ``items`` to ``table`` in one snapshot; what is there already is left out.
 
-        Raises CommitConflict and CommitUnknown.
+        Raises CommitConflict and CommitUnknown, and what the guard of the sources raises.
         """
+        if self._config.guard is not None:
+            self._config.guard.check()
 
         def on_retry(reason: str) -> None:
             self._metrics.increment("k2_commit_retries_total", table=table, reason=reason)

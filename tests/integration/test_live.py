@@ -12,8 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
+from k2beam.errors import K2BeamError, UsageError
 from k2beam.ingest.truth import read_truth
+from k2beam.kafka.cluster import Cluster
+from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.guard import TopicGuard
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.tables import EVENT_TABLES
@@ -88,3 +93,38 @@ def wait_for_rows(warehouse: Path, job: subprocess.Popen[bytes], log: Path) -> N
             return
         time.sleep(0.1)
     pytest.fail(f"nothing was committed: {log.read_text()}")
+
+
+def test_a_topic_made_anew_is_another_source(
+    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str]
+) -> None:
+    ids, prefix, warehouse = register(live), unique("anew"), tmp_path / "wh"
+    first = simulated(tmp_path / "first", rows=300, faults="", kinds=("trades",), files=1, seed=1)
+    (topic,) = produce(live, tmp_path / "first", prefix, ids)
+    ingest_live(live, [topic], warehouse, prism)
+    config = KafkaConfig(live.bootstrap)
+    guard = TopicGuard(config, tuple(Cluster(config).topics([topic])))
+    guard.check()
+    admin = AdminClient({"bootstrap.servers": live.bootstrap})
+    admin.delete_topics([topic])[topic].result(30)
+    wait_until_gone(config, topic)
+    with pytest.raises(K2BeamError, match="gone"):
+        guard.check()
+    second = simulated(tmp_path / "second", rows=200, faults="", kinds=("trades",), files=1, seed=2)
+    produce(live, tmp_path / "second", prefix, ids)
+    with pytest.raises(K2BeamError, match="made anew"):
+        guard.check()
+    ingest_live(live, [topic], warehouse, prism)
+    assert len(contents(warehouse)["trades_v2"]) == first.rows["trades"] + second.rows["trades"]
+    assert_live_audit(live, [topic], warehouse)
+
+
+def wait_until_gone(config: KafkaConfig, topic: str) -> None:
+    """Deletion goes on for a while after the broker has said yes."""
+    for _ in range(100):
+        try:
+            Cluster(config).topics([topic])
+        except UsageError:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{topic} is still there")
