@@ -6,13 +6,28 @@
     ├── UsageError              an option, a path or a configuration is wrong; exit code 2
     ├── SchemaError             a schema is unknown, refused or can't be mapped
     ├── FrameError              a payload isn't in Confluent framing
+    │   ├── TombstoneError      (k2beam.codec.frame) it's null
+    │   ├── EmptyPayloadError   (k2beam.codec.frame) it has no bytes
+    │   ├── BadMagicError       (k2beam.codec.frame) it doesn't begin with the magic byte
+    │   └── ShortFrameError     (k2beam.codec.frame) it ends within the schema id
     ├── DecodeError             a payload doesn't decode under its schema
+    │   ├── StrictError         (k2beam.codec.strict) by the second decoder, with its error class
+    │   └── BadFrame            (k2beam.ingest.binance) a frame of the exchange gives no event
     ├── ArchiveError            a container can't be read
     │   ├── ArchiveRefused      it's outside the root, too large or hostile: nothing is read
     │   └── BrokenBlock         one block is broken; the blocks around it are read
     │       └── BlockTooLarge   (k2beam.archive.codecs) it would unpack to more than the limit
     ├── MetricError             a metric was called with a wrong name or wrong labels
-    ├── PlatformError           (k2beam.platform.prism) a program that is needed can't be had
+    ├── PlatformError           (k2beam.platform.prism) a program or server that is needed can't be had
+    ├── CsvError                (k2beam.ingest.csv.files) a CSV file changed while it was read
+    ├── InvalidRecord           (k2beam.ingest.records) the producer refuses a record; names the field
+    ├── NotDelivered            (k2beam.ingest.delivery) messages that the broker did not take
+    ├── SpoolError              (k2beam.ingest.spool) a spool file can't be read
+    ├── KafkaFailed             (k2beam.ingest.topics) the broker can't be asked, or refused
+    ├── FeedError               (k2beam.ingest.feed_client) an exchange refuses, or the attempts are used up
+    ├── RegistryError           (k2beam.registry.client) the Schema Registry refused, or its answer is wrong
+    │   ├── RegistryUnavailable (k2beam.registry.client) it did not answer while it was waited for
+    │   └── NotRegistered       (k2beam.registry.client) it has no such schema or subject
     └── LakeError               a table can't be read or written
         ├── UnreadableFile      (k2beam.lake.scan) a data file is lost or damaged
         ├── CommitConflict      another writer won, and the retries are used up

@@ -24,12 +24,14 @@ from k2beam.errors import UsageError
 if TYPE_CHECKING:
     from k2beam.lake.catalog import Catalog
     from k2beam.lake.certificate import AuditReport
+    from k2beam.lake.compare import CompareReport
     from k2beam.lake.expectation import SourceFile
 
 SHOWN_SYMBOLS = 20
 _SOURCES = ("source", "partition", "first", "last", "end", "expected", "received", "dead", "missing", "duplicate")
 _SYMBOLS = ("exchange", "symbol", "kind", "expected", "received", "missing", "duplicate", "unsequenced")
 _TABLES = ("table", "rows", "files", "bytes", "snapshot_id", "coverage_without_rows", "rows_without_coverage")
+_COMPARED = ("table", "rows", "other_rows", "digest", "other_digest", "same")
 
 SourceOption = Annotated[
     list[str] | None,
@@ -39,6 +41,12 @@ SourceOption = Annotated[
 ]
 MendOption = Annotated[
     bool, typer.Option("--mend/--no-mend", help="Append to the gap ledger what differs from a recount, or fail.")
+]
+CompareOption = Annotated[
+    str | None,
+    typer.Option(
+        "--compare", metavar="OTHER", help="Folder of another warehouse that must have the same rows, gaps and letters."
+    ),
 ]
 
 
@@ -58,6 +66,7 @@ def audit_command(
     topic: Annotated[list[str] | None, typer.Option(help="A topic that must be in the tables; repeatable.")] = None,
     topic_pattern: Annotated[str | None, typer.Option(help="Regular expression that matches whole names.")] = None,
     mend: MendOption = True,
+    compare: CompareOption = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Recount the tables from their rows: is anything lost, or there twice? Exits with 1 if so."""
@@ -66,6 +75,7 @@ def audit_command(
 
     config = lake_config(warehouse, catalog)
     lake = open_catalog(config, create=False)
+    other = None if compare is None else open_catalog(lake_config(compare), create=False)
     with progress(f"auditing {config.describe()}") as advance:
         report = audit(
             lake,
@@ -75,8 +85,9 @@ def audit_command(
             mend=mend,
             on_step=lambda _step: advance(1),
         )
-    _emit(report, output)
-    if not report.ok:
+    compared = None if other is None else _compare(lake, other, config.namespace)
+    _emit(report, compared, output)
+    if not report.ok or (compared is not None and not compared.same):
         raise typer.Exit(1)
 
 
@@ -102,13 +113,42 @@ def _topics(
     return (SourceFile(f"kafka:{bootstrap}", expected),)
 
 
-def _emit(report: AuditReport, output: OutputFormat) -> None:
+def _compare(lake: Catalog, other: Catalog, namespace: str) -> CompareReport:
+    from k2beam.lake.compare import compare
+
+    with progress("comparing"):
+        return compare(lake, other, namespace)
+
+
+def _emit(report: AuditReport, compared: CompareReport | None, output: OutputFormat) -> None:
     if output is OutputFormat.TABLE:
         _print_certificate(report)
+        if compared is not None:
+            _print_comparison(compared)
     elif output is OutputFormat.CSV:
         emit_rows([*_SOURCES, "missing_ranges"], map(asdict, report.sources), output)
+        if compared is not None:
+            typer.echo(_comparison_verdict(compared), err=True)
     else:
-        emit_object(report.to_dict(), output)
+        emit_object(report.to_dict() | ({} if compared is None else {"compare": compared.to_dict()}), output)
+
+
+def _print_comparison(compared: CompareReport) -> None:
+    typer.echo()
+    rows = [{**asdict(table), "same": table.same} for table in compared.tables]
+    _section("Compared with the other warehouse", _COMPARED, rows)
+    for table in compared.tables:
+        for example in table.examples:
+            typer.echo(f"Only in {example.only_in} ({table.table}, {example.count:,} times):")
+            emit_object(example.row, OutputFormat.JSONL)
+    typer.secho(_comparison_verdict(compared), fg="green" if compared.same else "red", bold=True)
+
+
+def _comparison_verdict(compared: CompareReport) -> str:
+    different = [table.table for table in compared.tables if not table.same]
+    if different:
+        return f"DIFFERENT: {', '.join(different)}."
+    return f"SAME: {sum(table.rows for table in compared.tables):,} rows, dead letters and open gaps in both."
 
 
 def _print_certificate(report: AuditReport) -> None:

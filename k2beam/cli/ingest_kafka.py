@@ -19,6 +19,7 @@ from k2beam.cli.kafka_options import (
     kafka_config,
 )
 from k2beam.cli.output import CatalogOption, OutputFormat, OutputOption, WarehouseOption, emit_object, lake_config
+from k2beam.errors import UsageError
 
 _MIB = 1 << 20
 
@@ -34,7 +35,10 @@ def kafka(
     topic: Annotated[list[str] | None, typer.Option("--topic", help="A topic; may be repeated.")] = None,
     topic_pattern: Annotated[str | None, typer.Option(help="Regular expression that matches whole names.")] = None,
     bootstrap: BootstrapOption = "localhost:9092",
-    registry: Annotated[str | None, typer.Option(help="URL of the schema registry (Confluent's API).")] = None,
+    registry: Annotated[
+        str | None,
+        typer.Option(metavar="URL", envvar="K2BEAM_REGISTRY", help="The schema registry (Confluent's API)."),
+    ] = None,
     expansion: Annotated[str, typer.Option(help="Address of the Java expansion service.")] = "localhost:8097",
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="End when all that is there at the start is committed.")
@@ -79,7 +83,8 @@ def kafka(
         ),
         gap_grace_seconds=seconds(gap_grace, "--gap-grace"),
     )
-    resolver = RegistryResolver(registry) if registry else None
-    stats = run_live(live, config, context.obj or (), resolver=resolver)
+    if not registry:
+        raise UsageError("--registry URL is needed: without schemas every message would be a dead letter")
+    stats = run_live(live, config, context.obj or (), resolver=RegistryResolver(registry))
     emit_object(stats.as_dict(), output, title="ingest kafka")
     typer.echo(verdict(stats), err=True)

@@ -10,7 +10,10 @@ from k2beam.errors import UsageError
 from k2beam.kafka.config import KafkaConfig
 
 BootstrapOption = Annotated[
-    str, typer.Option("--bootstrap", metavar="HOSTS", help="Kafka's addresses, host:port with commas.")
+    str,
+    typer.Option(
+        "--bootstrap", metavar="HOSTS", envvar="K2BEAM_BOOTSTRAP", help="Kafka's addresses, host:port with commas."
+    ),
 ]
 SecurityOption = Annotated[str, typer.Option("--security-protocol", help="PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.")]
 MechanismOption = Annotated[str | None, typer.Option("--sasl-mechanism", help="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.")]

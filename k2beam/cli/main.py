@@ -10,7 +10,9 @@ import typer
 
 from k2beam import __version__
 from k2beam.cli import (
+    archive,
     audit,
+    demo,
     dlq,
     gaps,
     ingest,
@@ -33,7 +35,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for group in (ingest, ingest_kafka, simulate, audit, gaps, query, dlq, maintain, schemas, topics, produce, stack):
+for group in (
+    ingest,
+    ingest_kafka,
+    archive,
+    demo,
+    simulate,
+    audit,
+    gaps,
+    query,
+    dlq,
+    maintain,
+    schemas,
+    topics,
+    produce,
+    stack,
+):
     group.register(app)
 
 

@@ -45,9 +45,7 @@ METRICS: tuple[MetricSpec, ...] = (
         ("exchange", "asset_class", "topic", "error_type"),
     ),
     MetricSpec("k2_feed_messages_total", "counter", "Messages that an exchange's feed gave.", ("exchange", "kind")),
-    MetricSpec(
-        "k2_feed_duplicates_total", "counter", "Messages of a feed left out as repeats.", ("exchange", "kind")
-    ),
+    MetricSpec("k2_feed_duplicates_total", "counter", "Messages of a feed left out as repeats.", ("exchange", "kind")),
     MetricSpec("k2_feed_bad_frames_total", "counter", "Frames of a feed without a message.", ("exchange", "reason")),
     MetricSpec("k2_feed_reconnects_total", "counter", "Times a feed was connected anew.", ("exchange", "reason")),
     MetricSpec("k2_messages_consumed_total", "counter", "Messages read from a source.", ("source_kind",)),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyroaring import BitMap64
 
+from k2beam.cli.main import main
 from k2beam.coverage import Coverage
 from k2beam.errors import UsageError
 from k2beam.kafka.cluster import Bounds, start_offsets
@@ -87,3 +88,10 @@ def test_the_goal_is_what_was_there_at_the_start() -> None:
     assert goal.missing(coverage) == {KEY: BitMap64([2, 4, 5])}
     coverage.add_range(*KEY, 0, 5)
     assert goal.missing(coverage) == {}
+
+
+def test_a_live_job_without_a_registry_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["ingest", "kafka", "--topic", "t", "--warehouse", "w"])
+    assert ended.value.code == 2
+    assert "--registry URL is needed" in capsys.readouterr().err

@@ -1,0 +1,100 @@
+"""The commands ``k2beam archive``: from elsewhere into raw_record containers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from k2beam.cli.kafka_options import (
+    BootstrapOption,
+    CaOption,
+    MechanismOption,
+    PasswordOption,
+    SecurityOption,
+    UsernameOption,
+    kafka_config,
+)
+from k2beam.cli.output import OutputFormat, OutputOption, emit_object, guarded, progress
+
+if TYPE_CHECKING:
+    from k2beam.kafka.archiver import ArchiveStats
+    from k2beam.kafka.config import KafkaConfig
+    from k2beam.registry.resolver import RegistryResolver
+
+archive_app = typer.Typer(no_args_is_help=True, help="Write raw_record containers, to be replayed at any time.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    app.add_typer(archive_app, name="archive")
+
+
+@archive_app.callback()
+def archive() -> None:
+    """Write raw_record containers, to be replayed at any time."""
+
+
+@archive_app.command("kafka")
+@guarded
+def kafka(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the containers.")],
+    topic: Annotated[list[str] | None, typer.Option("--topic", help="A topic; may be repeated.")] = None,
+    topic_pattern: Annotated[str | None, typer.Option(help="Regular expression that matches whole names.")] = None,
+    bootstrap: BootstrapOption = "localhost:9092",
+    registry: Annotated[
+        str | None, typer.Option(help="URL of the schema registry: writer schemas go into the containers.")
+    ] = None,
+    security_protocol: SecurityOption = "PLAINTEXT",
+    sasl_mechanism: MechanismOption = None,
+    sasl_username: UsernameOption = None,
+    sasl_password: PasswordOption = None,
+    ca_file: CaOption = None,
+    rows_per_file: Annotated[
+        int, typer.Option(min=1, help="Messages in a container, at the most; it closes at 64 MiB too.")
+    ] = 200_000,
+    force: Annotated[bool, typer.Option("--force", help="Write although OUT is not empty.")] = False,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Copy topics, from their first offset to the end found now, byte for byte; commits no offsets."""
+    from k2beam.kafka.archiver import check_folder
+    from k2beam.registry.resolver import RegistryResolver
+
+    check_folder(out, force)
+    config = kafka_config(bootstrap, security_protocol, sasl_mechanism, sasl_username, sasl_password, ca_file)
+    resolver = RegistryResolver(registry) if registry else None
+    if resolver is None:
+        _warn("without --registry the containers have no writer schemas: their messages would become dead letters")
+    stats = _archive(config, resolver, out, tuple(topic or ()), topic_pattern, rows_per_file)
+    emit_object(stats, output, title="archive kafka")
+
+
+def _archive(
+    config: KafkaConfig,
+    resolver: RegistryResolver | None,
+    out: Path,
+    names: tuple[str, ...],
+    pattern: str | None,
+    rows: int,
+) -> ArchiveStats:
+    from k2beam.kafka.archiver import KafkaArchiver
+    from k2beam.kafka.cluster import Cluster
+
+    cluster = Cluster(config)
+    topics = cluster.topics(names, pattern)
+    bounds = cluster.bounds(topics)
+    total = sum(bound.end - bound.low for bound in bounds.values())
+    if resolver is not None:
+        resolver.open()
+    try:
+        with progress("archiving", total) as advance:
+            archiver = KafkaArchiver(config, out, resolver, rows_per_file=rows, on_messages=advance, warn=_warn)
+            return archiver.run(topics, bounds)
+    finally:
+        if resolver is not None:
+            resolver.close()
+
+
+def _warn(text: str) -> None:
+    typer.echo(f"Warning: {text}", err=True)
