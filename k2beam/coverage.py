@@ -172,3 +172,25 @@ def _canonical(bitmap: BitMap64) -> bytes:
     copy.run_optimize()
     copy.shrink_to_fit()
     return bytes(copy.serialize())
+
+
+def runs(bitmap: BitMap64) -> Iterator[tuple[int, int]]:
+    """The maximal runs (first, last) of a bitmap, without walking through their offsets."""
+    rank = 0
+    while rank < len(bitmap):
+        first = bitmap[rank]
+        last = end_of_run(bitmap, first)
+        yield first, last
+        rank += last - first + 1
+
+
+def end_of_run(bitmap: BitMap64, first: int) -> int:
+    """The last offset of the run that ``first``, which is in the bitmap, belongs to: gallop, then halve."""
+    step = 1
+    while bitmap.contains_range(first, first + 2 * step):
+        step *= 2
+    inside, outside = step, 2 * step
+    while outside - inside > 1:
+        middle = (inside + outside) // 2
+        inside, outside = (middle, outside) if bitmap.contains_range(first, first + middle) else (inside, middle)
+    return first + inside - 1

@@ -29,16 +29,12 @@ from k2beam.ingest.republish import (
 from k2beam.ingest.simulate import Simulation, simulate
 from k2beam.ingest.stats import IngestStats
 from k2beam.ingest.truth import TRUTH_FILE, Truth, read_truth
-from k2beam.kafka.cluster import Cluster
 from k2beam.kafka.config import KafkaConfig
-from k2beam.kafka.count import count_topics
-from k2beam.kafka.holes import HoleProbe
+from k2beam.kafka.count import topics_as_source
 from k2beam.lake.audit import audit
 from k2beam.lake.catalog import LakeConfig, open_catalog
 from k2beam.lake.certificate import AuditReport
-from k2beam.lake.commit import read_coverage
 from k2beam.lake.config import WriteConfig
-from k2beam.lake.expectation import SourceFile
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES
 from k2beam.live import LiveConfig, run_live
 from k2beam.model import KINDS, Gap
@@ -179,11 +175,8 @@ def run_demo(config: DemoConfig, tell: Tell = lambda step: None) -> DemoReport:
 def audit_topics(lake: LakeConfig, bootstrap: str, topics: list[str]) -> AuditReport:
     """The certificate of a lake, its sources counted at the broker; nothing is mended."""
     catalog = open_catalog(lake, create=False)
-    kafka = KafkaConfig(bootstrap)
-    cluster = Cluster(kafka)
-    found = cluster.topics(topics)
-    expected = count_topics(cluster, found, HoleProbe(kafka, found), read_coverage(catalog, lake.namespace))
-    return audit(catalog, lake.namespace, counted=(SourceFile(f"kafka:{bootstrap}", expected),), mend=False)
+    counted = topics_as_source(catalog, lake.namespace, KafkaConfig(bootstrap), topics)
+    return audit(catalog, lake.namespace, counted=(counted,), mend=False)
 
 
 def judge(found: Found, produced: int, truth: Truth | None) -> tuple[str, ...]:

@@ -59,7 +59,8 @@ class Goal:
         """What is not covered yet, by source partition."""
         missing = {}
         for key, bound in self.bounds.items():
-            wanted = BitMap64(range(self.starts[key], bound.end)) if bound.end > self.starts[key] else BitMap64()
+            wanted = BitMap64()
+            wanted.add_range(self.starts[key], bound.end)
             left = wanted - covered[key]
             if left:
                 missing[key] = left
@@ -83,7 +84,7 @@ def run_live(
     started = time.monotonic()
     counted: Mapping[str, int] = {}
     if not (live.until_caught_up and not goal.missing(covered)):
-        counted = _run(live, config, beam_arguments, resolver, topics, goal, catalog, len(covered))
+        counted = _run(live, config, beam_arguments, resolver, cluster, topics, goal, catalog, len(covered))
     reconcile(catalog, config.lake.namespace, run_id=config.write.run_id)
     return ingest_stats(catalog, config.lake.namespace, config.write.run_id, counted, time.monotonic() - started)
 
@@ -93,13 +94,14 @@ def _run(
     config: IngestConfig,
     beam_arguments: Sequence[str],
     resolver: Any,
+    cluster: Cluster,
     topics: Sequence[Topic],
     goal: Goal,
     catalog: Catalog,
     covered_before: int,
 ) -> Mapping[str, int]:
     group = f"k2beam-{uuid.uuid4().hex}"
-    Cluster(live.kafka).seed_group(group, topics, goal.starts)
+    cluster.seed_group(group, topics, goal.starts)
     guarded = replace(config, write=replace(config.write, guard=TopicGuard(live.kafka, tuple(topics))))
     pipeline = beam.Pipeline(options=beam_options(beam_arguments, streaming=True, default_runner=LIVE_RUNNER))
     build(pipeline, ReadKafka(topics, live.kafka, group, live.expansion), guarded, resolver=resolver)

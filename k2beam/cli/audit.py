@@ -99,18 +99,10 @@ def _topics(
         if topics or pattern:
             raise UsageError("--topic and --topic-pattern are counted at a broker: give --bootstrap HOSTS")
         return ()
-    from k2beam.kafka.cluster import Cluster
     from k2beam.kafka.config import KafkaConfig
-    from k2beam.kafka.count import count_topics
-    from k2beam.kafka.holes import HoleProbe
-    from k2beam.lake.commit import read_coverage
-    from k2beam.lake.expectation import SourceFile
+    from k2beam.kafka.count import topics_as_source
 
-    config = KafkaConfig(bootstrap)
-    cluster = Cluster(config)
-    found = cluster.topics(topics, pattern)
-    expected = count_topics(cluster, found, HoleProbe(config, found), read_coverage(lake, namespace))
-    return (SourceFile(f"kafka:{bootstrap}", expected),)
+    return (topics_as_source(lake, namespace, KafkaConfig(bootstrap), topics, pattern),)
 
 
 def _compare(lake: Catalog, other: Catalog, namespace: str) -> CompareReport:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from k2beam.cli.output import CatalogOption, OutputFormat, OutputOption, WarehouseOption, emit_object, lake_config
+from k2beam.codec.clock import now_us
 from k2beam.errors import UsageError
 from k2beam.ingest.csv.companies import read_companies
 from k2beam.ingest.csv.deliver import produce, write_archive
@@ -67,7 +67,7 @@ def csv_files(
     variables = FileVariables(
         tuple((name, text) for name, text in given.items() if text is not None), tuple(symbols.items())
     )
-    loaded_at = time.time_ns() // 1000
+    loaded_at = now_us()
     if to == "tables":
         write = WriteConfig(
             run_id=uuid.uuid4().hex, target_file_bytes=target_file_mb * _MIB, memory_bytes=memory_mb * _MIB

@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from k2beam.coverage import Coverage
+from k2beam.coverage import Coverage, end_of_run
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.kafka.config import KafkaConfig
 
@@ -120,23 +120,6 @@ def start_offsets(bounds: Mapping[tuple[str, int], Bounds], coverage: Coverage) 
     starts = {}
     for key, bound in bounds.items():
         covered = coverage[key]
-        start = bound.low
-        while start < bound.end and start in covered:
-            start = _after_run(covered, start)
+        start = end_of_run(covered, bound.low) + 1 if bound.low in covered else bound.low
         starts[key] = min(start, bound.end)
     return starts
-
-
-def _after_run(covered: Any, start: int) -> int:
-    """The first offset at or after ``start`` that is not covered: a search by doubling steps."""
-    step = 1
-    while covered.contains_range(start, start + step):
-        step *= 2
-    low, high = start + step // 2, start + step
-    while low < high:
-        middle = (low + high) // 2
-        if covered.contains_range(start, middle + 1):
-            low = middle + 1
-        else:
-            high = middle
-    return low

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pyroaring import BitMap64
 
 from k2beam.coverage import Coverage
 from k2beam.kafka.cluster import Bounds, Cluster, Topic
+from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.holes import HoleProbe
+from k2beam.lake.catalog import Catalog
+from k2beam.lake.commit import read_coverage
+from k2beam.lake.expectation import SourceFile
+
+
+def topics_as_source(
+    catalog: Catalog, namespace: str, config: KafkaConfig, names: Sequence[str], pattern: str | None = None
+) -> SourceFile:
+    """The topics as the broker has them, as one source of the audit of ``namespace``."""
+    cluster = Cluster(config)
+    topics = cluster.topics(names, pattern)
+    expected = count_topics(cluster, topics, HoleProbe(config, topics), read_coverage(catalog, namespace))
+    return SourceFile(f"kafka:{config.bootstrap}", expected)
 
 
 def count_topics(cluster: Cluster, topics: Iterable[Topic], probe: HoleProbe, claimed: Coverage) -> Coverage:
@@ -23,7 +37,8 @@ def count_topics(cluster: Cluster, topics: Iterable[Topic], probe: HoleProbe, cl
     for (source, partition), bound in cluster.bounds(topics).items():
         taken = claimed[source, partition]
         offsets = _since_first(bound, taken)
-        unknown = BitMap64(offset for offset in offsets - taken if offset >= bound.low)
+        unknown = offsets - taken
+        unknown.remove_range(0, bound.low)
         holes = probe.probe(source, partition, unknown) if unknown else BitMap64()
         wanted = offsets - holes
         if wanted:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from pyroaring import BitMap64
 
+from k2beam.coverage import runs
 from k2beam.errors import K2BeamError
 from k2beam.kafka.cluster import TIMEOUT_SECONDS, Topic
 from k2beam.kafka.config import KafkaConfig
@@ -53,7 +54,7 @@ class HoleProbe:
         consumer = Consumer({**self._config.librdkafka(), **settings, "auto.offset.reset": "error"})
         holes = BitMap64()
         try:
-            for first, last in stretches(offsets):
+            for first, last in runs(offsets):
                 place = TopicPartition(self._names[source], partition, first)
                 consumer.assign([place])
                 given = _next_offset(consumer, place, source)
@@ -65,19 +66,6 @@ class HoleProbe:
             raise K2BeamError(f"{source} partition {partition} can't be probed: {error.args[0].str()}") from error
         finally:
             consumer.close()
-
-
-def stretches(offsets: BitMap64) -> Iterator[tuple[int, int]]:
-    """The runs of consecutive offsets, each with its first and last."""
-    first = last = None
-    for offset in offsets:
-        if last is None or offset != last + 1:
-            if first is not None and last is not None:
-                yield first, last
-            first = offset
-        last = offset
-    if first is not None and last is not None:
-        yield first, last
 
 
 def _next_offset(consumer: Consumer, place: TopicPartition, source: str) -> int | None:

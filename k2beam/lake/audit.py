@@ -16,11 +16,11 @@ from pyiceberg.table import Table
 from pyroaring import BitMap64
 
 from k2beam.archive import ArchiveCount, count_archive, expand_paths
-from k2beam.coverage import Coverage, SourcePartition
+from k2beam.coverage import Coverage, SourcePartition, runs
 from k2beam.errors import ArchiveError, LakeError
 from k2beam.lake.certificate import AuditReport, LedgerFinding, SourceFinding, SymbolFinding, TableFinding
 from k2beam.lake.expectation import Expectation, SourceFile, describe, lost_files, recorded_ends
-from k2beam.lake.offsets import OffsetCount, count_offsets, ranges
+from k2beam.lake.offsets import OffsetCount, count_offsets
 from k2beam.lake.reconcile import LedgerDiff, compare_ledger, mend_ledger
 from k2beam.lake.recount import KeyRecount, recount_keys
 from k2beam.lake.scan import UnreadableFile, find_readable
@@ -217,7 +217,7 @@ def _check_source(key: SourcePartition, expectation: Expectation, counts: dict[s
         dead=len(dead),
         missing=len(missing),
         duplicate=surplus + sum(count.surplus[key] for count in counts.values()),
-        missing_ranges=tuple(ranges(missing, SHOWN_RANGES)),
+        missing_ranges=tuple(itertools.islice(runs(missing), SHOWN_RANGES)),
     )
 
 
@@ -283,4 +283,4 @@ def _place(key: SourcePartition) -> str:
 
 def _offsets(bitmap: BitMap64) -> str:
     noun = "offset" if len(bitmap) == 1 else "offsets"
-    return f"{len(bitmap):,} {noun} ({describe(ranges(bitmap, SHOWN_RANGES), len(bitmap))})"
+    return f"{len(bitmap):,} {noun} ({describe(list(itertools.islice(runs(bitmap), SHOWN_RANGES)), len(bitmap))})"

@@ -119,27 +119,3 @@ def _bitmap(offsets: npt.NDArray[np.int64]) -> BitMap64:
         for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
             bitmap.add_range(first, last + 1)
     return bitmap
-
-
-def ranges(bitmap: BitMap64, limit: int) -> list[tuple[int, int]]:
-    """The first ``limit`` maximal runs (first, last) of a bitmap, without walking through their offsets."""
-    found: list[tuple[int, int]] = []
-    rank = 0
-    while rank < len(bitmap) and len(found) < limit:
-        first = bitmap[rank]
-        last = _end_of_run(bitmap, first)
-        found.append((first, last))
-        rank += last - first + 1
-    return found
-
-
-def _end_of_run(bitmap: BitMap64, first: int) -> int:
-    """The last offset of the run that begins at ``first``: gallop, then halve."""
-    step = 1
-    while bitmap.contains_range(first, first + 2 * step):
-        step *= 2
-    inside, outside = step, 2 * step
-    while outside - inside > 1:
-        middle = (inside + outside) // 2
-        inside, outside = (middle, outside) if bitmap.contains_range(first, first + middle) else (inside, middle)
-    return first + inside - 1

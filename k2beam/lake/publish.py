@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
+from k2beam.codec.clock import now_us
 from k2beam.lake.catalog import LakeConfig, open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.lake.config import WriteConfig
@@ -57,7 +57,7 @@ class Publisher:
                 self._catalog,
                 self._lake.namespace,
                 [gap for item in items if isinstance(item, GapBatch) for gap in item.gaps],
-                detected_at=time.time_ns() // 1000,
+                detected_at=now_us(),
                 run_id=self._config.run_id,
                 policy=self._config.retry,
                 on_retry=on_retry,

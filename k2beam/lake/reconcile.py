@@ -7,12 +7,12 @@ the missing intervals are recounted from the rows and the ledger gets what diffe
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from pyiceberg.catalog import Catalog
 
+from k2beam.codec.clock import now_us
 from k2beam.lake.ledger import append_gaps
 from k2beam.lake.ledger_read import read_ledger
 from k2beam.lake.recount import Key, KeyRecount, recount_keys
@@ -88,7 +88,7 @@ def mend_ledger(
     """Append ``changes`` to the ledger in one snapshot; nothing, not even the table, where there are none."""
     if not changes:
         return None
-    now = time.time_ns() // 1000
+    now = now_us()
     return append_gaps(catalog, namespace, tuple(changes), detected_at=now, run_id=run_id, policy=policy)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from k2beam.codec.clock import now_us
 from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, EVENT_TABLES
 from k2beam.model import TIMESTAMP, DeadLetter, DeadLetterBatch, EventBatch, Extent
 from k2beam.schemas import EVENT_TIME_COLUMN
@@ -42,7 +42,7 @@ def event_rows(batch: EventBatch) -> RowBatch:
 def dead_letter_rows(batch: DeadLetterBatch) -> RowBatch:
     """The rows of dead letters; a letter without a log timestamp is windowed by ``failed_at``."""
     letters = batch.letters
-    now = time.time_ns() // 1000
+    now = now_us()
     failed_at = [now if letter.failed_at is None else letter.failed_at for letter in letters]
     element_time = [
         failed if letter.timestamp is None else letter.timestamp

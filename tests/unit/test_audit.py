@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,13 +19,13 @@ from typer.testing import CliRunner
 
 from k2beam.archive import count_archive, write_raw_archive
 from k2beam.cli.audit import register
-from k2beam.coverage import SourcePartition
+from k2beam.coverage import SourcePartition, runs
 from k2beam.errors import UsageError
 from k2beam.lake.audit import audit
 from k2beam.lake.catalog import NAMESPACE, LakeConfig
 from k2beam.lake.certificate import AuditReport, SourceFinding
 from k2beam.lake.ledger_read import read_ledger
-from k2beam.lake.offsets import OffsetCount, ranges
+from k2beam.lake.offsets import OffsetCount
 from k2beam.lake.tables import SEQUENCE_GAPS, find_table
 from k2beam.model import RawRecord
 from k2beam.schemas import avro_schema
@@ -345,7 +346,7 @@ def test_offsets_are_counted_as_a_naive_count_does(files: list[list[int]], lette
 def test_ranges_are_the_maximal_runs(offsets: set[int], limit: int) -> None:
     firsts = sorted(offset for offset in offsets if offset - 1 not in offsets)
     lasts = sorted(offset for offset in offsets if offset + 1 not in offsets)
-    assert ranges(BitMap64(offsets), limit) == list(zip(firsts, lasts, strict=True))[:limit]
+    assert list(itertools.islice(runs(BitMap64(offsets)), limit)) == list(zip(firsts, lasts, strict=True))[:limit]
 
 
 def command(lake: SmallLake, *arguments: str) -> Result:
