@@ -14,6 +14,8 @@ from urllib.parse import quote
 from pyiceberg.catalog import Catalog as Catalog  # noqa: PLC0414 - for the layers above
 from pyiceberg.catalog import load_catalog
 from pyiceberg.catalog.sql import SqlCatalog
+from sqlalchemy.exc import IntegrityError, OperationalError
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from k2beam.errors import UsageError
 
@@ -68,9 +70,20 @@ def _embedded(folder: Path, *, create: bool) -> Catalog:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"the warehouse {folder} can't be made: {error.strerror}; name another --warehouse") from error
+    return _sqlite_catalog(database)
+
+
+@retry(
+    # Two processes that open a new warehouse at once both make its tables, and one of them is told that they are there.
+    retry=retry_if_exception_type((OperationalError, IntegrityError)),
+    stop=stop_after_attempt(5),
+    wait=wait_random_exponential(multiplier=0.05, max=1),
+    reraise=True,
+)
+def _sqlite_catalog(database: Path) -> Catalog:
     return SqlCatalog(
         "k2beam",
         uri=f"sqlite:///{quote(str(database))}?timeout={SQLITE_BUSY_SECONDS}",
-        warehouse=str(folder),
+        warehouse=str(database.parent),
         init_catalog_tables="true",
     )
