@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import apache_beam as beam
@@ -122,8 +122,8 @@ class _FoldSlices(beam.DoFn):  # type: ignore[misc]
     ) -> Iterator[GapBatch]:
         packed = sequence.read()
         state = self._load(key) if packed is None else KeyState.from_bytes(packed)
-        for data in arrived.read():
-            _count(state.add(Slice(data)))
+        for piece in _in_log_order(arrived.read()):
+            _count(state.add(piece))
         arrived.clear()
         # Runners may fire early: what the timer's own time does not cover goes on waiting.
         folded = state.fold(None if timestamp >= _END else timestamp.micros, self._grace)
@@ -144,6 +144,11 @@ class _FoldSlices(beam.DoFn):  # type: ignore[misc]
     def _load(self, key: str) -> KeyState:
         seeded = self._seed.load(*parse_key(key)) if self._seed is not None else None
         return seeded or KeyState()
+
+
+def _in_log_order(packed: Iterable[bytes]) -> list[Slice]:
+    """Slices by element time: a shuffle hands them over in any order, which would count as OUT_OF_ORDER messages."""
+    return sorted(map(Slice, packed), key=lambda piece: piece.read().highest_element_time)
 
 
 def _count(counts: Counts) -> None:

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.io.kafka import ReadFromKafka
-from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
+from apache_beam.transforms.window import GlobalWindow, TimestampedValue
+from apache_beam.utils.timestamp import Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 import transforms.coders  # noqa: F401 - registers the coders of the batches
@@ -69,7 +69,11 @@ class ReadKafka(beam.PTransform):  # type: ignore[misc]
 
 
 class _BatchMessagesFn(beam.DoFn):  # type: ignore[misc]
-    """Rows of ReadFromKafka to RawBatch; an element a message ends here."""
+    """Rows of ReadFromKafka to RawBatch; an element a message ends here.
+
+    Runs once a message, so it takes no parameter but the element (Beam's invoker has a short way for that), is no
+    generator and only appends; all else is done for a whole batch.
+    """
 
     def __init__(self, sources: Mapping[str, str], rows: int) -> None:
         self._sources = dict(sources)
@@ -79,33 +83,37 @@ class _BatchMessagesFn(beam.DoFn):  # type: ignore[misc]
 
     def start_bundle(self) -> None:
         self._messages, self._nbytes = [], 0
-        self._latest = MIN_TIMESTAMP
 
-    def process(self, message: Any, timestamp: Timestamp = beam.DoFn.TimestampParam) -> Iterator[RawBatch]:
+    def process(self, message: Any) -> Sequence[TimestampedValue]:
         self._messages.append(message)
         self._nbytes += len(message.value or b"")
-        self._latest = max(self._latest, timestamp)
         if len(self._messages) >= self._limit or self._nbytes >= BYTES_A_BATCH:
-            yield self._flush()
+            return [TimestampedValue(*self._flush())]
+        return ()
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         if self._messages:
-            yield WindowedValue(self._flush(), self._latest, (GlobalWindow(),))
+            batch, latest = self._flush()
+            yield WindowedValue(batch, latest, (GlobalWindow(),))
 
-    def _flush(self) -> RawBatch:
+    def _flush(self) -> tuple[RawBatch, Timestamp]:
+        """The batch of what has gathered, and its highest log time."""
         messages, self._messages, self._nbytes = self._messages, [], 0
+        rows = dict(zip(messages[0]._fields, zip(*messages, strict=True), strict=True))
+        headers = rows["headers"]
         columns = [
-            [self._sources[message.topic] for message in messages],
-            [message.partition for message in messages],
-            [message.offset for message in messages],
-            [message.timestamp * 1000 for message in messages],
-            [message.key for message in messages],
-            [message.value for message in messages],
-            [_headers(message) for message in messages],
+            [self._sources[topic] for topic in rows["topic"]],
+            rows["partition"],
+            rows["offset"],
+            [time * 1000 for time in rows["timestamp"]],
+            rows["key"],
+            rows["value"],
+            [_headers(found) for found in headers] if any(headers) else [[]] * len(messages),
         ]
         arrays = [pa.array(column, type=field.type) for column, field in zip(columns, RAW_BATCH_SCHEMA, strict=True)]
-        return RawBatch(pa.RecordBatch.from_arrays(arrays, schema=RAW_BATCH_SCHEMA))
+        batch = RawBatch(pa.RecordBatch.from_arrays(arrays, schema=RAW_BATCH_SCHEMA))
+        return batch, Timestamp(micros=max(rows["timestamp"]) * 1000)
 
 
-def _headers(message: Any) -> list[dict[str, Any]]:
-    return [{"key": header.key, "value": header.value} for header in message.headers or ()]
+def _headers(headers: Any) -> list[dict[str, Any]]:
+    return [{"key": header.key, "value": header.value} for header in headers or ()]

@@ -69,7 +69,15 @@ def test_fifty_files_in_reverse_have_no_gap_and_no_reset() -> None:
     slices = [(KEY, sliced(messages)) for messages in reversed(files(feed(1, 5000)))]
     counts = run_bounded(slices, [])
     assert "sequence_reset" not in counts
-    assert counts["sequence_out_of_order"] > 0
+    assert "sequence_out_of_order" not in counts
+
+
+def test_messages_that_a_log_holds_out_of_order_are_counted_and_no_gap() -> None:
+    first, second = feed(1, 20), feed(21, 20, 20)
+    swapped = [*second[:4], second[5], second[4], *second[6:]]
+    swapped = [(time, message[1]) for (time, _), message in zip(second, swapped, strict=True)]
+    counts = run_bounded([(KEY, sliced(swapped)), (KEY, sliced(first))], [])
+    assert counts["sequence_out_of_order"] == 1
 
 
 def test_fifty_files_in_reverse_with_a_true_reset_have_one_and_other_symbols_none() -> None:
