@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 MetricType = Literal["counter", "gauge", "histogram"]
+PARTITION: tuple[str, ...] = ("topic", "partition")
 
 PREFIX = "k2_"
 STANDARD_LABELS: tuple[str, ...] = ("service", "environment", "component")
 
 SECONDS: tuple[float, ...] = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, math.inf)
+LATENCY: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, math.inf)
 ROWS: tuple[float, ...] = (1, 10, 100, 1_000, 10_000, 50_000, 100_000, 500_000, 1_000_000, 10_000_000, math.inf)
 
 
@@ -82,11 +84,40 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec("k2_iceberg_transactions_total", "counter", "Transactions that made a snapshot.", ("table",)),
     MetricSpec("k2_iceberg_transaction_rows", "histogram", "Rows in one transaction.", ("table",), buckets=ROWS),
     MetricSpec(
+        "k2_end_to_end_latency_seconds",
+        "histogram",
+        "From the log's time of the oldest message of a data file to the commit of the file.",
+        ("table",),
+        buckets=LATENCY,
+    ),
+    MetricSpec(
         "k2_freshness_seconds",
         "gauge",
         "Age of the newest message of the last commit when the commit landed.",
         ("table",),
     ),
+    # What follows is read from the tables and the broker by `k2beam exporter`.
+    MetricSpec("k2_source_lag_messages", "gauge", "Messages of a partition that no table has.", PARTITION),
+    MetricSpec(
+        "k2_source_behind_seconds",
+        "gauge",
+        "Age of the oldest message of a partition that no table has; 0 where there is none.",
+        PARTITION,
+    ),
+    MetricSpec("k2_source_covered_offsets", "gauge", "Offsets of a partition that the tables account for.", PARTITION),
+    MetricSpec("k2_source_lost_offsets", "gauge", "Offsets that retention took away before they were read.", PARTITION),
+    MetricSpec("k2_table_last_commit_timestamp_seconds", "gauge", "When the last snapshot was made.", ("table",)),
+    MetricSpec("k2_table_newest_event_timestamp_seconds", "gauge", "Time of the newest event of a table.", ("table",)),
+    MetricSpec("k2_table_rows", "gauge", "Rows of a table.", ("table",)),
+    MetricSpec("k2_table_data_files", "gauge", "Data files of a table.", ("table",)),
+    MetricSpec("k2_table_data_bytes", "gauge", "Bytes of the data files of a table.", ("table",)),
+    MetricSpec("k2_table_small_files", "gauge", "Data files of a table smaller than 1 MiB.", ("table",)),
+    MetricSpec("k2_table_snapshots", "gauge", "Snapshots that a table keeps.", ("table",)),
+    MetricSpec("k2_open_gaps", "gauge", "Gaps in exchange sequences that are open.", ("kind", "severity")),
+    MetricSpec("k2_missing_messages", "gauge", "Messages missing in the gaps that are open.", ("kind",)),
+    MetricSpec("k2_stored_dead_letters", "gauge", "Dead letters in the table.", ("stage", "error_class")),
+    MetricSpec("k2_exporter_failures_total", "counter", "Readings that failed.", ("reading",)),
+    MetricSpec("k2_exporter_last_success_timestamp_seconds", "gauge", "When a reading last succeeded.", ("reading",)),
     MetricSpec(
         "k2_metric_errors_total",
         "counter",
