@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.kafka.cluster import Topic
 from k2beam.kafka.config import KafkaConfig
+from k2beam.logs import get_logger
 from k2beam.model import RAW_BATCH_SCHEMA, DeadLetterBatch, RawBatch
 
 BYTES_A_BATCH = 32 << 20
@@ -59,7 +61,9 @@ class ReadKafka(beam.PTransform):  # type: ignore[misc]
                 consumer_config={**self._config.java_consumer(), **consumer},
                 topics=list(sources),
                 with_metadata=True,
-                timestamp_policy=ReadFromKafka.create_time_policy,
+                # By the log's time (create_time_policy) a partition that has given no message yet holds the watermark
+                # back for ever, and no timer of the whole job would fire. Batches get the log's time below.
+                timestamp_policy=ReadFromKafka.processing_time_policy,
                 expansion_service=self._expansion,
             )
             | "Batch" >> beam.ParDo(_BatchMessagesFn(sources, self._rows_per_batch)).with_output_types(RawBatch)
@@ -80,9 +84,12 @@ class _BatchMessagesFn(beam.DoFn):  # type: ignore[misc]
         self._limit = rows
         self._messages: list[Any] = []
         self._nbytes = 0
+        self._began = 0.0
+        self._news = True
 
     def start_bundle(self) -> None:
         self._messages, self._nbytes = [], 0
+        self._began = time.time()
 
     def process(self, message: Any) -> Sequence[TimestampedValue]:
         self._messages.append(message)
@@ -112,6 +119,11 @@ class _BatchMessagesFn(beam.DoFn):  # type: ignore[misc]
         ]
         arrays = [pa.array(column, type=field.type) for column, field in zip(columns, RAW_BATCH_SCHEMA, strict=True)]
         batch = RawBatch(pa.RecordBatch.from_arrays(arrays, schema=RAW_BATCH_SCHEMA))
+        if self._news:
+            get_logger("read_kafka").info(
+                "first batch read", topic=messages[0].topic, rows=len(messages), read_at=self._began
+            )
+            self._news = False
         return batch, Timestamp(micros=max(rows["timestamp"]) * 1000)
 
 
