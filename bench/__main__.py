@@ -10,6 +10,7 @@ from typing import Any
 from bench.decode import decode
 from bench.live import live
 from bench.memory import memory
+from bench.metrics import metrics
 from bench.replay import replay
 from k2beam.cli.output import OutputFormat, emit_rows
 from k2beam.ingest.simulate import Simulation, simulate
@@ -36,7 +37,12 @@ def main() -> None:
 def _replay(root: Path, rows: int, symbols: int) -> list[dict[str, Any]]:
     for name, number in (("one", rows), ("four", 4 * rows)):
         simulate(root / name, Simulation(rows=number, symbols=symbols, seed=1, envelope="plain", files=8))
-    return [*decode(root), *replay(root / "one", root), *memory(root / "one", root / "four", root)]
+    return [
+        *decode(root),
+        *replay(root / "one", root),
+        *memory(root / "one", root / "four", root),
+        *metrics(root / "one", root),
+    ]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.transforms.window import GlobalWindow, TimestampedValue
-from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
 
 from k2beam.model import EventBatch
 from k2beam.schemas import EVENT_TIME_COLUMN
@@ -42,8 +42,10 @@ beam.coders.registry.register_coder(Slice, SliceCoder)
 class SequenceSlices(beam.PTransform):  # type: ignore[misc]
     """PCollection[EventBatch] -> PCollection[tuple[str, Slice]], keyed ``exchange|symbol|kind``, global window.
 
-    Kinds without a ``source_sequence`` (reference data) give nothing. A slice's Beam timestamp is its highest
-    element time, or that of the batch if it is later. Nothing is kept between batches: a batch that is
+    Kinds without a ``source_sequence`` (reference data) give nothing. A row's element time counts from the batch's
+    Beam timestamp if that is later: of a backlog, the grace begins when a message is read and not when it was
+    logged, or each message would be folded before the one that a shuffle still holds. A slice's Beam timestamp is its
+    highest element time, or that of the batch if it is later. Nothing is kept between batches: a batch that is
     processed again gives the same slices, and the fold takes a message that comes twice for one.
     """
 
@@ -58,25 +60,29 @@ class SequenceSlices(beam.PTransform):  # type: ignore[misc]
 class _SliceBatch(beam.DoFn):  # type: ignore[misc]
     def process(self, batch: EventBatch, timestamp: Timestamp = beam.DoFn.TimestampParam) -> Iterator[TimestampedValue]:
         latest = GlobalWindow().max_timestamp()
-        for key, piece in slices_of(batch):
+        for key, piece in slices_of(batch, timestamp.micros):
             element_time = Timestamp(micros=piece.read().highest_element_time)
             yield TimestampedValue((key, piece), min(max(timestamp, element_time), latest))
 
 
-def slices_of(batch: EventBatch) -> list[tuple[str, Slice]]:
-    """The slices of one batch; none if its kind has no sequence numbers or it has no rows."""
+def slices_of(batch: EventBatch, not_before: int = MIN_TIMESTAMP.micros) -> list[tuple[str, Slice]]:
+    """The slices of one batch; none if its kind has no sequence numbers or it has no rows.
+
+    No element time is before ``not_before`` (microseconds).
+    """
     data = batch.data
     if SEQUENCE_COLUMN not in data.schema.names or not data.num_rows:
         return []
     codes, keys = _keys(batch)
     sequence = data.column(SEQUENCE_COLUMN)
     times = _microseconds(data.column(EVENT_TIME_COLUMN[batch.kind]))
+    logged = times if batch.element_time is None else _microseconds(batch.element_time)
     slices = slice_runs(
         codes,
         pc.fill_null(sequence, 0).to_numpy(zero_copy_only=False),
         times,
         valid=None if not sequence.null_count else sequence.is_valid().to_numpy(zero_copy_only=False),
-        element_times=None if batch.element_time is None else _microseconds(batch.element_time),
+        element_times=np.maximum(logged, not_before),
     )
     return [(keys[code], piece) for code, piece in slices]
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import starmap
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,7 +87,7 @@ def message_ids(provenance: Provenance) -> pa.Array:
         provenance.offsets.to_pylist(),
         strict=True,
     )
-    digests = b"".join(starmap(_digest, rows))
+    digests = b"".join(_digests(rows))
     data = np.frombuffer(digests, dtype=np.uint8).reshape(-1, _DIGEST_BYTES)[:, :16].copy()
     data[:, 6] = data[:, 6] & 0x0F | 0x50
     data[:, 8] = data[:, 8] & 0x3F | 0x80
@@ -102,9 +101,16 @@ _DASHES = (8, 13, 18, 23)
 _DIGITS = np.delete(np.arange(_UUID_CHARS), _DASHES)
 
 
-def _digest(source: str, partition: int, offset: int) -> bytes:
-    name = f"{source}/{partition}/{offset}".encode()
-    return hashlib.sha1(MESSAGE_NAMESPACE.bytes + name, usedforsecurity=False).digest()
+def _digests(rows: Iterable[tuple[str, int, int]]) -> Iterator[bytes]:
+    """SHA-1 of the namespace and the name of each row; what the rows of a partition share is hashed once."""
+    begun: dict[tuple[str, int], Any] = {}
+    for source, partition, offset in rows:
+        if (source, partition) not in begun:
+            start = MESSAGE_NAMESPACE.bytes + f"{source}/{partition}/".encode()
+            begun[source, partition] = hashlib.sha1(start, usedforsecurity=False)
+        state = begun[source, partition].copy()
+        state.update(b"%d" % offset)
+        yield state.digest()
 
 
 def _uuid_texts(data: npt.NDArray[np.uint8]) -> pa.Array:

@@ -9,7 +9,7 @@ gives the record (a legal encoding in several blocks, say) or the error.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from k2beam.codec.assemble import Assembler, Chunk
+from k2beam.codec.chunks import chunk_bounds
 from k2beam.codec.contract import BROKEN_BLOCK, Decoded, RowError, WriterSchema
 from k2beam.codec.physical import armed_schema
 from k2beam.codec.strict import StrictError, decode_many
@@ -30,8 +31,6 @@ CHUNK_BYTES = 1 << 19
 
 _FASTAVRO_ERRORS = (EOFError, StopIteration, LookupError, ValueError, OverflowError, TypeError)
 """What hostile bytes make fastavro raise; the strict decoder then says what is wrong."""
-
-_Offsets = npt.NDArray[np.int64]
 
 
 class ReferenceDecoder:
@@ -48,7 +47,7 @@ class ReferenceDecoder:
             _, offset_buffer, data_buffer = values.buffers()
             offsets = np.frombuffer(offset_buffer, dtype=np.int32)[values.offset : values.offset + len(values) + 1]
             data = memoryview(data_buffer or b"")
-            for first, last in _chunk_bounds(offsets.astype(np.int64)):
+            for first, last in chunk_bounds(offsets.astype(np.int64), CHUNK_ROWS, CHUNK_BYTES):
                 assembler.add(self._framed_chunk(data, offsets, first, last, body_offset, schema))
         return assembler.result()
 
@@ -60,7 +59,8 @@ class ReferenceDecoder:
         """See :meth:`k2beam.codec.contract.Decoder.decode_blocks`."""
         first_rows = [0, *accumulate(max(count, 0) for _, count in blocks)]
         assembler = Assembler(schema)
-        broken: dict[int, str] = {}
+        noted: dict[int, str] = {}
+        unread: list[int] = []
         armed = self._armed_schema(schema)
         chunk = Chunk()
         for number, (block, count) in enumerate(blocks):
@@ -68,11 +68,13 @@ class ReferenceDecoder:
             while not stream.done:
                 stream.read_into(chunk, first_rows[number], CHUNK_ROWS - len(chunk))
                 if len(chunk) >= CHUNK_ROWS:
-                    _note_broken(broken, assembler.add(chunk), first_rows)
+                    _note_broken(noted, assembler.add(chunk), first_rows)
                     chunk = Chunk()
             if not stream.whole:
-                broken.setdefault(number, _why_broken(block, count, schema))
-        _note_broken(broken, assembler.add(chunk), first_rows)
+                unread.append(number)
+        _note_broken(noted, assembler.add(chunk), first_rows)
+        # A record's own error goes first, wherever the chunks end: what is said must not depend on the neighbours.
+        broken = {number: _why_broken(*blocks[number], schema) for number in unread if number not in noted} | noted
         return _without_broken(assembler.result(), broken, blocks, first_rows)
 
     def _armed_schema(self, schema: WriterSchema) -> dict[str, Any]:
@@ -94,16 +96,6 @@ class ReferenceDecoder:
             records, reached = [None] * len(starts), ends
         count = last - first
         return Chunk(list(range(first, last)), [chunk_data] * count, starts, ends, records, reached)
-
-
-def _chunk_bounds(offsets: _Offsets) -> Iterator[tuple[int, int]]:
-    """First and last (exclusive) row of chunks of at most CHUNK_ROWS rows and CHUNK_BYTES, or of one row."""
-    first, count = 0, len(offsets) - 1
-    while first < count:
-        fitting = int(np.searchsorted(offsets, offsets[first] + CHUNK_BYTES, side="right")) - 1
-        last = min(max(fitting, first + 1), first + CHUNK_ROWS, count)
-        yield first, last
-        first = last
 
 
 def _read_each(data: bytes, starts: list[int], armed: dict[str, Any]) -> tuple[list[dict[str, Any] | None], list[int]]:

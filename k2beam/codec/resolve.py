@@ -62,7 +62,7 @@ class ColumnRule:
     def apply(self, column: pa.Array | None, count: int) -> tuple[pa.Array, tuple[Fault, ...]]:
         """Our column (``count`` rows) from the writer's, and the rows that have no value in it."""
         if column is None:
-            return pa.array([self.default] * count, type=self.data_type), ()
+            return pa.repeat(pa.scalar(self.default, type=self.data_type), count), ()
         bad = np.zeros(count, dtype=np.bool_)
         if column.null_count and not self.nullable:
             bad |= column.is_null().to_numpy(zero_copy_only=False)

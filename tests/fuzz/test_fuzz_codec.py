@@ -1,4 +1,4 @@
-"""Mutated payloads: the reference decoder and the strict one must agree on every one of them."""
+"""Mutated payloads: both decoders and the strict one must agree on every one of them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ import psutil
 import pytest
 
 from k2beam.codec.avro_types import AvroType, Primitive, without_null
+from k2beam.codec.columnar import ColumnarDecoder
 from k2beam.codec.columns import MAX_TIMESTAMP, MIN_TIMESTAMP
-from k2beam.codec.contract import Decoded, WriterSchema
+from k2beam.codec.contract import Decoded, Decoder, WriterSchema
 from k2beam.codec.reference import ReferenceDecoder
 from k2beam.codec.strict import StrictError, decode_exact, decode_many
 from tests.codec_samples import EVENT_SCHEMAS, MAKERS, encode_as, framed, mutated, writer
 
-DECODER = ReferenceDecoder()
+REFERENCE = ReferenceDecoder()
+DECODERS = [pytest.param(REFERENCE, id="reference"), pytest.param(ColumnarDecoder(min_rows=0), id="columnar")]
 BATCH = 500
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RSS_LIMIT = 300 << 20
@@ -65,19 +67,27 @@ def compare(decoded: Decoded, expected: dict[int, tuple[dict[str, Any], set[str]
             assert rows[row] == record, row
 
 
+def assert_equal(decoded: Decoded, reference: Decoded) -> None:
+    """Row for row, and error for error with its message."""
+    assert decoded.rows.tolist() == reference.rows.tolist()
+    assert decoded.columns.equals(reference.columns)
+    assert decoded.errors == reference.errors
+
+
 @pytest.mark.parametrize("count", SIZES)
 @pytest.mark.parametrize("name", EVENT_SCHEMAS)
-def test_mutated_payloads(name: str, count: int) -> None:
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_mutated_payloads(decoder: Decoder, name: str, count: int) -> None:
     schema, make = writer(name), MAKERS[name]
     rng = random.Random(f"payloads of {name}")
     seeds = [encode_as(name, make(i)) for i in range(12)]
     process = psutil.Process()
-    DECODER.decode([framed(seed) for seed in seeds], 5, schema)
+    decoder.decode([framed(seed) for seed in seeds], 5, schema)
     before = process.memory_info().rss
     outcomes: Counter[str] = Counter()
     for _ in range(math.ceil(count / len(EVENT_SCHEMAS) / BATCH)):
         bodies = [rng.choice(seeds) if rng.random() < 0.2 else mutated(rng.choice(seeds), rng) for _ in range(BATCH)]
-        decoded = DECODER.decode([framed(body) for body in bodies], 5, schema)
+        decoded = decoder.decode([framed(body) for body in bodies], 5, schema)
         expected = {}
         for row, body in enumerate(bodies):
             try:
@@ -86,6 +96,7 @@ def test_mutated_payloads(name: str, count: int) -> None:
                 expected[row] = {}, {error.error_class}
             outcomes.update(expected[row][1] or {"good"})
         compare(decoded, expected, BATCH)
+        assert_equal(decoded, REFERENCE.decode([framed(body) for body in bodies], 5, schema))
         assert all(error.payload == framed(bodies[error.row]) for error in decoded.errors)
     assert process.memory_info().rss - before < RSS_LIMIT
     assert outcomes["good"]
@@ -94,13 +105,15 @@ def test_mutated_payloads(name: str, count: int) -> None:
 
 @pytest.mark.parametrize("count", SIZES)
 @pytest.mark.parametrize("name", ["trade_v2", "reference_data"])
-def test_mutated_blocks(name: str, count: int) -> None:
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_mutated_blocks(decoder: Decoder, name: str, count: int) -> None:
     schema, make = writer(name), MAKERS[name]
     rng = random.Random(f"blocks of {name}")
     seeds = [encode_as(name, make(i)) for i in range(12)]
     for _ in range(count // 20 // BATCH or 1):
         blocks = [_block(seeds, rng) for _ in range(BATCH // 5)]
-        decoded = DECODER.decode_blocks(blocks, schema)
+        decoded = decoder.decode_blocks(blocks, schema)
+        assert_equal(decoded, REFERENCE.decode_blocks(blocks, schema))
         expected: dict[int, tuple[dict[str, Any], set[str]]] = {}
         first, whole = 0, 0
         for block, size in blocks:

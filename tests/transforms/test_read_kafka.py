@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import apache_beam as beam
+import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that
 from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Timestamp
 
 import transforms.read_kafka
+from k2beam.errors import K2BeamError
 from k2beam.model import RawBatch
 from transforms.read_kafka import _BatchMessagesFn
 
@@ -26,18 +29,19 @@ class Row(NamedTuple):
     partition: int
     offset: int
     timestamp: int
-    timestampTypeId: int  # noqa: N815 - Beam's name
-    timestampTypeName: str  # noqa: N815 - Beam's name
     key: bytes | None
     value: bytes | None
     headers: list[Header] | None
+    timestampTypeId: int  # noqa: N815 - Beam's name
+    timestampTypeName: str  # noqa: N815 - Beam's name
 
 
 SOURCES = {"t": "kafka:c/t/1", "u": "kafka:c/u/2"}
 
 
 def row(offset: int, topic: str = "t", value: bytes | None = b"v", headers: list[Header] | None = None) -> Row:
-    return Row(topic, offset % 3, offset, 1000 + offset, 0, "CreateTime", b"k" if offset else None, value, headers)
+    key = b"k" if offset else None
+    return Row(topic, offset % 3, offset, 1000 + offset, key, value, headers, 0, "CreateTime")
 
 
 def batches(rows: list[Row], limit: int) -> tuple[list[RawBatch], Any]:
@@ -67,9 +71,11 @@ def test_a_batch_has_every_column_of_its_messages() -> None:
 
 
 def test_a_batch_closes_at_its_limit_and_at_the_end_of_the_bundle() -> None:
+    before = Timestamp.now()
     found, times = batches([row(number) for number in range(7)], 3)
     assert [batch.data.column("offset").to_pylist() for batch in found] == [[0, 1, 2], [3, 4, 5], [6]]
-    assert [time.micros for time in times] == [1_002_000, 1_005_000, 1_006_000]
+    moments = [before, *times, Timestamp.now()]
+    assert moments == sorted(moments), "a batch has the time at which it was read"
 
 
 def test_a_batch_closes_when_its_payloads_are_large(monkeypatch: Any) -> None:
@@ -97,3 +103,10 @@ def test_in_a_pipeline_each_message_is_in_one_batch() -> None:
     with TestPipeline(runner="FnApiRunner") as pipeline:
         made = pipeline | beam.Create(rows).with_output_types(Any) | beam.ParDo(_BatchMessagesFn(SOURCES, 30))
         assert_that(made, is_whole)
+
+
+def test_rows_of_another_shape_are_refused() -> None:
+    fn = _BatchMessagesFn(SOURCES, 10)
+    fn.start_bundle()
+    with pytest.raises(K2BeamError, match=r"key, topic.*expected first"):
+        fn.process(NamedTuple("Other", [("key", bytes), ("topic", str)])(b"", "t"))

@@ -74,6 +74,14 @@ def test_element_time_of_the_log_counts_where_there_is_one() -> None:
     }
 
 
+def test_no_element_time_is_before_the_batch_was_read() -> None:
+    slices = slices_of(batch(ROWS[:2], "quotes", [5000, 6000]), 5500)
+    assert {key: piece.read().highest_element_time for key, piece in slices} == {
+        "X|A|quotes": 5500,
+        "X|B%7CC|quotes": 6000,
+    }
+
+
 class _Stamp(beam.DoFn):  # type: ignore[misc]
     def process(self, element, timestamp=beam.DoFn.TimestampParam, window=beam.DoFn.WindowParam):  # type: ignore[no-untyped-def]
         yield element[0], timestamp.micros, window == GlobalWindow()

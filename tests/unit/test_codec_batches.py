@@ -11,6 +11,8 @@ import pyarrow as pa
 import pytest
 
 from k2beam.codec.batches import BatchDecoder, DecodedBatch
+from k2beam.codec.columnar import ColumnarDecoder
+from k2beam.codec.contract import Decoder
 from k2beam.codec.encode import encode_event
 from k2beam.codec.reference import ReferenceDecoder
 from k2beam.errors import SchemaError
@@ -52,8 +54,16 @@ def raw(values: list[bytes | None], *, source: str = KAFKA, path: str = "", **ch
     return RawBatch(pa.RecordBatch.from_arrays(arrays, schema=RAW_BATCH_SCHEMA), path, SCHEMAS)
 
 
+DECODER: Decoder = ReferenceDecoder()
+
+
+@pytest.fixture(autouse=True, params=[ReferenceDecoder(), ColumnarDecoder(min_rows=0)], ids=["reference", "columnar"])
+def _each_decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.DECODER", request.param)
+
+
 def decode(batch: RawBatch | BlockBatch, lookup: Any = None) -> DecodedBatch:
-    decoded = BatchDecoder(ReferenceDecoder(), lambda: NOW, lookup).decode(batch)
+    decoded = BatchDecoder(DECODER, lambda: NOW, lookup).decode(batch)
     for events in decoded.events:
         events.data.validate(full=True)
         assert events.data.schema == event_arrow_schema(events.kind)

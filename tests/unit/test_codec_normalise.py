@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from k2beam.codec.normalise import MESSAGE_NAMESPACE, Normalised, Provenance, normalise
+from k2beam.codec.normalise import MESSAGE_NAMESPACE, Normalised, Provenance, message_ids, normalise
 from k2beam.model import TIMESTAMP, Kind
 from k2beam.schemas import avro_schema, payload_arrow_schema
 from tests.codec_samples import START, quote_v1, reference_v1, trade_v1
@@ -44,6 +44,16 @@ def rows(kind: Kind, *records: dict[str, Any], timestamp: datetime | None = None
 
 def message_id(row: int) -> str:
     return str(uuid.uuid5(MESSAGE_NAMESPACE, f"{SOURCE}/3/{100 + row}"))
+
+
+def test_message_ids_tell_sources_partitions_and_offsets_apart() -> None:
+    places = [("a", 1, 23), ("a", 12, 3), ("a", 1, 23), ("ä", 0, 2**62), ("a", 1, 0)]
+    sources, partitions, offsets = zip(*places, strict=True)
+    none = pa.nulls(len(places), TIMESTAMP)
+    ids = message_ids(Provenance(pa.array(sources), pa.array(partitions, type=pa.int32()), pa.array(offsets), none))
+    assert ids.to_pylist() == [
+        str(uuid.uuid5(MESSAGE_NAMESPACE, f"{source}/{partition}/{offset}")) for source, partition, offset in places
+    ]
 
 
 def test_a_trade_becomes_a_whole_version_2_trade() -> None:

@@ -268,6 +268,15 @@ def test_a_lenient_reading_in_an_early_chunk_breaks_its_block() -> None:
     assert decoded.rows.tolist() == [count, count + 1, count + 2]
 
 
+def test_what_is_said_of_a_broken_block_does_not_depend_on_its_neighbours() -> None:
+    odd = trade_bytes(source_sequence=varint(1) + varint(9, overlong=1))
+    broken = (odd + trade_bytes()[:-1], 2)
+    before = (trade_bytes() * (CHUNK_ROWS - 1), CHUNK_ROWS - 1)
+    (alone,) = DECODER.decode_blocks([broken], TRADE).errors
+    (after,) = DECODER.decode_blocks([before, broken], TRADE).errors
+    assert after.message == alone.message
+
+
 def test_a_faulty_value_in_a_good_block_is_an_error_of_its_row() -> None:
     bad = trade_bytes(price=varint(9) + (10**18).to_bytes(9, "big"))
     decoded = DECODER.decode_blocks([(GOOD + bad + trade_bytes(), 5)], TRADE)
