@@ -140,7 +140,8 @@ class FakeKafka:
             self._report(len(self._queue))
         return len(self._queue)
 
-    def purge(self) -> None:
+    def purge(self, blocking: bool = True) -> None:
+        del blocking
         self.fails, self.away = (lambda _topic, _value: KafkaError._PURGE_QUEUE), False
 
     def _report(self, count: int) -> int:

@@ -7,16 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from k2beam.cli.kafka_options import (
-    BootstrapOption,
-    CaOption,
-    MechanismOption,
-    PasswordOption,
-    SecurityOption,
-    UsernameOption,
-    kafka_config,
-)
+from k2beam.cli.kafka_options import LOCAL_BOOTSTRAP, BootstrapOption, KafkaSecurity, kafka_security
+from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object, guarded, progress
+from k2beam.cli.registry_options import OptionalRegistryOption, RegistryLogin, registry_login
 
 if TYPE_CHECKING:
     from k2beam.kafka.archiver import ArchiveStats
@@ -38,19 +32,16 @@ def archive() -> None:
 
 @archive_app.command("kafka")
 @guarded
+@with_options(security=kafka_security, login=registry_login)
 def kafka(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the containers.")],
     topic: Annotated[list[str] | None, typer.Option("--topic", help="A topic; may be repeated.")] = None,
     topic_pattern: Annotated[str | None, typer.Option(help="Regular expression that matches whole names.")] = None,
-    bootstrap: BootstrapOption = "localhost:9092",
-    registry: Annotated[
-        str | None, typer.Option(help="URL of the schema registry: writer schemas go into the containers.")
-    ] = None,
-    security_protocol: SecurityOption = "PLAINTEXT",
-    sasl_mechanism: MechanismOption = None,
-    sasl_username: UsernameOption = None,
-    sasl_password: PasswordOption = None,
-    ca_file: CaOption = None,
+    bootstrap: BootstrapOption = LOCAL_BOOTSTRAP,
+    registry: OptionalRegistryOption = None,
+    *,
+    login: RegistryLogin,
+    security: KafkaSecurity,
     rows_per_file: Annotated[
         int, typer.Option(min=1, help="Messages in a container, at the most; it closes at 64 MiB too.")
     ] = 200_000,
@@ -59,13 +50,16 @@ def kafka(
 ) -> None:
     """Copy topics, from their first offset to the end found now, byte for byte; commits no offsets."""
     from k2beam.kafka.archiver import check_folder
+    from k2beam.kafka.login import check_login
     from k2beam.registry.resolver import RegistryResolver
 
     check_folder(out, force)
-    config = kafka_config(bootstrap, security_protocol, sasl_mechanism, sasl_username, sasl_password, ca_file)
-    resolver = RegistryResolver(registry) if registry else None
+    config = security.at(bootstrap)
+    schemas = login.at_optional(registry)
+    resolver = None if schemas is None else RegistryResolver(schemas)
     if resolver is None:
         _warn("without --registry the containers have no writer schemas: their messages would become dead letters")
+    check_login(config)
     stats = _archive(config, resolver, out, tuple(topic or ()), topic_pattern, rows_per_file)
     emit_object(stats, output, title="archive kafka")
 

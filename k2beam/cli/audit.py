@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from k2beam.cli.kafka_options import KafkaSecurity, kafka_security
+from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import (
     CatalogOption,
     OutputFormat,
@@ -22,6 +24,7 @@ from k2beam.cli.output import (
 from k2beam.errors import UsageError
 
 if TYPE_CHECKING:
+    from k2beam.kafka.config import KafkaConfig
     from k2beam.lake.catalog import Catalog
     from k2beam.lake.certificate import AuditReport
     from k2beam.lake.compare import CompareReport
@@ -56,6 +59,7 @@ def register(app: typer.Typer) -> None:
 
 
 @guarded
+@with_options(security=kafka_security)
 def audit_command(
     source: SourceOption = None,
     warehouse: WarehouseOption = None,
@@ -67,6 +71,8 @@ def audit_command(
     topic_pattern: Annotated[str | None, typer.Option(help="Regular expression that matches whole names.")] = None,
     mend: MendOption = True,
     compare: CompareOption = None,
+    *,
+    security: KafkaSecurity,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Recount the tables from their rows: is anything lost, or there twice? Exits with 1 if so."""
@@ -74,6 +80,7 @@ def audit_command(
     from k2beam.lake.catalog import open_catalog
 
     config = lake_config(warehouse, catalog)
+    kafka = _cluster(bootstrap, security)
     lake = open_catalog(config, create=False)
     other = None if compare is None else open_catalog(lake_config(compare), create=False)
     with progress(f"auditing {config.describe()}") as advance:
@@ -81,7 +88,7 @@ def audit_command(
             lake,
             config.namespace,
             tuple(source or ()),
-            counted=_topics(lake, config.namespace, bootstrap, tuple(topic or ()), topic_pattern),
+            counted=_topics(lake, config.namespace, kafka, tuple(topic or ()), topic_pattern),
             mend=mend,
             on_step=lambda _step: advance(1),
         )
@@ -91,18 +98,27 @@ def audit_command(
         raise typer.Exit(1)
 
 
+def _cluster(bootstrap: str | None, security: KafkaSecurity) -> KafkaConfig | None:
+    if bootstrap is not None:
+        return security.at(bootstrap)
+    if security != KafkaSecurity():
+        raise UsageError("credentials of Kafka are of no use without --bootstrap HOSTS")
+    return None
+
+
 def _topics(
-    lake: Catalog, namespace: str, bootstrap: str | None, topics: tuple[str, ...], pattern: str | None
+    lake: Catalog, namespace: str, kafka: KafkaConfig | None, topics: tuple[str, ...], pattern: str | None
 ) -> tuple[SourceFile, ...]:
     """The topics as the broker has them, as one source."""
-    if bootstrap is None:
+    if kafka is None:
         if topics or pattern:
             raise UsageError("--topic and --topic-pattern are counted at a broker: give --bootstrap HOSTS")
         return ()
-    from k2beam.kafka.config import KafkaConfig
     from k2beam.kafka.count import topics_as_source
+    from k2beam.kafka.login import check_login
 
-    return (topics_as_source(lake, namespace, KafkaConfig(bootstrap), topics, pattern),)
+    check_login(kafka)
+    return (topics_as_source(lake, namespace, kafka, topics, pattern),)
 
 
 def _compare(lake: Catalog, other: Catalog, namespace: str) -> CompareReport:

@@ -8,7 +8,11 @@ from typing import Annotated
 
 import typer
 
+from k2beam.cli.kafka_options import KafkaSecurity, kafka_security
+from k2beam.cli.metrics_options import MetricsOptions, metrics_options
+from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import CatalogOption, OutputFormat, OutputOption, WarehouseOption, emit_object, lake_config
+from k2beam.cli.registry_options import RegistryLogin, registry_login
 from k2beam.codec.clock import now_us
 from k2beam.errors import UsageError
 from k2beam.ingest.csv.companies import read_companies
@@ -26,6 +30,7 @@ def register_csv(ingest_app: typer.Typer) -> None:
     ingest_app.command("csv")(csv_files)
 
 
+@with_options(security=kafka_security, login=registry_login, metrics=metrics_options)
 def csv_files(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="CSV files, all of one mapping.")],
@@ -53,6 +58,10 @@ def csv_files(
     ] = None,
     target_file_mb: Annotated[int, typer.Option(help="Parquet size at which a data file is closed, MiB.")] = 64,
     memory_mb: Annotated[int, typer.Option(help="Rows that a worker buffers before it writes, MiB.")] = 96,
+    *,
+    security: KafkaSecurity,
+    login: RegistryLogin,
+    metrics: MetricsOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Take vendor ticks from CSV into the tables, an archive or a topic. Beam's own options follow after --."""
@@ -72,10 +81,15 @@ def csv_files(
         write = WriteConfig(
             run_id=uuid.uuid4().hex, target_file_bytes=target_file_mb * _MIB, memory_bytes=memory_mb * _MIB
         )
-        config = IngestConfig(lake_config(warehouse, catalog), write, dead_letters_json=dead_letters_json)
+        config = IngestConfig(
+            lake_config(warehouse, catalog), write, dead_letters_json=dead_letters_json, metrics=metrics.config
+        )
         source = ReadCsv(files, reader.mapping, loaded_at=loaded_at, variables=variables, complete=complete)
-        emit_object(run_ingest(source, config, context.obj or ()).as_dict(), output, title="ingest csv")
+        stats = run_ingest(source, config, context.obj or ())
+        metrics.push(stats)
+        emit_object(stats.as_dict(), output, title="ingest csv")
         return
+    metrics.refuse_for(f"--to {to}")
     checked = check_files(files, reader.mapping, variables, loaded_at, complete=complete)
     if to.startswith(_ARCHIVE) and to != _ARCHIVE:
         done, warnings = write_archive(checked, reader, Path(to.removeprefix(_ARCHIVE)), complete=complete)
@@ -83,8 +97,11 @@ def csv_files(
         if not bootstrap or not registry:
             raise UsageError("--to topic needs --bootstrap HOSTS and --registry URL")
         from k2beam.ingest.producer import MarketDataProducer
+        from k2beam.kafka.login import check_login
 
-        producer = MarketDataProducer(bootstrap, registry)
+        kafka = security.at(bootstrap)
+        check_login(kafka)
+        producer = MarketDataProducer(bootstrap, login.at(registry), config=kafka.client_options())
         try:
             done, warnings = produce(checked, reader, producer, dead_letters, complete=complete)
         finally:

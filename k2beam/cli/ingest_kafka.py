@@ -9,16 +9,16 @@ import typer
 
 from k2beam.cli.ingest import ingest_app, seconds, verdict
 from k2beam.cli.kafka_options import (
+    LOCAL_BOOTSTRAP,
     BootstrapOption,
-    CaOption,
-    MechanismOption,
-    PasswordOption,
-    PropertyOption,
-    SecurityOption,
-    UsernameOption,
-    kafka_config,
+    JavaOption,
+    KafkaSecurity,
+    kafka_security,
 )
+from k2beam.cli.metrics_options import MetricsOptions, metrics_options
+from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import CatalogOption, OutputFormat, OutputOption, WarehouseOption, emit_object, lake_config
+from k2beam.cli.registry_options import OptionalRegistryOption, RegistryLogin, registry_login
 from k2beam.errors import UsageError
 
 _MIB = 1 << 20
@@ -30,43 +30,41 @@ def register(app: typer.Typer) -> None:
     ingest_app.command("kafka")(kafka)
 
 
+@with_options(security=kafka_security, login=registry_login, metrics=metrics_options)
 def kafka(
     context: typer.Context,
     topic: Annotated[list[str] | None, typer.Option("--topic", help="A topic; may be repeated.")] = None,
     topic_pattern: Annotated[str | None, typer.Option(help="Regular expression that matches whole names.")] = None,
-    bootstrap: BootstrapOption = "localhost:9092",
-    registry: Annotated[
-        str | None,
-        typer.Option(metavar="URL", envvar="K2BEAM_REGISTRY", help="The schema registry (Confluent's API)."),
-    ] = None,
+    bootstrap: BootstrapOption = LOCAL_BOOTSTRAP,
+    registry: OptionalRegistryOption = None,
+    *,
+    login: RegistryLogin,
     expansion: Annotated[str, typer.Option(help="Address of the Java expansion service.")] = "localhost:8097",
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="End when all that is there at the start is committed.")
     ] = False,
     max_messages: Annotated[int | None, typer.Option(min=1, help="End after about so many messages.")] = None,
-    security_protocol: SecurityOption = "PLAINTEXT",
-    sasl_mechanism: MechanismOption = None,
-    sasl_username: UsernameOption = None,
-    sasl_password: PasswordOption = None,
-    ca_file: CaOption = None,
-    kafka_property: PropertyOption = None,
+    security: KafkaSecurity,
+    kafka_property: JavaOption = None,
     window: Annotated[str, typer.Option(help="Window of the log's time; rows of two windows share no file.")] = "60s",
     commit_age: Annotated[str, typer.Option(help="How old a written row may get before it is committed.")] = "10s",
     gap_grace: Annotated[str, typer.Option(help="How long a sequence gap waits for late data.")] = "5s",
     warehouse: WarehouseOption = None,
     catalog: CatalogOption = None,
+    metrics: MetricsOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Read topics into the tables, from where the tables stand. Beam's own options follow after --."""
+    from k2beam.kafka.login import check_login
     from k2beam.lake.config import WriteConfig
     from k2beam.live import LiveConfig, run_live
     from k2beam.options import IngestConfig
     from k2beam.registry.resolver import RegistryResolver
 
+    if not until_caught_up and max_messages is None:
+        metrics.refuse_push_for("a job without --until-caught-up or --max-messages")
     live = LiveConfig(
-        kafka=kafka_config(
-            bootstrap, security_protocol, sasl_mechanism, sasl_username, sasl_password, ca_file, kafka_property
-        ),
+        kafka=security.at(bootstrap, kafka_property),
         expansion=expansion,
         topics=tuple(topic or ()),
         topic_pattern=topic_pattern,
@@ -82,9 +80,13 @@ def kafka(
             commit_age_seconds=seconds(commit_age, "--commit-age"),
         ),
         gap_grace_seconds=seconds(gap_grace, "--gap-grace"),
+        metrics=metrics.config,
     )
-    if not registry:
+    schemas = login.at_optional(registry)
+    if schemas is None:
         raise UsageError("--registry URL is needed: without schemas every message would be a dead letter")
-    stats = run_live(live, config, context.obj or (), resolver=RegistryResolver(registry))
+    check_login(live.kafka)
+    stats = run_live(live, config, context.obj or (), resolver=RegistryResolver(schemas))
+    metrics.push(stats)
     emit_object(stats.as_dict(), output, title="ingest kafka")
     typer.echo(verdict(stats), err=True)

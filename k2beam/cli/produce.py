@@ -5,17 +5,30 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from k2beam.cli.ingest import seconds
-from k2beam.cli.output import OutputFormat, OutputOption, emit_object
+from k2beam.cli.kafka_options import (
+    LOCAL_BOOTSTRAP,
+    BootstrapOption,
+    ClientOption,
+    KafkaSecurity,
+    kafka_security,
+    pairs,
+)
+from k2beam.cli.option_groups import with_options
+from k2beam.cli.output import OutputFormat, OutputOption, emit_object, guarded
+from k2beam.cli.registry_options import LOCAL_REGISTRY, RegistryLogin, RegistryOption, registry_login
 from k2beam.errors import UsageError
 from k2beam.metrics.handle import Metrics
 
 if TYPE_CHECKING:
     from k2beam.ingest.feed_client import FeedClient, FeedStats, Sink
+    from k2beam.kafka.config import KafkaConfig
+    from k2beam.registry.client import RegistryConfig
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -33,20 +46,16 @@ def register(app: typer.Typer) -> None:
 
 
 @produce_app.command("binance")
+@with_options(security=kafka_security, login=registry_login)
 def binance(
     symbols: Annotated[str, typer.Option(help="Such as btcusdt,ethusdt; dot/usd where the quote asset is not plain.")],
     streams: Annotated[str, typer.Option(help="trade, bookTicker or both, with a comma.")] = "trade,bookTicker",
-    bootstrap: Annotated[
-        str,
-        typer.Option(metavar="HOSTS", envvar="K2BEAM_BOOTSTRAP", help="Kafka's addresses, host:port with commas."),
-    ] = "localhost:9092",
-    registry: Annotated[
-        str, typer.Option(metavar="URL", envvar="K2BEAM_REGISTRY", help="The Schema Registry (Confluent's API).")
-    ] = "http://localhost:8081/apis/ccompat/v7",
-    config: Annotated[
-        list[str] | None,
-        typer.Option("--config", metavar="NAME=VALUE", help="Option of the Kafka client; a secret as env:NAME."),
-    ] = None,
+    bootstrap: BootstrapOption = LOCAL_BOOTSTRAP,
+    registry: RegistryOption = LOCAL_REGISTRY,
+    *,
+    security: KafkaSecurity,
+    login: RegistryLogin,
+    config: ClientOption = None,
     spool: Annotated[str, typer.Option(metavar="DIR", help="Folder for what the broker does not take.")] = "spool",
     url: Annotated[
         list[str] | None,
@@ -65,7 +74,8 @@ def binance(
     subscription = Subscription(parse_pairs(symbols), parse_streams(streams), tuple(url or ADDRESSES))
     limits = Limits(silence=_positive(silence, "--silence"), attempts=attempts)
     lasting = None if duration is None else _positive(duration, "--duration")
-    sink = open_producer(bootstrap, registry, _settings(config or []), spool)
+    kafka = security.at(bootstrap)
+    sink = open_producer(kafka, login.at(registry), pairs("--config", config), spool)
     try:
         client = FeedClient(subscription, sink, limits, metrics=Metrics("feed"))
         found = asyncio.run(_run(client, max_messages, lasting))
@@ -74,18 +84,45 @@ def binance(
     emit_object({"feed": _summary(found), "producer": sink.stats()}, output)
 
 
-def open_producer(bootstrap: str, registry: str, config: dict[str, str], spool: str) -> Sink:
-    """The producer to Kafka; imported here, since its client libraries are not needed for anything else."""
+def open_producer(kafka: KafkaConfig, registry: RegistryConfig, config: dict[str, str], spool: str) -> Sink:
+    """The producer to Kafka; imported here, since its client libraries are not needed for anything else.
+
+    Raises LoginRefused where the broker does not take the credentials.
+    """
     from k2beam.ingest.producer import MarketDataProducer
+    from k2beam.kafka.login import check_login
 
-    return MarketDataProducer(bootstrap, registry, config=config, spool=spool)
+    check_login(kafka)
+    return MarketDataProducer(kafka.bootstrap, registry, config=kafka.client_options() | config, spool=spool)
 
 
-def _settings(texts: list[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in texts]
-    if wrong := [name for name, equals, _ in pairs if not (name and equals)]:
-        raise UsageError(f"--config takes NAME=VALUE, not {wrong[0]!r}")
-    return {name: value for name, _, value in pairs}
+@produce_app.command("resend")
+@guarded
+@with_options(security=kafka_security)
+def resend(
+    spool: Annotated[Path, typer.Argument(metavar="SPOOL", help="The file of undelivered messages.")],
+    bootstrap: BootstrapOption = LOCAL_BOOTSTRAP,
+    *,
+    security: KafkaSecurity,
+    config: ClientOption = None,
+    timeout: Annotated[str, typer.Option(help="How long each message may take, such as 120s.")] = "120s",
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Send what a producer could not deliver, to the topics that it was for, and remove the file.
+
+    What fails again is in a new file beside it, and the exit code is 1. At least once: a message whose acknowledgement
+    was lost may be in its topic already.
+    """
+    from k2beam.ingest.delivery import resend as send_again
+    from k2beam.kafka.login import check_login
+
+    kafka, limit = security.at(bootstrap), _positive(timeout, "--timeout")
+    check_login(kafka)
+    done = send_again(spool, bootstrap, kafka.client_options() | pairs("--config", config), limit)
+    emit_object(done, output)
+    if done.failed:
+        typer.echo(f"Not delivered: {done.failed:,} messages, kept in {done.spool}", err=True)
+        raise typer.Exit(1)
 
 
 def _positive(text: str, option: str) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,32 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, guarded
+from k2beam.cli.registry_options import LOCAL_REGISTRY, RegistryLogin, RegistryOption, registry_login
 
 if TYPE_CHECKING:
-    from k2beam.registry.client import Registry
+    from k2beam.registry.client import Registry, RegistryConfig
     from k2beam.registry.subjects import Candidate, Finding
-
-REGISTRY_VARIABLE = "K2BEAM_REGISTRY"
 
 schemas_app = typer.Typer(help="The schemas of the events in a Schema Registry.", no_args_is_help=True)
 
 NamesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME]...", help="Schemas, such as trade_v2 [default: all six]")
-]
-RegistryOption = Annotated[
-    str | None,
-    typer.Option(
-        "--registry",
-        metavar="URL",
-        help=f"The registry [default: ${REGISTRY_VARIABLE} or http://localhost:8081/apis/ccompat/v7]",
-    ),
-]
-UserOption = Annotated[
-    str, typer.Option("--registry-user", metavar="REFERENCE", help="The user, as ${env:NAME} or ${file:PATH}.")
-]
-PasswordOption = Annotated[
-    str, typer.Option("--registry-password", metavar="REFERENCE", help="The password, as ${env:NAME} or ${file:PATH}.")
 ]
 WaitOption = Annotated[
     float, typer.Option("--wait", min=0, help="How long a registry that does not answer is waited for, seconds.")
@@ -62,30 +47,32 @@ def register(app: typer.Typer) -> None:
 
 @schemas_app.command("list")
 @guarded
+@with_options(login=registry_login)
 def list_command(
-    registry: RegistryOption = None,
-    user: UserOption = "",
-    password: PasswordOption = "",
+    registry: RegistryOption = LOCAL_REGISTRY,
+    *,
+    login: RegistryLogin,
     wait: WaitOption = 10.0,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Every subject of the registry: its latest version, and which of our schemas it is, if any."""
     from k2beam.registry.subjects import SubjectRow, list_subjects
 
-    with _open(registry, user, password, wait) as opened:
+    with _open(login.at(registry, wait)) as opened:
         rows = map(asdict, list_subjects(opened))
         emit_rows([field.name for field in fields(SubjectRow)], rows, output)
 
 
 @schemas_app.command("check")
 @guarded
+@with_options(login=registry_login)
 def check_command(
     names: NamesArgument = None,
-    registry: RegistryOption = None,
+    registry: RegistryOption = LOCAL_REGISTRY,
     topic: TopicOption = None,
     folder: FromOption = None,
-    user: UserOption = "",
-    password: PasswordOption = "",
+    *,
+    login: RegistryLogin,
     wait: WaitOption = 10.0,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -93,19 +80,20 @@ def check_command(
     from k2beam.registry.subjects import candidates, check
 
     wanted = candidates(names or (), topic or (), folder)
-    with _open(registry, user, password, wait) as opened:
+    with _open(login.at(registry, wait)) as opened:
         _report(opened, wanted, check, output)
 
 
 @schemas_app.command("register")
 @guarded
+@with_options(login=registry_login)
 def register_command(
     names: NamesArgument = None,
-    registry: RegistryOption = None,
+    registry: RegistryOption = LOCAL_REGISTRY,
     topic: TopicOption = None,
     folder: FromOption = None,
-    user: UserOption = "",
-    password: PasswordOption = "",
+    *,
+    login: RegistryLogin,
     wait: WaitOption = 10.0,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -117,17 +105,15 @@ def register_command(
     from k2beam.registry.subjects import register as register_all
 
     wanted = candidates(names or (), topic or (), folder)
-    with _open(registry, user, password, wait) as opened:
+    with _open(login.at(registry, wait)) as opened:
         _report(opened, wanted, register_all, output)
 
 
 @contextmanager
-def _open(url: str | None, user: str, password: str, wait_s: float) -> Iterator[Registry]:
-    # The client takes a third of a second to import; --help must not wait for it.
-    from k2beam.registry.client import DEFAULT_URL, Registry, RegistryConfig
+def _open(config: RegistryConfig) -> Iterator[Registry]:
+    from k2beam.registry.client import Registry
 
-    address = url or os.environ.get(REGISTRY_VARIABLE) or DEFAULT_URL
-    registry = Registry(RegistryConfig(address, user, password, wait_s=wait_s))
+    registry = Registry(config)
     try:
         yield registry
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, fields
@@ -10,11 +9,17 @@ from typing import Annotated
 
 import typer
 
+from k2beam.cli.kafka_options import (
+    LOCAL_BOOTSTRAP,
+    BootstrapOption,
+    ClientOption,
+    KafkaSecurity,
+    kafka_security,
+    pairs,
+)
+from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, guarded
 from k2beam.errors import UsageError
-
-BOOTSTRAP_VARIABLE = "K2BEAM_BOOTSTRAP"
-DEFAULT_BOOTSTRAP = "localhost:9092"
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _RETENTION = re.compile(r"(\d+)(s|m|h|d)")
@@ -39,32 +44,32 @@ def retention_ms(text: str) -> int:
 
 @topics_app.command("create")
 @guarded
+@with_options(security=kafka_security)
 def create(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Such as market.crypto.trades.binance.")],
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of each topic.")] = 1,
     retention: Annotated[str, typer.Option(help="How long messages are kept: 7d, 12h, 30m, 90s or forever.")] = "7d",
     replication: Annotated[int, typer.Option(min=1, help="Copies of each partition.")] = 1,
-    bootstrap: Annotated[
-        str | None,
-        typer.Option(metavar="HOSTS", help=f"The broker [default: ${BOOTSTRAP_VARIABLE} or {DEFAULT_BOOTSTRAP}]"),
-    ] = None,
-    config: Annotated[
-        list[str] | None,
-        typer.Option("--config", metavar="NAME=VALUE", help="Option of the Kafka client; a secret as ${env:NAME}."),
-    ] = None,
+    bootstrap: BootstrapOption = LOCAL_BOOTSTRAP,
+    *,
+    security: KafkaSecurity,
+    config: ClientOption = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="How long the broker may take to answer, seconds.")] = 30.0,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Make the topics that are not there. One that is there stays as it is; how it differs is said."""
     # The client takes a moment to import; --help must not wait for it.
     from k2beam.ingest.topics import TopicResult, TopicSpec, create_topics
+    from k2beam.kafka.login import check_login
 
     specs = [TopicSpec(name, partitions, replication, retention_ms(retention)) for name in names]
-    address = bootstrap or os.environ.get(BOOTSTRAP_VARIABLE) or DEFAULT_BOOTSTRAP
+    kafka = security.at(bootstrap)
+    options = kafka.client_options() | pairs("--config", config)
+    check_login(kafka)
     failed = []
 
     def rows() -> Iterator[dict[str, object]]:
-        for result in create_topics(address, specs, _options(config or []), timeout):
+        for result in create_topics(bootstrap, specs, options, timeout):
             if result.state == "failed":
                 failed.append(result.topic)
             yield asdict(result)
@@ -73,13 +78,3 @@ def create(
     if failed:
         typer.echo(f"Not created: {', '.join(failed)}", err=True)
         raise typer.Exit(1)
-
-
-def _options(texts: list[str]) -> dict[str, str]:
-    options = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not (name and equals):
-            raise UsageError(f"--config takes NAME=VALUE, not {text!r}")
-        options[name] = value
-    return options

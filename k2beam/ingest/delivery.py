@@ -19,7 +19,7 @@ from confluent_kafka import Message as KafkaMessage
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.ingest.spool import Headers, Message, Spool, locked, read_spool
 from k2beam.ingest.topics import KafkaFailed
-from k2beam.registry.references import client_config
+from k2beam.references import client_config
 
 DELIVERY_TIMEOUT_S = 120.0
 QUEUE_MESSAGES = 100_000
@@ -100,12 +100,13 @@ class Delivery:
         self._on_result = on_result
         self._spool = Spool(config.spool)
         try:
-            self._client = client(config.client_options(), logger=logging.getLogger("k2beam.kafka"))
+            options = config.client_options() | {"error_cb": self._on_error}
+            self._client = client(options, logger=logging.getLogger("k2beam.kafka"))
         except (KafkaException, ValueError) as error:
             raise UsageError(f"the Kafka client does not take these options: {error}") from error
         self.sent = self.delivered = self.failed = self.lost = self.full_queue = 0
         self._told = 0
-        self._first_error = ""
+        self._first_error = self._login_error = ""
 
     @property
     def spooled(self) -> int:
@@ -125,8 +126,11 @@ class Delivery:
     def send(self, message: Message) -> None:
         """Hand one message over; blocks while the queue is full, at most until its messages time out.
 
-        Raises KafkaFailed for a message that is refused at once (too large, say): then it was not taken.
+        Raises KafkaFailed for a message that is refused at once (too large, say), and for all where the broker refuses
+        the login: then it was not taken.
         """
+        if self._login_error:
+            raise KafkaFailed(self._login_error)
         while True:
             try:
                 self._client.produce(
@@ -197,6 +201,19 @@ class Delivery:
             f"{new:,} messages were not delivered to {self._config.bootstrap} (first: {self._first_error}){kept}{lost}",
             self.spool_path,
         )
+
+    def _on_error(self, error: KafkaError) -> None:
+        """A login that never worked: nothing is waited for, what was sent goes to the spool at once.
+
+        One that worked before is tried again to the end of the messages' time: a broker that starts may refuse it.
+        """
+        if error.code() != KafkaError._AUTHENTICATION or self.delivered or self._login_error:
+            return
+        self._login_error = self._first_error = (
+            f"Kafka at {self._config.bootstrap} does not let this producer in: {error.str()}; check what its user and"
+            " password refer to"
+        )
+        self._client.purge(blocking=False)
 
     def _on_delivery(self, error: KafkaError | None, message: KafkaMessage) -> None:
         topic = message.topic() or ""

@@ -22,7 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not in its 
 
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.model import KINDS, Kind
-from k2beam.registry.references import client_config
+from k2beam.references import client_config
 
 MAX_NAME = 249
 FOREVER_MS = -1

@@ -2,19 +2,69 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from k2beam.coverage import Coverage, end_of_run
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.kafka.config import KafkaConfig
 
 TIMEOUT_SECONDS = 20.0
+CLIENT_LOG = logging.getLogger("k2beam.kafka.client")
+"""Where librdkafka's own lines go, which it would else write to standard error."""
+PATIENCE_SECONDS = 300.0
+"""How long a running job waits for a cluster that is away."""
+ASK_SECONDS = 5.0
+"""How long a running job waits for one answer before it says that there is none, and asks again."""
+ONE_MESSAGE: dict[str, Any] = {
+    "enable.auto.commit": False,
+    "enable.partition.eof": True,
+    "auto.offset.reset": "error",
+    "queued.min.messages": 1,
+    # A consumer that has enough waits a second before it fetches again, also when it's sent to another offset.
+    "fetch.queue.backoff.ms": 0,
+    "fetch.message.max.bytes": 16_384,
+    "fetch.wait.max.ms": 50,
+}
+"""Settings of a consumer that looks at single messages: by default it would fetch megabytes ahead."""
+_NO_SUCH_TOPIC = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION, KafkaError.TOPIC_AUTHORIZATION_FAILED}
+)
+
+_SETTLING = frozenset(
+    {
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+    }
+)
+"""What brokers say for a moment after they have started."""
+
+
+class _Repeats(logging.Filter):
+    """Shows a line once in a row: a client says the same at each try to reach a broker that is away."""
+
+    _last = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said, self._last = self._last, record.getMessage().partition(" (after ")[0]
+        return said != self._last
+
+
+CLIENT_LOG.addFilter(_Repeats())
+
+
+class KafkaUnreachable(K2BeamError):
+    """The cluster did not answer. Asked again later, it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +85,15 @@ class Bounds:
 
 
 class Cluster:
-    """A connection to a cluster for asking; reads no messages. Raises K2BeamError when it can't be reached."""
+    """A connection to a cluster for asking; reads no messages.
 
-    def __init__(self, config: KafkaConfig) -> None:
+    Raises KafkaUnreachable when no answer comes within ``timeout_s`` seconds.
+    """
+
+    def __init__(self, config: KafkaConfig, timeout_s: float = TIMEOUT_SECONDS) -> None:
         self._config = config
-        self._admin = AdminClient({**config.librdkafka()})
+        self._timeout_s = timeout_s
+        self._admin = AdminClient({**config.librdkafka()}, logger=CLIENT_LOG)
 
     def topics(self, names: Sequence[str], pattern: str | None = None) -> list[Topic]:
         """The topics called ``names``, and those that match ``pattern`` as a whole.
@@ -49,8 +103,9 @@ class Cluster:
         wanted = sorted({*names, *self._matching(pattern)})
         if not wanted:
             raise UsageError("no topic: give --topic NAME or --topic-pattern REGEX")
-        cluster_id = self._asked(self._admin.describe_cluster(request_timeout=TIMEOUT_SECONDS)).cluster_id
-        futures = self._admin.describe_topics(TopicCollection(wanted), request_timeout=TIMEOUT_SECONDS)
+        cluster_id = self._asked(self._admin.describe_cluster(request_timeout=self._timeout_s)).cluster_id
+        futures = self._admin.describe_topics(TopicCollection(wanted), request_timeout=self._timeout_s)
+        self._admin.poll(0)  # hands over the client's log lines
         return [self._topic(cluster_id, name, futures[name]) for name in wanted]
 
     def bounds(self, topics: Iterable[Topic]) -> dict[tuple[str, int], Bounds]:
@@ -59,7 +114,11 @@ class Cluster:
         try:
             return {
                 (topic.source, partition): Bounds(
-                    *consumer.get_watermark_offsets(TopicPartition(topic.name, partition), timeout=TIMEOUT_SECONDS)
+                    *self._settled(
+                        consumer.get_watermark_offsets,
+                        TopicPartition(topic.name, partition),
+                        timeout=self._timeout_s,
+                    )
                 )
                 for topic in topics
                 for partition in topic.partitions
@@ -70,7 +129,10 @@ class Cluster:
             consumer.close()
 
     def seed_group(self, group: str, topics: Iterable[Topic], starts: Mapping[tuple[str, int], int]) -> None:
-        """Set the committed offsets of a fresh group, which is where ReadFromKafka starts."""
+        """Set the committed offsets of a fresh group, which is where ReadFromKafka starts.
+
+        A cluster that has just started may not have the coordinator of the group yet: it is waited for.
+        """
         offsets = [
             TopicPartition(topic.name, partition, starts[topic.source, partition])
             for topic in topics
@@ -78,7 +140,7 @@ class Cluster:
         ]
         consumer = Consumer({**self._config.librdkafka(), "group.id": group, "enable.auto.commit": False})
         try:
-            for done in consumer.commit(offsets=offsets, asynchronous=False) or ():
+            for done in self._settled(consumer.commit, offsets=offsets, asynchronous=False) or ():
                 if done.error is not None:
                     raise K2BeamError(f"the start of {done.topic}-{done.partition} can't be set: {done.error.str()}")
         except KafkaException as error:
@@ -86,11 +148,21 @@ class Cluster:
         finally:
             consumer.close()
 
+    def _settled(self, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """The answer to ``call``; brokers that have just started are given the time to settle."""
+        retrying = Retrying(
+            retry=retry_if_exception(_is_settling),
+            wait=wait_fixed(0.5),
+            stop=stop_after_delay(self._timeout_s),
+            reraise=True,
+        )
+        return retrying(call, *args, **options)
+
     def _matching(self, pattern: str | None) -> list[str]:
         if pattern is None:
             return []
         try:
-            known = self._admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+            known = self._admin.list_topics(timeout=self._timeout_s).topics
         except KafkaException as error:
             raise self._unreachable(error) from error
         found = [name for name in known if re.fullmatch(pattern, name)]
@@ -105,14 +177,23 @@ class Cluster:
 
     def _asked(self, future: Any, what: str = "") -> Any:
         try:
-            return future.result(timeout=TIMEOUT_SECONDS)
+            # The client gives up by itself after the same time, and then says why: it may be the first to.
+            return future.result(timeout=self._timeout_s + 1)
         except KafkaException as error:
-            if what:
+            if what and error.args[0].code() in _NO_SUCH_TOPIC:
                 raise UsageError(f"{what} can't be described: {error.args[0].str()}") from error
             raise self._unreachable(error) from error
+        except TimeoutError as error:
+            raise KafkaUnreachable(
+                f"Kafka at {self._config.bootstrap} can't be asked: no answer for {self._timeout_s:g} s"
+            ) from error
 
-    def _unreachable(self, error: KafkaException) -> K2BeamError:
-        return K2BeamError(f"Kafka at {self._config.bootstrap} can't be asked: {error.args[0].str()}")
+    def _unreachable(self, error: KafkaException) -> KafkaUnreachable:
+        return KafkaUnreachable(f"Kafka at {self._config.bootstrap} can't be asked: {error.args[0].str()}")
+
+
+def _is_settling(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() in _SETTLING
 
 
 def start_offsets(bounds: Mapping[tuple[str, int], Bounds], coverage: Coverage) -> dict[tuple[str, int], int]:

@@ -1,34 +1,47 @@
 """How to reach a Kafka cluster, with every secret as a reference.
 
-A value may hold ``${env:NAME}`` or ``${file:PATH}``. It stays a reference in everything that is
-logged, pickled or sent to a runner, and is resolved where a client opens: here for librdkafka,
-and in the Java consumer by Kafka's own configuration providers (KIP-297, KIP-887).
+A reference (:mod:`k2beam.references`) stays one in everything that is logged, pickled or sent to a runner, and is
+resolved where a client opens: here for librdkafka, and in the Java consumer by Kafka's own configuration
+providers (KIP-297, KIP-421, KIP-887).
 """
 
 from __future__ import annotations
 
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from k2beam.errors import UsageError
+from k2beam.references import (
+    check_client_config,
+    check_reference,
+    client_config,
+    dereference,
+    file_content,
+    parse_reference,
+)
 
-_REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _SASL_MODULES = {
     "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule",
     "SCRAM-SHA-256": "org.apache.kafka.common.security.scram.ScramLoginModule",
     "SCRAM-SHA-512": "org.apache.kafka.common.security.scram.ScramLoginModule",
 }
-_SECRET_OPTIONS = ("sasl_username", "sasl_password")
+_PROVIDERS = {
+    "config.providers": "env,file",
+    "config.providers.env.class": "org.apache.kafka.common.config.provider.EnvVarConfigProvider",
+    "config.providers.file.class": "org.apache.kafka.common.config.provider.DirectoryConfigProvider",
+}
+_NOT_IN_JAAS = frozenset('"\\\r\n')
 
 
 @dataclass(frozen=True, slots=True)
 class KafkaConfig:
     """Addresses and credentials of a cluster.
 
-    ``sasl_username`` and ``sasl_password`` must be references; ``properties`` are further
-    settings of the Java consumer, as they are.
+    ``sasl_username`` and ``sasl_password`` must be references. ``ca_file``, ``certificate_file`` and ``key_file``
+    (PEM, the key in PKCS #8 without a password) are paths, and must be there where the Java worker runs as well.
+    ``properties`` are further settings of the Java consumer, secrets among them as references.
+    Raises UsageError for a secret that is no reference, and for settings that contradict each other.
     """
 
     bootstrap: str
@@ -37,65 +50,130 @@ class KafkaConfig:
     sasl_username: str | None = None
     sasl_password: str | None = None
     ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
     properties: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        for option in _SECRET_OPTIONS:
-            value = getattr(self, option)
-            if value is not None and not _REFERENCE.fullmatch(value):
-                name = option.replace("_", "-")
-                raise UsageError(f"--{name} takes a reference, ${{env:NAME}} or ${{file:PATH}}, never the value itself")
+        for option, value in (("--sasl-username", self.sasl_username), ("--sasl-password", self.sasl_password)):
+            if value is not None:
+                check_reference(value, option)
+        check_client_config(dict(self.properties))
+        if self.security_protocol not in PROTOCOLS:
+            raise UsageError(f"--security-protocol takes {', '.join(PROTOCOLS)}, not {self.security_protocol!r}")
         if self.sasl_mechanism is not None and self.sasl_mechanism not in _SASL_MODULES:
             raise UsageError(f"--sasl-mechanism takes {', '.join(_SASL_MODULES)}, not {self.sasl_mechanism!r}")
+        self._check_sasl()
+        self._check_tls()
 
-    def librdkafka(self) -> dict[str, str]:
-        """The settings of a confluent-kafka client, references resolved: not to be logged or kept."""
-        settings = {"bootstrap.servers": self.bootstrap, "security.protocol": self.security_protocol}
-        optional = {
+    def _check_sasl(self) -> None:
+        login = (self.sasl_mechanism, self.sasl_username, self.sasl_password)
+        if self.security_protocol.startswith("SASL_"):
+            if None in login:
+                raise UsageError(
+                    f"--security-protocol {self.security_protocol} needs --sasl-mechanism, --sasl-username and"
+                    " --sasl-password"
+                )
+        elif login != (None, None, None):
+            # A login that is left out without a word would look like one that was made.
+            raise UsageError(
+                f"--security-protocol {self.security_protocol} has no login: take SASL_SSL (or SASL_PLAINTEXT), or"
+                " leave the --sasl options out"
+            )
+
+    def _check_tls(self) -> None:
+        files = (self.ca_file, self.certificate_file, self.key_file)
+        if not self.security_protocol.endswith("SSL") and files != (None, None, None):
+            raise UsageError(
+                f"--security-protocol {self.security_protocol} has no TLS: take SSL or SASL_SSL, or leave --ca-file,"
+                " --certificate-file and --key-file out"
+            )
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise UsageError("--certificate-file and --key-file go together: a client shows the one by the other")
+
+    def client_options(self) -> dict[str, str]:
+        """Options of a librdkafka client but for its addresses, secrets as references: may be kept and pickled."""
+        options = {
+            "security.protocol": self.security_protocol,
             "sasl.mechanism": self.sasl_mechanism,
             "sasl.username": self.sasl_username,
             "sasl.password": self.sasl_password,
             "ssl.ca.location": self.ca_file,
+            "ssl.certificate.location": self.certificate_file,
+            "ssl.key.location": self.key_file,
         }
-        return settings | {name: resolve(value) for name, value in optional.items() if value is not None}
+        return {name: value for name, value in options.items() if value is not None}
+
+    def librdkafka(self) -> dict[str, str]:
+        """The settings of a confluent-kafka client, references resolved: not to be logged or kept.
+
+        Raises UsageError for a reference to what is not there.
+        """
+        return {"bootstrap.servers": self.bootstrap, **client_config(self.client_options())}
 
     def java_consumer(self) -> dict[str, str]:
-        """The settings of the Java consumer; references stay, for its configuration providers."""
+        """The settings of the Java consumer; references stay, for its configuration providers.
+
+        Raises UsageError for a secret that Java's clients would read otherwise than librdkafka does.
+        """
         settings = {"bootstrap.servers": self.bootstrap, "security.protocol": self.security_protocol}
-        if self.sasl_mechanism is not None:
-            module = _SASL_MODULES[self.sasl_mechanism]
-            user, password = (_for_java(value or "") for value in (self.sasl_username, self.sasl_password))
-            settings |= {
-                "sasl.mechanism": self.sasl_mechanism,
-                "sasl.jaas.config": f'{module} required username="{user}" password="{password}";',
-                "config.providers": "env,file",
-                "config.providers.env.class": "org.apache.kafka.common.config.provider.EnvVarConfigProvider",
-                "config.providers.file.class": "org.apache.kafka.common.config.provider.DirectoryConfigProvider",
-            }
+        settings |= self._java_login() | self._java_tls()
+        settings |= {name: _for_java(value, name) for name, value in self.properties}
+        return settings | (_PROVIDERS if any("${" in value for value in settings.values()) else {})
+
+    def _java_login(self) -> dict[str, str]:
+        if self.sasl_mechanism is None or self.sasl_username is None or self.sasl_password is None:
+            return {}
+        user = _in_jaas(self.sasl_username, "--sasl-username")
+        password = _in_jaas(self.sasl_password, "--sasl-password")
+        module = _SASL_MODULES[self.sasl_mechanism]
+        return {
+            "sasl.mechanism": self.sasl_mechanism,
+            "sasl.jaas.config": f'{module} required username="{user}" password="{password}";',
+        }
+
+    def _java_tls(self) -> dict[str, str]:
+        settings: dict[str, str] = {}
         if self.ca_file is not None:
-            settings |= {"ssl.truststore.type": "PEM", "ssl.truststore.location": self.ca_file}
-        return settings | dict(self.properties)
+            settings |= {"ssl.truststore.type": "PEM", "ssl.truststore.location": _absolute(self.ca_file)}
+        if self.certificate_file is not None and self.key_file is not None:
+            # As contents and not as a keystore: that would be one file with both in it.
+            certificate, key = f"${{file:{self.certificate_file}}}", f"${{file:{self.key_file}}}"
+            settings |= {
+                "ssl.keystore.type": "PEM",
+                "ssl.keystore.certificate.chain": _for_java(certificate, "--certificate-file"),
+                "ssl.keystore.key": _for_java(key, "--key-file"),
+            }
+        return settings
 
 
-def _for_java(value: str) -> str:
-    """``${file:/a/b}`` as Kafka's DirectoryConfigProvider names it: ``${file:/a:b}``."""
-    return re.sub(r"\$\{file:([^}]*)/([^}/]+)\}", r"${file:\1:\2}", value)
+def _in_jaas(reference: str, option: str) -> str:
+    """A reference within a quoted string of JAAS, where a provider puts the content as it is."""
+    found = parse_reference(reference)
+    if found is not None and found.kind == "file":
+        text = file_content(found.name, option)
+    else:
+        text = dereference(reference, option)
+    if _NOT_IN_JAAS.intersection(text):
+        raise UsageError(
+            f"{option}: what {reference} stands for has a quotation mark, a backslash or a line break, which Kafka's"
+            " Java clients can't take by reference; write a file without a line break at its end (printf %s), or"
+            " choose another secret"
+        )
+    return _for_java(reference, option)
 
 
-def resolve(value: str) -> str:
-    """``value`` with its references replaced. Raises UsageError for a variable or file that is not there."""
+def _for_java(text: str, option: str) -> str:
+    """A reference as Kafka's providers name it: ``${file:/a/b}`` is ``${file:/a:b}``. Other text stays as it is."""
+    found = parse_reference(text)
+    if found is None or found.kind == "env":
+        return text
+    path = Path(_absolute(found.name))
+    if ":" in str(path):
+        raise UsageError(f"{option}: Java's clients can't read {path}: take a path without a colon")
+    return f"${{file:{path.parent}:{path.name}}}"
 
-    def content(match: re.Match[str]) -> str:
-        kind, name = match.groups()
-        if kind == "env":
-            if name not in os.environ:
-                raise UsageError(f"the environment variable {name} is not set: a Kafka setting refers to it")
-            return os.environ[name]
-        try:
-            return Path(name).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise UsageError(
-                f"the file {name} can't be read ({error.strerror}): a Kafka setting refers to it"
-            ) from error
 
-    return _REFERENCE.sub(content, value)
+def _absolute(path: str) -> str:
+    # The Java worker has a working folder of its own.
+    return str(Path(path).expanduser().absolute())

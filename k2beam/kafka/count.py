@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from pyroaring import BitMap64
 
@@ -25,7 +25,7 @@ def topics_as_source(
     return SourceFile(f"kafka:{config.bootstrap}", expected)
 
 
-def count_topics(cluster: Cluster, topics: Iterable[Topic], probe: HoleProbe, claimed: Coverage) -> Coverage:
+def count_topics(cluster: Cluster, topics: Sequence[Topic], probe: HoleProbe, claimed: Coverage) -> Coverage:
     """Every offset of ``topics`` that must be in the tables.
 
     That is what the broker has now, without the holes it has by right (transaction markers,
@@ -33,16 +33,30 @@ def count_topics(cluster: Cluster, topics: Iterable[Topic], probe: HoleProbe, cl
     claimed and the first one that the broker still has are expected as well: what retention took
     before it was read is lost, and must be seen to be.
     """
-    expected = Coverage()
-    for (source, partition), bound in cluster.bounds(topics).items():
-        taken = claimed[source, partition]
-        offsets = _since_first(bound, taken)
-        unknown = offsets - taken
+    wanted, holes = {}, {}
+    for key, bound in cluster.bounds(topics).items():
+        taken = claimed[key]
+        wanted[key] = _since_first(bound, taken)
+        unknown = wanted[key] - taken
         unknown.remove_range(0, bound.low)
-        holes = probe.probe(source, partition, unknown) if unknown else BitMap64()
-        wanted = offsets - holes
-        if wanted:
-            expected.add_many(source, partition, wanted)
+        holes[key] = probe.probe(*key, unknown) if unknown else BitMap64()
+    return _without_holes(wanted, holes, cluster.bounds(topics) if any(holes.values()) else {})
+
+
+def _without_holes(
+    wanted: Mapping[tuple[str, int], BitMap64],
+    holes: Mapping[tuple[str, int], BitMap64],
+    now: Mapping[tuple[str, int], Bounds],
+) -> Coverage:
+    """What is wanted but for the holes. Where the log begins further on ``now``, retention made the hole: a loss."""
+    expected = Coverage()
+    for (source, partition), offsets in wanted.items():
+        legal = holes[source, partition].copy()
+        if legal:
+            legal.remove_range(0, now[source, partition].low)
+        left = offsets - legal
+        if left:
+            expected.add_many(source, partition, left)
     return expected
 
 

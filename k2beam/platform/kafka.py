@@ -1,4 +1,4 @@
-"""Kafka as a local server: one node, KRaft, listening on this machine only.
+"""Kafka as a local server: one node, KRaft, listening on this machine only, for plain clients and others by option.
 
 Topics are not made by themselves: a mistyped name is an error, and a topic that was deleted stays deleted, whatever
 a consumer asks for. Data stays in the server's folder until that is deleted.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import subprocess
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -33,21 +33,41 @@ _HEAP: Final = (
 
 
 @dataclass(frozen=True)
+class Listener:
+    """A further port for clients: ``protocol`` is SSL, SASL_SSL or SASL_PLAINTEXT.
+
+    ``settings`` are those of the broker for this listener (Kafka's documentation, "Security"), without the prefix
+    ``listener.name.<name>.``; they are written to a file of the server's folder, passwords among them.
+    """
+
+    name: str
+    protocol: str
+    settings: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Kafka:
-    """Kafka 4.1; ``bootstrap`` is the address for clients. Messages may have 2 MiB."""
+    """Kafka 4.1; ``bootstrap`` is the address for plain clients. Messages may have 2 MiB.
+
+    Each of ``listeners`` has a port and an address by its name. ``settings`` are further ones of the broker, and win
+    over those that are set here.
+    """
 
     name: str = "kafka"
     patience_s: float = 120.0
+    listeners: tuple[Listener, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
 
     @property
     def default_ports(self) -> Mapping[str, int]:
-        return {"client": 9092, "controller": 9093}
+        further = {listener.name: 9094 + number for number, listener in enumerate(self.listeners)}
+        return {"client": 9092, "controller": 9093} | further
 
     def launch(self, folder: Path, ports: Mapping[str, int]) -> Launch:
         java = str(ensure_java(*_JAVA))
         jars = classpath("kafka")
         configuration = folder / "server.properties"
-        configuration.write_text(properties(folder / "data", ports), encoding="utf-8")
+        configuration.write_text(properties(folder / "data", ports, self.listeners, self.settings), encoding="utf-8")
         if not (folder / "data" / "meta.properties").is_file():
             _format(java, jars, configuration)
         return Launch((java, *_HEAP, "-cp", jars, "kafka.Kafka", str(configuration)), {})
@@ -57,10 +77,16 @@ class Kafka:
         _ask_for_metadata(self.addresses(ports)["bootstrap"])
 
     def addresses(self, ports: Mapping[str, int]) -> dict[str, str]:
-        return {"bootstrap": f"{HOST}:{ports['client']}"}
+        further = {listener.name: f"{HOST}:{ports[listener.name]}" for listener in self.listeners}
+        return {"bootstrap": f"{HOST}:{ports['client']}"} | further
 
 
-def properties(data: Path, ports: Mapping[str, int]) -> str:
+def properties(
+    data: Path,
+    ports: Mapping[str, int],
+    listeners: Sequence[Listener] = (),
+    further: Sequence[tuple[str, str]] = (),
+) -> str:
     """The content of ``server.properties``."""
     client, controller = ports["client"], ports["controller"]
     settings = {
@@ -85,7 +111,23 @@ def properties(data: Path, ports: Mapping[str, int]) -> str:
         "broker.heartbeat.interval.ms": "1000",
         "message.max.bytes": str(_MESSAGE_BYTES),
     }
+    for listener in listeners:
+        settings |= _listening(listener, ports[listener.name], settings)
+    settings |= {name: _escaped(value) for name, value in further}
     return "".join(f"{name}={value}\n" for name, value in settings.items())
+
+
+def _listening(listener: Listener, port: int, settings: Mapping[str, str]) -> dict[str, str]:
+    """The settings of one more listener, beside those there are."""
+    name, address = listener.name.upper(), f"{listener.name.upper()}://{HOST}:{port}"
+    protocols = settings["listener.security.protocol.map"]
+    own = {f"listener.name.{listener.name.lower()}.{key}": _escaped(value) for key, value in listener.settings}
+    return {
+        "listeners": f"{settings['listeners']},{address}",
+        "advertised.listeners": f"{settings['advertised.listeners']},{address}",
+        "listener.security.protocol.map": f"{protocols},{name}:{listener.protocol}",
+        **own,
+    }
 
 
 def _escaped(text: str) -> str:

@@ -18,7 +18,8 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from k2beam.errors import K2BeamError, UsageError
-from k2beam.registry.references import check_reference, dereference
+from k2beam.logs import get_logger
+from k2beam.references import check_reference, dereference
 
 try:  # The client takes either, the newer one first; they have different exceptions.
     import httpx2 as httpx
@@ -75,7 +76,7 @@ class RegistryConfig:
             raise UsageError(f"{self.url!r} is no URL of a Schema Registry; write it as {DEFAULT_URL}")
         if bool(self.user) != bool(self.password):
             raise UsageError(f"the registry {self.url} needs both a user and a password, or neither")
-        for option, text in (("registry user", self.user), ("registry password", self.password)):
+        for option, text in (("--registry-username", self.user), ("--registry-password", self.password)):
             if text:
                 check_reference(text, option)
 
@@ -84,7 +85,8 @@ class RegistryConfig:
         # Retries are ours: the client's own would multiply with them.
         options: dict[str, str | int | float] = {"url": self.url, "timeout": self.timeout_s, "max.retries": 0}
         if self.user:
-            user, password = dereference(self.user, "registry user"), dereference(self.password, "registry password")
+            user = dereference(self.user, "--registry-username")
+            password = dereference(self.password, "--registry-password")
             options["basic.auth.user.info"] = f"{user}:{password}"
         files = {
             "ssl.ca.location": self.ca_file,
@@ -131,6 +133,7 @@ class Registry:
             wait=wait_random_exponential(multiplier=0.2, max=5.0),
             stop=stop_waiting(self.config.wait_s),
             sleep=self._sleep,
+            before_sleep=lambda state: self._say(doing, state),
             reraise=True,
         )
         try:
@@ -181,6 +184,17 @@ class Registry:
         schema = Schema(text, AVRO)
         return self.call(f"registering a schema in {subject}", lambda: self.client.register_schema(subject, schema))
 
+    def _say(self, doing: str, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        get_logger("registry").warning(
+            "the Schema Registry does not answer and is waited for",
+            url=self.config.url,
+            doing=doing,
+            waited_s=round(state.seconds_since_start or 0.0, 1),
+            gives_up_after_s=self.config.wait_s,
+            error=_shown(error),
+        )
+
     def _where(self, doing: str) -> str:
         return f"{doing} at the Schema Registry {self.config.url}"
 
@@ -217,5 +231,5 @@ def _may_pass(error: BaseException) -> bool:
     return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
 
 
-def _shown(error: Exception) -> str:
+def _shown(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {error}"[:300]

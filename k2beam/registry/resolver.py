@@ -28,12 +28,13 @@ class RegistryResolver:
     not hold up the feed. A registry that can't be reached is waited for ``config.wait_s`` seconds, then
     RegistryUnavailable fails the bundle, which is tried again: it never makes a dead letter.
 
-    ``user`` and ``password`` are references (``${env:NAME}``, ``${file:PATH}``); they are read in :meth:`open`.
+    ``registry`` is its URL with the options that follow, or a RegistryConfig, which has them all. ``user`` and
+    ``password`` are references (``${env:NAME}``, ``${file:PATH}``); they are read in :meth:`open`.
     """
 
     def __init__(
         self,
-        url: str,
+        registry: str | RegistryConfig,
         *,
         user: str = "",
         password: str = "",
@@ -46,7 +47,11 @@ class RegistryResolver:
         sleep: Sleep = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.config = RegistryConfig(url, user, password, ca_file, certificate_file, key_file, wait_s, timeout_s)
+        self.config = (
+            registry
+            if isinstance(registry, RegistryConfig)
+            else RegistryConfig(registry, user, password, ca_file, certificate_file, key_file, wait_s, timeout_s)
+        )
         self._unknown_wait_s = unknown_wait_s
         self._sleep = sleep
         self._clock = clock

@@ -20,6 +20,8 @@ from websockets.asyncio.server import ServerConnection
 from k2beam.cli import produce
 from k2beam.errors import UsageError
 from k2beam.ingest.producer import MarketDataProducer
+from k2beam.kafka.config import KafkaConfig
+from k2beam.registry.client import RegistryConfig
 from tests.integration.binance_exchange import DEADLINE, Exchange, Recorder, acknowledge, trade
 
 pytestmark = pytest.mark.integration
@@ -96,11 +98,13 @@ def test_the_command_ends_after_its_messages(
     sink, opened = Recorder(), []
     monkeypatch.setattr(produce, "open_producer", lambda *given: opened.append(given) or sink)
     options = ["--streams", "trade", "--max-messages", "5", "--bootstrap", "k:1", "--registry", "http://r"]
-    options += ["--config", "sasl.password=env:P=Q", "--spool", "there"]
+    options += ["--config", "client.id=P=Q", "--spool", "there", "--registry-username", "${env:U}"]
+    options += ["--registry-password", "${file:/p}", "--security-protocol", "SSL", "--ca-file", "ca.pem"]
     addresses = ["--url", "ws://127.0.0.1:1", "--url", exchange.address]
     result = CliRunner().invoke(app, ["produce", "binance", "--symbols", "btc/usdt", *addresses, *options])
     assert result.exit_code == 0, result.output
-    assert opened == [("k:1", "http://r", {"sasl.password": "env:P=Q"}, "there")]
+    registry = RegistryConfig("http://r", "${env:U}", "${file:/p}")
+    assert opened == [(KafkaConfig("k:1", "SSL", ca_file="ca.pem"), registry, {"client.id": "P=Q"}, "there")]
     assert sink.ids == [1, 2, 3, 4, 5]
     assert "feed.reconnects.unreachable  1" in result.stdout
 
@@ -127,6 +131,8 @@ def test_wrong_usage_opens_no_producer(
 
 
 def test_the_command_gives_what_it_is_told_to_the_producer(tmp_path: Path) -> None:
-    sink = produce.open_producer("localhost:1", "http://localhost:1", {"linger.ms": "7"}, str(tmp_path))
+    sink = produce.open_producer(
+        KafkaConfig("localhost:1"), RegistryConfig("http://localhost:1"), {"linger.ms": "7"}, str(tmp_path)
+    )
     assert isinstance(sink, MarketDataProducer)
     sink.close()

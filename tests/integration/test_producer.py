@@ -14,10 +14,11 @@ import typer
 from confluent_kafka import Consumer, Message
 from typer.testing import CliRunner
 
+from k2beam.cli import produce as produce_command
 from k2beam.cli import topics as topics_command
 from k2beam.codec.batches import BatchDecoder
 from k2beam.codec.reference import ReferenceDecoder
-from k2beam.ingest.delivery import NotDelivered, resend
+from k2beam.ingest.delivery import NotDelivered
 from k2beam.ingest.producer import MarketDataProducer
 from k2beam.ingest.topics import TopicSpec, create_topics, topic_name
 from k2beam.model import RAW_BATCH_SCHEMA, Kind, RawBatch
@@ -141,8 +142,11 @@ def test_a_broker_that_stays_away_leaves_a_spool_that_can_be_sent_again(
     finally:
         stack.start("kafka")
     assert raised.value.spool is not None
-    result = resend(raised.value.spool, stack.bootstrap)
-    assert (result.delivered, result.failed) == (100, 0)
+    app = typer.Typer()
+    produce_command.register(app)
+    command = ["produce", "resend", str(raised.value.spool), "--bootstrap", stack.bootstrap, "--output", "json"]
+    result = CliRunner().invoke(app, command)
+    assert (result.exit_code, json.loads(result.stdout)) == (0, {"delivered": 100, "failed": 0, "spool": None})
     assert list(tmp_path.iterdir()) == []
     found = events(stack, topic, consumed(stack, topic, 101))
     assert [event["message_id"] for event in found] == [f"m-{number}" for number in range(101)]

@@ -1,9 +1,6 @@
-"""Kafka's configuration and the start of a job, without a broker."""
+"""The start and the goal of a job, without a broker."""
 
 from __future__ import annotations
-
-import pickle
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,58 +9,10 @@ from pyroaring import BitMap64
 
 from k2beam.cli.main import main
 from k2beam.coverage import Coverage
-from k2beam.errors import UsageError
 from k2beam.kafka.cluster import Bounds, start_offsets
-from k2beam.kafka.config import KafkaConfig, resolve
 from k2beam.live import Goal
 
 KEY = ("kafka:c/t/1", 0)
-CANARY = "canary-51ab"
-
-
-def secured() -> KafkaConfig:
-    return KafkaConfig(
-        "broker:9093",
-        security_protocol="SASL_SSL",
-        sasl_mechanism="SCRAM-SHA-512",
-        sasl_username="${env:K2_TEST_USER}",
-        sasl_password="${env:K2_TEST_PASSWORD}",
-        ca_file="/etc/ca.pem",
-        properties=(("fetch.min.bytes", "7"),),
-    )
-
-
-def test_secrets_stay_references_until_a_client_opens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("K2_TEST_USER", "me")
-    monkeypatch.setenv("K2_TEST_PASSWORD", CANARY)
-    config = secured()
-    assert config.librdkafka()["sasl.password"] == CANARY
-    java = config.java_consumer()
-    assert '"${env:K2_TEST_PASSWORD}"' in java["sasl.jaas.config"]
-    assert "ScramLoginModule" in java["sasl.jaas.config"]
-    assert (java["fetch.min.bytes"], java["ssl.truststore.location"]) == ("7", "/etc/ca.pem")
-    assert CANARY not in repr(config) + repr(java)
-    filed = KafkaConfig("b", sasl_mechanism="PLAIN", sasl_username="${env:A}", sasl_password="${file:/run/secrets/b}")
-    assert 'password="${file:/run/secrets:b}"' in filed.java_consumer()["sasl.jaas.config"]
-    assert CANARY.encode() not in pickle.dumps(config)
-
-
-@pytest.mark.parametrize("option", ["sasl_username", "sasl_password"])
-def test_a_plain_secret_is_refused_and_not_repeated(option: str) -> None:
-    with pytest.raises(UsageError, match=f"--{option.replace('_', '-')}") as refused:
-        KafkaConfig("b", **{option: CANARY})  # type: ignore[arg-type]
-    assert CANARY not in str(refused.value)
-
-
-def test_what_a_reference_names_must_be_there(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("from a file\n")
-    assert resolve(f"a ${{file:{tmp_path}/secret}}") == "a from a file"
-    with pytest.raises(UsageError, match="K2_TEST_ABSENT"):
-        resolve("${env:K2_TEST_ABSENT}")
-    with pytest.raises(UsageError, match="absent"):
-        resolve(f"${{file:{tmp_path}/absent}}")
-    with pytest.raises(UsageError, match="SCRAM-SHA-256"):
-        KafkaConfig("b", sasl_mechanism="GSSAPI")
 
 
 @given(st.sets(st.integers(0, 60)), st.integers(0, 30), st.integers(0, 40))

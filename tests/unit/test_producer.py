@@ -156,6 +156,39 @@ def test_a_broker_that_is_gone_leaves_everything_in_the_spool(bench: Bench) -> N
     bench.producer.close()
 
 
+def refuse_login(kafka: FakeKafka) -> None:
+    kafka.options["error_cb"](KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error"))
+
+
+def test_a_login_that_never_worked_is_told_at_once_and_nothing_is_lost(bench: Bench) -> None:
+    bench.kafka.away = True
+    for number in range(5):
+        bench.producer.produce_trade(trade(number))
+    refuse_login(bench.kafka)
+    with pytest.raises(KafkaFailed, match="broker:9092 does not let this producer in: SASL authentication error"):
+        bench.producer.produce_trade(trade(5))
+    with pytest.raises(NotDelivered, match=r"5 messages .* does not let this producer in"):
+        bench.producer.flush()
+    stats = bench.producer.stats()
+    assert (stats.accepted, stats.failed, stats.spooled, stats.waiting) == (5, 5, 5, 0)
+
+
+def test_a_login_that_worked_before_is_tried_again(bench: Bench) -> None:
+    bench.producer.produce_trade(trade(0))
+    bench.producer.flush()
+    refuse_login(bench.kafka)
+    bench.producer.produce_trade(trade(1))
+    bench.producer.close()
+    assert bench.producer.stats().delivered == 2
+
+
+def test_another_error_of_the_client_changes_nothing(bench: Bench) -> None:
+    bench.kafka.options["error_cb"](KafkaError(KafkaError._TRANSPORT))
+    with bench.producer as producer:
+        producer.produce_trade(trade(0))
+    assert producer.stats().delivered == 1
+
+
 def test_a_topic_that_is_not_there_is_said_with_the_command_that_makes_it(bench: Bench) -> None:
     bench.kafka.fails = lambda _topic, _value: KafkaError.UNKNOWN_TOPIC_OR_PART
     bench.producer.produce_trade(trade())

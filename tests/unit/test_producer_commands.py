@@ -50,7 +50,7 @@ def test_the_address_of_the_registry_may_be_in_the_environment(monkeypatch: pyte
     ("arguments", "said"),
     [
         (("schemas", "check", "--registry", "nowhere"), "no URL of a Schema Registry"),
-        (("schemas", "check", "--registry-user", "me", "--registry-password", "hush"), "takes a reference"),
+        (("schemas", "check", "--registry-username", "me", "--registry-password", "hush"), "takes a reference"),
         (("schemas", "register", "--topic", "ticks"), "--topic ticks=trade_v2"),
         (("topics", "create", "a b"), "is no name of a topic"),
         (("topics", "create", "a", "--retention", "7"), "--retention takes"),

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from k2beam.errors import SchemaError
-from k2beam.registry.client import RegistryError, RegistryUnavailable
+from k2beam.errors import SchemaError, UsageError
+from k2beam.registry.client import RegistryConfig, RegistryError, RegistryUnavailable
 from k2beam.registry.resolver import MAX_ID, RegistryResolver
 from tests.registry_server import NO_SCHEMA, Answer, Sleeps, in_turn, registry_server
 from tests.unit.test_registry_client import closed_port
@@ -123,3 +123,11 @@ def test_it_is_pickled_as_its_configuration() -> None:
         copy.open()
         assert copy.resolve(5) == '{"type":"string"}'
         assert len(asked) == 2
+
+
+def test_a_whole_configuration_may_be_given_and_its_secrets_stay_references() -> None:
+    config = RegistryConfig("http://registry:1", "${env:K2_USER}", "${env:K2_PASSWORD}", wait_s=7)
+    resolver = pickle.loads(pickle.dumps(RegistryResolver(config)))
+    assert resolver.config == config
+    with pytest.raises(UsageError, match="K2_USER is not set"):
+        resolver.open()

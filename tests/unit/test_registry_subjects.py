@@ -10,7 +10,6 @@ import pytest
 
 from k2beam.errors import UsageError
 from k2beam.registry.client import Registered, Registry, RegistryError
-from k2beam.registry.references import client_config, dereference
 from k2beam.registry.subjects import EVENT_SCHEMAS, candidates, check, list_subjects, register, schema_text
 from k2beam.schemas import avro_schema, full_name
 from tests.codec_samples import evolved
@@ -177,25 +176,3 @@ def test_subjects_of_others_are_listed_too() -> None:
     assert (rows[TRADE].schema, rows[TRADE].versions, rows[TRADE].latest, rows[TRADE].id) == ("trade_v2", 2, 2, 102)
     assert rows["other"].schema is None
     assert rows["odd"].schema is None
-
-
-def test_secrets_are_named_and_read_where_they_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("K2_PASSWORD", "hush")
-    (tmp_path / "secret").write_text("whisper\n", encoding="utf-8")
-    (tmp_path / "empty").write_text("\n", encoding="utf-8")
-    options = {
-        "sasl.password": "${env:K2_PASSWORD}",
-        "ssl.key.password": f"${{file:{tmp_path}/secret}}",
-        "linger.ms": "5",
-    }
-    assert client_config(options) == {"sasl.password": "hush", "ssl.key.password": "whisper", "linger.ms": "5"}
-    with pytest.raises(UsageError, match=r"sasl\.password takes a reference") as raised:
-        client_config({"sasl.password": "hush"})
-    assert "hush" not in str(raised.value)
-    for reference, said in (
-        ("${env:K2_NONE}", "is not set"),
-        (f"${{file:{tmp_path}/none}}", "can't be read"),
-        (f"${{file:{tmp_path}/empty}}", "empty"),
-    ):
-        with pytest.raises(UsageError, match=said):
-            dereference(reference, "sasl.password")

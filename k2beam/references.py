@@ -1,7 +1,8 @@
 """Secrets by reference: a configuration names an environment variable or a file, and never holds the value.
 
 Configurations are pickled to workers, printed by runners and kept by job servers; a reference may be
-seen there, a value may not.
+seen there, a value may not. The whole value is a reference, ``${env:NAME}`` or ``${file:PATH}``, in the form
+of Kafka's own clients (KIP-297); one within other text is not looked for.
 """
 
 from __future__ import annotations
@@ -10,16 +11,30 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from k2beam.errors import UsageError
 
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
-_SECRET = re.compile(r"password|secret|jaas|\.pem$|user\.info|auth\.token", re.IGNORECASE)
+_SECRET = re.compile(r"password|secret|jaas|\.pem$|keystore\.key$|user\.info|auth\.token", re.IGNORECASE)
+
+
+class Reference(NamedTuple):
+    """What is referred to: ``kind`` is env or file, ``name`` the variable or path."""
+
+    kind: str
+    name: str
+
+
+def parse_reference(text: str) -> Reference | None:
+    """What ``text`` refers to; None where it is no reference."""
+    found = _REFERENCE.fullmatch(text)
+    return None if found is None else Reference(found[1], found[2])
 
 
 def is_reference(text: str) -> bool:
-    """Whether ``text`` is ``${env:NAME}`` or ``${file:PATH}``, as Kafka's own clients write it (KIP-297)."""
-    return _REFERENCE.fullmatch(text) is not None
+    """Whether ``text`` is ``${env:NAME}`` or ``${file:PATH}``."""
+    return parse_reference(text) is not None
 
 
 def check_reference(text: str, option: str) -> None:
@@ -37,22 +52,29 @@ def dereference(text: str, option: str) -> str:
 
     Raises UsageError where it is no reference, or what it names is not there or empty.
     """
-    found = _REFERENCE.fullmatch(text)
+    found = parse_reference(text)
     if found is None:
         raise UsageError(_no_reference(option))
-    if found[1] == "env":
-        value = os.environ.get(found[2], "")
+    if found.kind == "env":
+        value = os.environ.get(found.name, "")
         if not value:
-            raise UsageError(f"{option}: the environment variable {found[2]} is not set here; set it where this runs")
+            raise UsageError(f"{option}: the environment variable {found.name} is not set here; set it where this runs")
         return value
-    path = found[2]
-    try:
-        value = Path(path).expanduser().read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{option}: the file {path} can't be read: {error}") from error
+    value = file_content(found.name, option).removesuffix("\n").removesuffix("\r")
     if not value:
-        raise UsageError(f"{option}: the file {path} is empty")
+        raise UsageError(f"{option}: the file {found.name} is empty")
     return value
+
+
+def file_content(path: str, option: str) -> str:
+    """All of a file that a reference names, line breaks as they are. Raises UsageError where it can't be read."""
+    try:
+        return Path(path).expanduser().read_bytes().decode("utf-8")
+    except OSError as error:
+        raise UsageError(f"{option}: the file {path} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        # Without the cause: its text quotes a byte of the secret.
+        raise UsageError(f"{option}: the file {path} can't be read: it is no UTF-8") from None
 
 
 def check_client_config(config: Mapping[str, str]) -> None:
