@@ -12,28 +12,31 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.runners.runner import PipelineState
 from pyroaring import BitMap64
 
+from k2beam.beam_job import AGAIN, ENDED, cancel, quiet, reason_of, signals_to_us, state_of
 from k2beam.coverage import Coverage
 from k2beam.errors import K2BeamError
 from k2beam.ingest.stats import IngestStats, ingest_stats
-from k2beam.kafka.cluster import Bounds, Cluster, Topic, start_offsets
+from k2beam.kafka.cluster import ASK_SECONDS, Bounds, Cluster, Topic, start_offsets
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.guard import TopicGuard
 from k2beam.kafka.holes import HoleProbe
 from k2beam.lake.catalog import Catalog, open_catalog
 from k2beam.lake.commit import read_coverage
+from k2beam.lake.publish import commits_done
 from k2beam.lake.reconcile import reconcile
-from k2beam.options import IngestConfig, beam_options
+from k2beam.logs import get_logger
+from k2beam.options import IngestConfig, beam_options, flink_run, uneven_readers
 from k2beam.pipeline import build
+from k2beam.platform.flink_jobs import FlinkRun
 from k2beam.run import counters
 from transforms.read_kafka import ReadKafka
 
 LIVE_RUNNER = "PrismRunner"
 POLL_SECONDS = 0.5
-CANCEL_SECONDS = 30.0
-ENDED = frozenset({PipelineState.DONE, PipelineState.FAILED, PipelineState.CANCELLED, PipelineState.DRAINED})
+COMMIT_SECONDS = 30.0
+"""How long commits that were under way when the job was cancelled are waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +69,31 @@ class Goal:
                 missing[key] = left
         return missing
 
+    def taken(self, covered: Coverage) -> int:
+        """How many offsets of these source partitions are covered."""
+        return sum(len(covered[key]) for key in self.bounds)
+
 
 def run_live(
     live: LiveConfig, config: IngestConfig, beam_arguments: Sequence[str] = (), *, resolver: Any = None
 ) -> IngestStats:
     """Read topics into the tables until the goal of ``live`` or a SIGINT or SIGTERM; returns the stats.
 
-    Exactly once, whatever happens: the next run starts from the coverage. Raises K2BeamError when
-    the job ends by itself, which an unbounded one must not.
+    Exactly once, whatever happens: the next run starts from the coverage. A Kafka that goes away under the job is
+    waited for. Raises K2BeamError when Kafka can't be asked at the start, and when the job ends by itself,
+    which an unbounded one must not.
     """
-    catalog = open_catalog(config.lake)
-    cluster = Cluster(live.kafka)
-    topics = cluster.topics(live.topics, live.topic_pattern)
-    bounds = cluster.bounds(topics)
-    covered = read_coverage(catalog, config.lake.namespace)
-    goal = Goal(start_offsets(bounds, covered), bounds)
     started = time.monotonic()
     counted: Mapping[str, int] = {}
-    if not (live.until_caught_up and not goal.missing(covered)):
-        counted = _run(live, config, beam_arguments, resolver, cluster, topics, goal, catalog, len(covered))
+    with _stop_signal() as stop:
+        catalog = open_catalog(config.lake)
+        cluster = Cluster(live.kafka)
+        topics = cluster.topics(live.topics, live.topic_pattern)
+        bounds = cluster.bounds(topics)
+        covered = read_coverage(catalog, config.lake.namespace)
+        goal = Goal(start_offsets(bounds, covered), bounds)
+        if not (stop.is_set() or (live.until_caught_up and not goal.missing(covered))):
+            counted = _run(live, config, beam_arguments, resolver, cluster, topics, goal, catalog, covered, stop)
     reconcile(catalog, config.lake.namespace, run_id=config.write.run_id)
     return ingest_stats(catalog, config.lake.namespace, config.write.run_id, counted, time.monotonic() - started)
 
@@ -98,21 +107,31 @@ def _run(
     topics: Sequence[Topic],
     goal: Goal,
     catalog: Catalog,
-    covered_before: int,
+    covered: Coverage,
+    stop: threading.Event,
 ) -> Mapping[str, int]:
     group = f"k2beam-{uuid.uuid4().hex}"
     cluster.seed_group(group, topics, goal.starts)
-    guarded = replace(config, write=replace(config.write, guard=TopicGuard(live.kafka, tuple(topics))))
-    pipeline = beam.Pipeline(options=beam_options(beam_arguments, streaming=True, default_runner=LIVE_RUNNER))
+    guard = TopicGuard(live.kafka, tuple(topics))
+    guarded = replace(config, write=replace(config.write, guard=guard))
+    options = beam_options(beam_arguments, streaming=True, default_runner=LIVE_RUNNER)
+    on_flink = flink_run(options, group[-12:])
+    if on_flink is not None:
+        on_flink.check()
+        if uneven := uneven_readers(beam_arguments, len(goal.bounds)):
+            get_logger("live").warning(uneven)
+    pipeline = beam.Pipeline(options=options)
     build(pipeline, ReadKafka(topics, live.kafka, group, live.expansion), guarded, resolver=resolver)
-    with _stop_signal() as stop:
+    quiet.end()
+    with signals_to_us():
         result = pipeline.run()
-        probe = HoleProbe(live.kafka, topics)
-        try:
-            _follow(result, stop, live, config, goal, catalog, covered_before, probe)
-            counted = counters(result)
-        finally:
-            _cancel(result)
+    probe = HoleProbe(live.kafka, topics, ASK_SECONDS)
+    try:
+        _follow(result, stop, live, config, goal, catalog, goal.taken(covered), probe)
+        # A streaming job on Flink tells its job server no counters while it runs.
+        counted = counters(result) if on_flink is None else on_flink.counters()
+    finally:
+        _end(result, on_flink, guard)
     return counted
 
 
@@ -123,29 +142,32 @@ def _follow(
     config: IngestConfig,
     goal: Goal,
     catalog: Catalog,
-    covered_before: int,
+    taken_before: int,
     probe: HoleProbe,
 ) -> None:
     """Wait until the goal is reached by what is committed, or until told to stop."""
     while not stop.wait(POLL_SECONDS):
-        if result.state in ENDED:
-            raise K2BeamError(
-                f"the job ended as {result.state}; run it again: what was committed is left out, the rest is taken"
-            )
+        state = state_of(result)
+        if state in ENDED:
+            raise K2BeamError(f"the job ended as {state}: {reason_of(result)}; {AGAIN}")
         covered = read_coverage(catalog, config.lake.namespace)
-        if live.max_messages is not None and len(covered) - covered_before >= live.max_messages:
+        if live.max_messages is not None and goal.taken(covered) - taken_before >= live.max_messages:
             return
         if live.until_caught_up and not probe.without_holes(goal.missing(covered)):
             return
 
 
-def _cancel(result: Any) -> None:
-    """Stop the job; a thread, since a runner that hangs must not keep the process."""
-    if result.state in ENDED:
-        return
-    thread = threading.Thread(target=result.cancel, daemon=True)
-    thread.start()
-    thread.join(CANCEL_SECONDS)
+def _end(result: Any, on_flink: FlinkRun | None, guard: TopicGuard) -> None:
+    """Stop the job, and wait until nothing of it is at work in this process, so that what is counted then holds.
+
+    On Flink it is stopped in the cluster too: the job server forgets a cancelled job, but the cluster runs it on.
+    """
+    alive = cancel(result)
+    guard.stop()
+    if on_flink is not None:
+        on_flink.end(submitted=alive)
+    if not commits_done(COMMIT_SECONDS):
+        get_logger("live").warning("a commit of the ended job is still under way; it is not in the stats")
 
 
 @contextmanager

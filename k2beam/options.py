@@ -7,14 +7,21 @@ from named environment variables.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    PortableOptions,
+)
 
 from k2beam.errors import UsageError
 from k2beam.lake.catalog import LakeConfig
 from k2beam.lake.config import WriteConfig
+from k2beam.metrics.worker import MetricsConfig
+from k2beam.platform.flink_jobs import FlinkJobs, FlinkRun
 from k2beam.platform.prism import find_prism
 
 DEFAULT_RUNNER = "FnApiRunner"
@@ -22,6 +29,8 @@ DEFAULT_RUNNER = "FnApiRunner"
 
 DIRECT_RUNNERS = frozenset({"DirectRunner", "SwitchingDirectRunner", "PrismRunner"})
 """The runners that are, or may choose, Prism."""
+
+_EMBEDDED_FLINK = frozenset({"[auto]", "[local]", "[collection]"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +41,7 @@ class IngestConfig:
     write: WriteConfig
     gap_grace_seconds: float = 5.0
     dead_letters_json: str | None = None
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     def __post_init__(self) -> None:
         if self.gap_grace_seconds < 0:
@@ -62,6 +72,44 @@ def beam_options(
     if streaming:
         given.append("--streaming")
     return PipelineOptions(given)
+
+
+def flink_run(options: PipelineOptions, unique: str) -> FlinkRun | None:
+    """The run as its Flink cluster will know it, or None where the job ends with its client.
+
+    Adds ``unique`` to the job's name (``--job_name``, or ``k2beam``), by which the job is found. Raises
+    UsageError for a job server without the address of its cluster, since the job could not be ended.
+    """
+    master: str = options.view_as(FlinkRunnerOptions).flink_master
+    on_flink = options.get_all_options()["runner"] == "FlinkRunner"
+    if master in _EMBEDDED_FLINK:
+        if on_flink and options.view_as(PortableOptions).job_endpoint:
+            raise UsageError(
+                "--flink_master=HOST:PORT (Flink's REST API) is needed beside --job_endpoint: a job outlives its "
+                "client, and is ended there"
+            )
+        return None
+    named = options.view_as(GoogleCloudOptions)  # where Python keeps the name, whatever the runner
+    named.job_name = f"{named.job_name or 'k2beam'}-{unique}"
+    return FlinkRun(FlinkJobs(master), named.job_name)
+
+
+def uneven_readers(arguments: Sequence[str], partitions: int) -> str | None:
+    """What is wrong with ``--parallelism`` for so many partitions on Flink, or None.
+
+    Beam makes as many readers as parallelism, and more until the partitions are shared equally; a task that gets
+    two takes a message from each in turn, and waits for the one that has none.
+    """
+    given = [argument.partition("=")[2] for argument in arguments if argument.startswith("--parallelism=")]
+    if not given or not given[-1].isdecimal() or not int(given[-1]) or partitions <= int(given[-1]):
+        return None
+    if partitions % int(given[-1]) == 0:
+        return None
+    fitting = [number for number in range(1, partitions + 1) if partitions % number == 0]
+    return (
+        f"--parallelism={given[-1]} does not divide {partitions} partitions: a quiet partition then slows its "
+        f"neighbours to some hundred messages a second; take one of {', '.join(map(str, fitting))}"
+    )
 
 
 def _wants_workers(arguments: Sequence[str]) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from confluent_kafka import Producer
+
 from k2beam.demo import audit_topics
-from k2beam.ingest.republish import archived_messages, register_schemas, republish
+from k2beam.ingest.republish import ArchivedMessage, archived_messages, reframed, register_schemas, republish
 from k2beam.ingest.stats import IngestStats
 from k2beam.kafka.config import KafkaConfig
 from k2beam.live import LiveConfig, run_live
@@ -37,14 +40,16 @@ def produce(stack: LocalStack, folder: Path, prefix: str, ids: Mapping[int, int]
     return republish(stack.bootstrap, archived_messages(folder), ids, prefix=f"{prefix}.")
 
 
-def ingest_live(stack: LocalStack, topics: list[str], warehouse: Path, prism: Path) -> IngestStats:
+def ingest_live(
+    stack: LocalStack, topics: list[str], warehouse: Path, prism: Path, resolver: RegistryResolver | None = None
+) -> IngestStats:
     """The live job in this process on Prism, until it has caught up."""
     config = IngestConfig(
         lake_config(warehouse),
         write_config(run_id=uuid.uuid4().hex, bounded=False, window_seconds=60, commit_age_seconds=1.0),
     )
     live = LiveConfig(KafkaConfig(stack.bootstrap), stack.expansion_address, topics=tuple(topics), until_caught_up=True)
-    resolver = RegistryResolver(stack.registry_url, unknown_wait_s=0.2)
+    resolver = resolver or RegistryResolver(stack.registry_url, unknown_wait_s=0.2)
     return run_live(live, config, (f"--prism_location={prism}", "--environment_type=LOOPBACK"), resolver=resolver)
 
 
@@ -52,3 +57,22 @@ def assert_live_audit(stack: LocalStack, topics: list[str], warehouse: Path) -> 
     """The certificate is good, counted at the broker."""
     report = audit_topics(lake_config(warehouse), stack.bootstrap, topics)
     assert report.ok, report.problems
+
+
+def halves(folder: Path) -> tuple[list[ArchivedMessage], list[ArchivedMessage]]:
+    """The messages of the containers, cut in the middle of each partition."""
+    messages = archived_messages(folder)
+    ends = Counter((message.source, message.partition) for message in messages)
+    early = [message for message in messages if message.offset < ends[message.source, message.partition] // 2]
+    late = [message for message in messages if message.offset >= ends[message.source, message.partition] // 2]
+    return early, late
+
+
+def produce_more(stack: LocalStack, topic: str, messages: Sequence[ArchivedMessage], ids: Mapping[int, int]) -> None:
+    """Further messages of one source behind those that the topic has."""
+    producer = Producer({"bootstrap.servers": stack.bootstrap, "enable.idempotence": True, "linger.ms": 20})
+    for message in messages:
+        value = reframed(message.value, ids)
+        producer.produce(topic, value, message.key, message.partition, timestamp=message.timestamp // 1000)
+        producer.poll(0)
+    assert producer.flush(60) == 0

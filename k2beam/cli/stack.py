@@ -1,4 +1,4 @@
-"""The commands ``k2beam stack …``: Kafka, a registry, Prism and the expansion service on this machine."""
+"""The commands ``k2beam stack …``: Kafka, a registry, Prism, Flink and the expansion service on this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, progress
 from k2beam.errors import UsageError
 from k2beam.platform.stack import DEFAULT_SERVICES, SERVICES, LocalStack, ServiceStatus, default_state
 
-stack_app = typer.Typer(help="Servers on this machine: Kafka, Schema Registry, Prism.", no_args_is_help=True)
+stack_app = typer.Typer(help="Servers on this machine: Kafka, Schema Registry, Prism, Flink.", no_args_is_help=True)
 
 StateOption = Annotated[
     Path | None,
@@ -39,7 +39,8 @@ def up(
 ) -> None:
     """Start servers (without names: kafka and registry), wait until they are ready, and leave them running.
 
-    The first time it fetches what is missing: about 400 MB into the cache, and for Prism a build of two minutes.
+    The first time it fetches what is missing into the cache: about 400 MB, for Flink as much again, and for Prism a
+    build of two minutes.
     """
     stack = LocalStack(state or default_state(), _known(names) or DEFAULT_SERVICES, free_ports=free_ports)
     with progress(f"Starting {', '.join(stack.services)}"):

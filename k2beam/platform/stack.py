@@ -1,4 +1,5 @@
-"""The local stack: Kafka, a Schema Registry, Prism and the Java expansion service as processes of this machine.
+"""The local stack: Kafka, a Schema Registry, Prism, Flink, the Java expansion service and
+Prometheus as processes of this machine.
 
 ::
 
@@ -21,15 +22,29 @@ from typing import Final, Self
 
 from k2beam.platform import server
 from k2beam.platform.expansion import Expansion
+from k2beam.platform.flink import FlinkExpansion, FlinkJobManager, FlinkJobServer, FlinkTaskManager
 from k2beam.platform.kafka import Kafka
 from k2beam.platform.prism import PlatformError, cache_dir
 from k2beam.platform.prism_server import PrismServer
+from k2beam.platform.prometheus import Prometheus, targets_folder
 from k2beam.platform.registry import Registry
 from k2beam.platform.server import NotReady, Service
 
 SERVICES: Final[Mapping[str, Service]] = {
-    service.name: service for service in (Kafka(), Registry(), PrismServer(), Expansion())
+    service.name: service
+    for service in (
+        Kafka(),
+        Registry(),
+        PrismServer(),
+        Expansion(),
+        FlinkJobManager(),
+        FlinkTaskManager(),
+        FlinkJobServer(),
+        FlinkExpansion(),
+        Prometheus(),
+    )
 }
+"""In the order of starting: some find others by their record. They end in the reverse order."""
 DEFAULT_SERVICES: Final = ("kafka", "registry")
 GRACE_S: Final = 20.0
 """Seconds that a server has to end by itself."""
@@ -97,6 +112,35 @@ class LocalStack:
         """Prism's job service, as ``host:port``."""
         return self._address("prism", "job_endpoint")
 
+    @property
+    def flink_rest_url(self) -> str:
+        """Flink's REST API and web page, as a URL."""
+        return self._address("flink-jobmanager", "flink_rest_url")
+
+    @property
+    def job_endpoint(self) -> str:
+        """The service that takes Beam's jobs for Flink, as ``host:port``."""
+        return self._address("flink-job-server", "job_endpoint")
+
+    @property
+    def flink_expansion_address(self) -> str:
+        """The Java expansion service for pipelines on Flink, as ``host:port``."""
+        return self._address("flink-expansion", "expansion_address")
+
+    @property
+    def prometheus_url(self) -> str:
+        """Prometheus' page and the base of its API, as a URL."""
+        return self._address("prometheus", "prometheus_url")
+
+    def prometheus_targets(self, job: str = "k2beam-workers") -> Path:
+        """The folder whose ``*.json`` (``file_sd``) name what Prometheus scrapes as ``job``; made where it is missing.
+
+        Raises PlatformError unless ``job`` is ``k2beam-workers`` or ``k2beam-exporter``.
+        """
+        folder = targets_folder(self._folder("prometheus"), job)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def up(self) -> None:
         """Start what does not run, together, and wait until each is ready. What this call started ends if one fails.
 
@@ -106,7 +150,7 @@ class LocalStack:
         with self._locked():
             started: list[str] = []
             try:
-                for name in self.services:
+                for name in (name for name in SERVICES if name in self.services):
                     if server.find(self._folder(name)) is None:
                         started.append(name)
                         self._launch(name)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,12 +15,10 @@ from k2beam.ingest.truth import read_truth
 from k2beam.kafka.cluster import Cluster
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.guard import TopicGuard
-from k2beam.lake.catalog import NAMESPACE, open_catalog
-from k2beam.lake.commit import read_coverage
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.platform.prism import PlatformError
 from k2beam.platform.stack import LocalStack
-from tests.lake_helpers import lake_config
+from tests.integration.live_job import live_job
 from tests.live_helpers import assert_live_audit, ingest_live, produce, register
 from tests.replay_helpers import contents, dead_letter_classes, open_gaps, simulated, true_gaps
 
@@ -66,33 +60,12 @@ def test_a_job_killed_in_mid_stream_goes_on_exactly(
     truth = simulated(tmp_path / "in", rows=60_000, faults="", kinds=("trades",), files=1)
     (topic,) = produce(live, tmp_path / "in", unique("killed"), register(live))
     warehouse = tmp_path / "wh"
-    command = [
-        *(sys.executable, "-m", "k2beam.cli.main", "ingest", "kafka", "--topic", topic),
-        *("--bootstrap", live.bootstrap, "--registry", live.registry_url, "--expansion", live.expansion_address),
-        *("--commit-age", "500ms", "--warehouse", str(warehouse)),
-        *("--", f"--prism_location={prism}", "--environment_type=LOOPBACK"),
-    ]
-    with (tmp_path / "log").open("w") as log:
-        job = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_for_rows(warehouse, job, tmp_path / "log")
-    finally:
-        os.killpg(job.pid, signal.SIGKILL)
-        job.wait()
+    with live_job(live, [topic], warehouse, prism) as job:
+        job.wait_for_rows()
+        job.kill()
     ingest_live(live, [topic], warehouse, prism)
     assert_live_audit(live, [topic], warehouse)
     assert len(contents(warehouse)["trades_v2"]) == truth.rows["trades"]
-
-
-def wait_for_rows(warehouse: Path, job: subprocess.Popen[bytes], log: Path) -> None:
-    """Until the job has committed something. Fails when it ends by itself or commits nothing in time."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert job.poll() is None, log.read_text()
-        if (warehouse / "catalog.db").exists() and read_coverage(open_catalog(lake_config(warehouse)), NAMESPACE):
-            return
-        time.sleep(0.1)
-    pytest.fail(f"nothing was committed: {log.read_text()}")
 
 
 def test_a_topic_made_anew_is_another_source(

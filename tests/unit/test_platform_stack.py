@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from k2beam.cli.stack import register
 from k2beam.errors import UsageError
 from k2beam.platform import server, stack
-from k2beam.platform.kafka import properties
+from k2beam.platform.kafka import Kafka, properties
+from k2beam.platform.kafka import Listener as KafkaListener
 from k2beam.platform.prism import PlatformError
 from k2beam.platform.server import HOST, Launch
 from k2beam.platform.stack import LocalStack
@@ -230,3 +231,18 @@ def test_no_topic_is_made_by_itself() -> None:
     assert "auto.create.topics.enable=false" in lines
     assert "listeners=PLAINTEXT://127.0.0.1:9092,CONTROLLER://127.0.0.1:9093" in lines
     assert "log.dirs=/data" in lines
+
+
+def test_a_further_listener_has_a_port_an_address_and_settings_of_its_own() -> None:
+    listener = KafkaListener("login", "SASL_SSL", (("sasl.enabled.mechanisms", "PLAIN"), ("x", "a\\b")))
+    kafka = Kafka(listeners=(listener,), settings=(("num.network.threads", "2"), ("message.max.bytes", "1")))
+    assert kafka.default_ports == {"client": 9092, "controller": 9093, "login": 9094}
+    assert kafka.addresses(kafka.default_ports) == {"bootstrap": "127.0.0.1:9092", "login": "127.0.0.1:9094"}
+    lines = properties(Path("/data"), kafka.default_ports, kafka.listeners, kafka.settings).splitlines()
+    assert "listeners=PLAINTEXT://127.0.0.1:9092,CONTROLLER://127.0.0.1:9093,LOGIN://127.0.0.1:9094" in lines
+    assert "advertised.listeners=PLAINTEXT://127.0.0.1:9092,LOGIN://127.0.0.1:9094" in lines
+    assert "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,LOGIN:SASL_SSL" in lines
+    assert "listener.name.login.sasl.enabled.mechanisms=PLAIN" in lines
+    assert "listener.name.login.x=a\\u005cb" in lines
+    assert "num.network.threads=2" in lines
+    assert [line for line in lines if line.startswith("message.max.bytes=")] == ["message.max.bytes=1"]

@@ -1,0 +1,145 @@
+"""A running Beam job as the program that started it sees it: its state, why it failed, its cancellation.
+
+Much here works round what Beam does by itself in the process that starts a job: it takes SIGINT, ends the runner
+with it, and reports each part of a cancellation as a failure.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import signal
+import subprocess
+import threading
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+from apache_beam.runners.portability import job_server
+from apache_beam.runners.runner import PipelineState
+from apache_beam.runners.worker import sdk_worker
+from apache_beam.utils import subprocess_server
+
+from k2beam.errors import K2BeamError
+from k2beam.logs import get_logger
+
+CANCEL_SECONDS = 30.0
+ENDED = frozenset({PipelineState.DONE, PipelineState.FAILED, PipelineState.CANCELLED, PipelineState.DRAINED})
+AGAIN = "run it again: what was committed is left out, the rest is taken"
+
+
+class RunnerGone(K2BeamError):
+    """The runner of a job does not answer any more."""
+
+
+def state_of(result: Any) -> str:
+    """The runner's word on the job. Raises RunnerGone."""
+    try:
+        state: str = result.state
+    except (grpc.RpcError, ValueError) as error:  # ValueError: its channel was closed
+        raise RunnerGone(f"the runner of the job does not answer any more ({type(error).__name__}); {AGAIN}") from None
+    return state
+
+
+def reason_of(result: Any) -> str:
+    """Why an ended job ended: the last line of what the runner was told, which names the exception."""
+    root = logging.getLogger()
+    root.addFilter(_nothing)  # Beam logs there once more what the workers have said
+    try:
+        result.wait_until_finish()
+    except (RuntimeError, grpc.RpcError, ValueError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return lines[-1] if lines else type(error).__name__
+    finally:
+        root.removeFilter(_nothing)
+    return "its input came to an end"
+
+
+def _nothing(_record: logging.LogRecord) -> bool:
+    return False
+
+
+def cancel(result: Any) -> bool:
+    """Cancel the job, in a thread, since a runner that hangs must not keep the process; whether it had not ended."""
+    try:
+        if state_of(result) in ENDED:
+            return False
+    except RunnerGone:
+        return True
+    quiet.begin()
+    thread = threading.Thread(target=_tell, args=(result,), daemon=True)
+    thread.start()
+    thread.join(CANCEL_SECONDS)
+    return True
+
+
+def _tell(result: Any) -> None:
+    try:
+        result.cancel()
+    except (grpc.RpcError, ValueError) as error:
+        get_logger("live").warning("the runner went away before it was told to cancel the job", error=str(error))
+
+
+class Quiet:
+    """Hides what Beam says from the cancellation of one job to the start of the next.
+
+    A cancelled bundle fails wherever it stands, on purpose, and each of Beam's threads reports that its stream is
+    gone. Nothing of it is news: the work is thrown away. Our own lines and those of other libraries stay.
+    """
+
+    def __init__(self) -> None:
+        self._on = False
+        self._handlers: list[logging.Handler] = []
+        self._hook = threading.excepthook
+
+    def begin(self) -> None:
+        """Hide from now on."""
+        self.end()
+        self._on = True
+        self._handlers = list(logging.getLogger().handlers)
+        for handler in self._handlers:
+            handler.addFilter(_is_not_beams)
+        vars(sdk_worker)["print"] = lambda *_, **__: None  # the worker prints a traceback besides logging it
+        self._hook, threading.excepthook = threading.excepthook, self._on_exception
+
+    def end(self) -> None:
+        """Show everything again."""
+        if not self._on:
+            return
+        self._on = False
+        for handler in self._handlers:
+            handler.removeFilter(_is_not_beams)
+        del vars(sdk_worker)["print"]
+        threading.excepthook = self._hook
+
+    def _on_exception(self, raised: Any) -> None:
+        if not issubclass(raised.exc_type, grpc.RpcError):
+            self._hook(raised)
+
+
+def _is_not_beams(record: logging.LogRecord) -> bool:
+    return not record.name.startswith(("apache_beam", "PrismRunner", "SdkWorker"))
+
+
+quiet = Quiet()
+
+
+@contextmanager
+def signals_to_us() -> Iterator[None]:
+    """While it lasts, what Beam starts can't take SIGINT for itself.
+
+    A terminal sends Ctrl-C to the whole process group, and Beam's handler for it ends the runner at once: either way
+    the runner would be gone before the job could be cancelled.
+    """
+    modules = (subprocess_server, "subprocess"), (job_server, "signal")
+    plain = [(module, name, getattr(module, name)) for module, name in modules]
+    apart = functools.partial(subprocess.Popen, process_group=0)
+    subprocess_server.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": apart})
+    job_server.signal = types.SimpleNamespace(**{**vars(signal), "signal": lambda *_: None})
+    try:
+        yield
+    finally:
+        for module, name, before in plain:
+            setattr(module, name, before)

@@ -1,0 +1,160 @@
+"""Jobs of a Flink cluster over its REST API: found by name, cancelled, waited for.
+
+A job outlives the client that submitted it, so a client that ends has to see to it that the job does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from k2beam.platform.prism import PlatformError
+
+ENDED: Final = frozenset({"FINISHED", "FAILED", "CANCELED"})
+"""The states of Flink that a job does not leave."""
+
+_TIMEOUT_S: Final = 10.0
+_POLL_S: Final = 0.2
+_SUBMISSION_S: Final = 90.0
+"""What a submission may take from the client's end on: the job server uploads its archives first."""
+_CANCEL_S: Final = 60.0
+_SETTLE_S: Final = 2.0
+_METRICS_A_CALL: Final = 20
+_COUNTER_MARK: Final = ".k2beam_"
+_COUNTER: Final = re.compile(r"\.k2beam_\w+$")
+"""How Beam names a counter of the namespace ``k2beam`` among the metrics of a Flink task."""
+
+
+class FlinkRestError(PlatformError):
+    """Flink's REST API does not answer, or refuses."""
+
+
+@dataclass(frozen=True)
+class FlinkJob:
+    """A job: its id, name, and state in Flink's words (``RUNNING``, ``RESTARTING``, ``CANCELED``, …)."""
+
+    id: str
+    name: str
+    state: str
+
+
+class FlinkJobs:
+    """The jobs of the cluster whose REST API is at ``url``, such as ``http://localhost:8081``; no scheme means http."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/") if "://" in url else f"http://{url.rstrip('/')}"
+        if not self.url.startswith(("http://", "https://")):
+            raise PlatformError(f"{url} is not the address of Flink's REST API: give HOST:PORT or an http(s) URL")
+
+    def overview(self) -> dict[str, Any]:
+        """What the cluster says of itself: ``taskmanagers``, ``slots-total`` and so on. Raises FlinkRestError."""
+        return self._ask("/overview")
+
+    def jobs(self, name: str | None = None) -> list[FlinkJob]:
+        """Every job that the cluster knows, also ended ones, or those of one name. Raises FlinkRestError."""
+        found = (FlinkJob(job["jid"], job["name"], job["state"]) for job in self._ask("/jobs/overview")["jobs"])
+        return [job for job in found if name is None or job.name == name]
+
+    def checkpoints(self, job_id: str) -> dict[str, Any]:
+        """Flink's statistics of a job's checkpoints: ``counts``, ``summary``, ``latest``. Raises FlinkRestError."""
+        return self._ask(f"/jobs/{job_id}/checkpoints")
+
+    def counters(self, job_id: str) -> Counter[str]:
+        """The project's Beam counters of a job, by name, summed over its tasks. Raises FlinkRestError.
+
+        As of Flink's last look (``metrics.fetcher.update-interval``), which each call prompts anew, and since the
+        job last started: after a restart from a checkpoint they begin at 0.
+        """
+        totals: Counter[str] = Counter()
+        for vertex in self._ask(f"/jobs/{job_id}")["vertices"]:
+            metrics = f"/jobs/{job_id}/vertices/{vertex['id']}/subtasks/metrics"
+            ours = [metric["id"] for metric in self._list(metrics) if _COUNTER.search(metric["id"])]
+            for start in range(0, len(ours), _METRICS_A_CALL):
+                names = urllib.parse.quote(",".join(ours[start : start + _METRICS_A_CALL]))
+                for metric in self._list(f"{metrics}?get={names}&agg=sum"):
+                    totals[metric["id"].rpartition(_COUNTER_MARK)[2]] += int(metric["sum"])
+        return totals
+
+    def cancel(self, job_id: str) -> None:
+        """Ask for a job's end; one that has ended already is left alone. Raises FlinkRestError."""
+        try:
+            self._get(f"/jobs/{job_id}?mode=cancel", "PATCH")
+        except FlinkRestError:
+            if self._ask(f"/jobs/{job_id}")["state"] not in ENDED:
+                raise
+
+    def _ask(self, path: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._get(path)
+        return found
+
+    def _list(self, path: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._get(path)
+        return found
+
+    def _get(self, path: str, method: str = "GET") -> Any:
+        request = urllib.request.Request(self.url + path, method=method)  # noqa: S310 - the scheme is checked
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+                return json.loads(answer.read() or b"{}")
+        except urllib.error.HTTPError as error:
+            said = error.read()[:500].decode("utf-8", errors="replace")
+            raise FlinkRestError(f"{method} {self.url}{path} was refused: {error}: {said}") from error
+        except (OSError, ValueError) as error:
+            raise FlinkRestError(f"{method} {self.url}{path} was not answered: {error}") from error
+
+
+@dataclass(frozen=True)
+class FlinkRun:
+    """One run of the pipeline on a cluster, known there by a name that no other job has."""
+
+    cluster: FlinkJobs
+    name: str
+
+    def check(self) -> None:
+        """Raises FlinkRestError unless the cluster answers: without it the job could not be ended later."""
+        self.cluster.overview()
+
+    def counters(self, settle_s: float = _SETTLE_S) -> Counter[str]:
+        """The counters of the job, asked twice with a pause, as the first question is what makes Flink look."""
+        found: Counter[str] = Counter()
+        for job in self.cluster.jobs(self.name):
+            self.cluster.counters(job.id)
+            time.sleep(settle_s)
+            found += self.cluster.counters(job.id)
+        return found
+
+    def end(self, submitted: bool = True, submission_s: float = _SUBMISSION_S, cancel_s: float = _CANCEL_S) -> None:
+        """Cancel the job and wait until it has ended.
+
+        With ``submitted`` a job that the cluster does not have yet is waited for: a submission goes on when its
+        client ends. Without, nothing is done where there is no job.
+
+        Raises:
+            FlinkRestError: the API does not answer or refuses, or the job did not end, or never came.
+        """
+        if submitted:
+            self._until(lambda: bool(self.cluster.jobs(self.name)), submission_s, "has not come up")
+        for job in self._running():
+            self.cluster.cancel(job.id)
+        self._until(lambda: not self._running(), cancel_s, "has not ended")
+
+    def _running(self) -> list[FlinkJob]:
+        return [job for job in self.cluster.jobs(self.name) if job.state not in ENDED]
+
+    def _until(self, reached: Callable[[], bool], patience_s: float, what: str) -> None:
+        deadline = time.monotonic() + patience_s
+        while not reached():
+            if time.monotonic() > deadline:
+                raise FlinkRestError(
+                    f"job {self.name} {what} at {self.cluster.url} after {patience_s:.0f} s: look for it there and "
+                    f"cancel it by hand, since it would run on without this program"
+                )
+            time.sleep(_POLL_S)

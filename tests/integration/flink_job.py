@@ -1,0 +1,109 @@
+"""The command ``k2beam ingest kafka`` on a Flink cluster of its own, as a process that is watched from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.commit import read_coverage
+from k2beam.platform.flink_jobs import ENDED, FlinkJob, FlinkJobs
+from k2beam.platform.stack import LocalStack
+from tests.lake_helpers import lake_config
+
+PATIENCE_S = 240.0
+"""A submission uploads 200 MB and takes half a minute, and more on a busy machine."""
+
+POLL_S = 0.2
+
+
+@dataclass
+class FlinkIngest:
+    """A job: its client's process and its name in the cluster, which no other job has."""
+
+    process: subprocess.Popen[bytes]
+    cluster: FlinkJobs
+    name: str
+    warehouse: Path
+    out: Path
+    log: Path
+
+    def committed(self) -> int:
+        """The offsets that are in the tables now."""
+        if not (self.warehouse / "catalog.db").exists():
+            return 0
+        return len(read_coverage(open_catalog(lake_config(self.warehouse)), NAMESPACE))
+
+    def in_cluster(self) -> FlinkJob | None:
+        """The job as the cluster knows it; None before it is submitted."""
+        return next((job for job in self.cluster.jobs() if job.name.startswith(self.name)), None)
+
+    def checkpoints(self) -> dict[str, int]:
+        """How many checkpoints were ``completed``, ``failed``, ``restored`` and so on."""
+        job = self.in_cluster()
+        return {} if job is None else dict(self.cluster.checkpoints(job.id)["counts"])
+
+    def wait_until(self, reached: Callable[[], bool], what: str) -> None:
+        """Poll ``reached``. Fails when the client ends before, or after four minutes."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not reached():
+            assert self.process.poll() is None, f"the job ended before {what}: {self.said()}"
+            assert time.monotonic() < deadline, f"not in time: {what}; {self.in_cluster()}; the log: {self.said()}"
+            time.sleep(POLL_S)
+
+    def stop(self) -> None:
+        """SIGTERM to the client, as a supervisor does."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def end(self) -> dict[str, Any]:
+        """Wait for the client's end, which must be a good one; gives the stats that it printed."""
+        try:
+            code = self.process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the client does not end: {self.said()}")
+        assert code == 0, self.said()
+        stats: dict[str, Any] = json.loads(self.out.read_text(encoding="utf-8"))
+        return stats
+
+    def said(self) -> str:
+        """The end of the client's log."""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-20_000:]
+
+
+@contextmanager
+def flink_ingest(stack: LocalStack, topics: Sequence[str], warehouse: Path, *options: str) -> Iterator[FlinkIngest]:
+    """A job over ``topics``; at the end the client is killed if it still runs, and its job cancelled."""
+    name = warehouse.name
+    command = [
+        *(sys.executable, "-m", "k2beam.cli.main", "ingest", "kafka"),
+        *(word for topic in topics for word in ("--topic", topic)),
+        *("--bootstrap", stack.bootstrap, "--registry", stack.registry_url),
+        *("--expansion", stack.flink_expansion_address, "--commit-age", "500ms"),
+        *("--warehouse", str(warehouse), "--output", "json", *options, "--", "--runner=FlinkRunner"),
+        *(f"--flink_master={stack.flink_rest_url}", f"--job_endpoint={stack.job_endpoint}", f"--job_name={name}"),
+        *("--environment_type=LOOPBACK", "--parallelism=2"),
+        *("--checkpointing_interval=2000", "--max_bundle_size=20000"),
+    ]
+    out, log = (warehouse.parent / f"{name}.{suffix}" for suffix in ("out", "log"))
+    with out.open("w") as output, log.open("w") as errors:
+        process = subprocess.Popen(command, stdout=output, stderr=errors, start_new_session=True)
+    job = FlinkIngest(process, FlinkJobs(stack.flink_rest_url), name, warehouse, out, log)
+    try:
+        yield job
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if (left := job.in_cluster()) is not None and left.state not in ENDED:
+            job.cluster.cancel(left.id)

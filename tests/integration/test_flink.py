@@ -1,0 +1,87 @@
+"""The live job on a standalone Flink cluster: exact, its gaps found while it runs, its job ended with it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from k2beam.ingest.truth import Truth
+from k2beam.platform.flink import FLINK_SERVICES, TASK_MANAGER
+from k2beam.platform.flink_jobs import ENDED
+from k2beam.platform.prism import PlatformError
+from k2beam.platform.stack import LocalStack
+from tests.integration.flink_job import FlinkIngest, flink_ingest
+from tests.live_helpers import assert_live_audit, produce, register
+from tests.replay_helpers import open_gaps, simulated, true_gaps
+
+pytestmark = pytest.mark.integration
+
+ROWS = 200_000
+FAULTS = "gaps=40,duplicates=15,late=10,out-of-order=10"
+
+
+@pytest.fixture(scope="module")
+def flink(stack: LocalStack) -> Iterator[LocalStack]:
+    """The session's stack with Flink beside it."""
+    beside = LocalStack(stack.state, FLINK_SERVICES, free_ports=True)
+    try:
+        beside.up()
+    except PlatformError as error:
+        pytest.skip(f"no Flink: {error}")
+    try:
+        yield beside
+    finally:
+        beside.down(FLINK_SERVICES)
+
+
+@pytest.fixture(scope="module")
+def feed(flink: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> tuple[Truth, list[str]]:
+    """Trades with gaps in a topic of four partitions. One is empty, which must not hold the others back."""
+    folder = tmp_path_factory.mktemp("feed")
+    truth = simulated(folder, rows=ROWS, faults=FAULTS, kinds=("trades",), files=1, symbols=6)
+    return truth, produce(flink, folder, f"flink-{uuid.uuid4().hex[:8]}", register(flink))
+
+
+def assert_exact(job: FlinkIngest, stack: LocalStack, truth: Truth, topics: list[str]) -> None:
+    """Every message once by the audit at the broker, the ledger as the maker of the data says, no job left."""
+    assert_live_audit(stack, topics, job.warehouse)
+    assert job.committed() == truth.rows["trades"] == ROWS
+    assert open_gaps(job.warehouse) == true_gaps(truth)
+    found = job.in_cluster()
+    assert found is not None
+    assert found.state in ENDED
+
+
+def test_gaps_are_found_while_it_runs_and_a_signal_ends_the_job_in_the_cluster(
+    flink: LocalStack, feed: tuple[Truth, list[str]], tmp_path: Path
+) -> None:
+    truth, topics = feed
+    with flink_ingest(flink, topics, tmp_path / "running") as job:
+        job.wait_until(lambda: job.committed() == ROWS, "everything is committed")
+        # At the end of a run the ledger is reconciled with the rows, so what timers found is looked at before.
+        job.wait_until(lambda: open_gaps(job.warehouse) == true_gaps(truth), "timers have found the gaps")
+        job.wait_until(lambda: job.checkpoints()["completed"] > 0, "a checkpoint is complete")
+        job.stop()
+        stats = job.end()
+        assert (stats["consumed"], stats["written"]["trades_v2"], stats["dead_letters"]) == (ROWS, ROWS, 0)
+        assert_exact(job, flink, truth, topics)
+
+
+def test_a_taskmanager_that_is_killed_and_comes_back_loses_nothing_and_doubles_nothing(
+    flink: LocalStack, feed: tuple[Truth, list[str]], tmp_path: Path
+) -> None:
+    truth, topics = feed
+    with flink_ingest(flink, topics, tmp_path / "killed", "--until-caught-up") as job:
+        job.wait_until(
+            lambda: job.committed() > 0 and job.checkpoints()["completed"] > 0, "rows and a checkpoint are there"
+        )
+        flink.kill(TASK_MANAGER)
+        before = job.committed()
+        assert before < ROWS, "the job was through before its TaskManager could be killed: raise ROWS"
+        flink.start(TASK_MANAGER)
+        job.end()
+        assert job.checkpoints()["restored"] > 0
+        assert_exact(job, flink, truth, topics)

@@ -1,0 +1,134 @@
+"""How a live job ends: by a runner that is gone, by a failure, and what is hidden when it is cancelled on purpose."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc  # type: ignore[import-untyped]
+import pytest
+from apache_beam.runners.runner import PipelineState
+from apache_beam.runners.worker import sdk_worker
+
+from k2beam import live
+from k2beam.beam_job import RunnerGone, quiet
+from k2beam.errors import K2BeamError
+from k2beam.kafka.cluster import Topic
+from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.guard import TopicGuard
+from k2beam.lake.publish import Publisher, commits_done
+from tests.lake_helpers import lake_config, write_config
+
+
+class Result:
+    """A job in one state, or one whose runner is gone; cancelled, and why it failed."""
+
+    def __init__(self, state: str | None, failure: str = "") -> None:
+        self._state = state
+        self._failure = failure
+        self.cancelled = 0
+
+    @property
+    def state(self) -> str:
+        if self._state is None:
+            raise ValueError("Cannot invoke RPC on closed channel!")
+        return self._state
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+    def wait_until_finish(self) -> str:
+        if self._failure:
+            logging.error("%s", self._failure)
+            raise RuntimeError(self._failure)
+        return self.state
+
+
+def guard() -> TopicGuard:
+    return TopicGuard(KafkaConfig("broker:9092"), (Topic("ticks", "kafka:c/ticks/1", (0,)),))
+
+
+def ends(result: Result) -> None:
+    followed: dict[str, Any] = dict.fromkeys(("live", "config", "goal", "catalog", "probe"))
+    live._follow(result, threading.Event(), **followed, taken_before=0)
+
+
+def test_a_runner_that_is_gone_is_said_and_not_cancelled() -> None:
+    result = Result(None)
+    with pytest.raises(RunnerGone, match=r"does not answer any more.*run it again"):
+        ends(result)
+    live._end(result, None, guard())
+    assert result.cancelled == 0
+
+
+def test_a_failed_job_says_why_once(caplog: pytest.LogCaptureFixture) -> None:
+    result = Result(
+        PipelineState.FAILED, "Traceback (most recent call last):\n  File\nRegistryUnavailable: no answer\n\n"
+    )
+    with pytest.raises(K2BeamError, match="ended as FAILED: RegistryUnavailable: no answer; run it again"):
+        ends(result)
+    assert caplog.text == ""
+    live._end(result, None, guard())
+    assert result.cancelled == 0
+
+
+def test_only_what_beam_says_after_a_cancellation_is_hidden(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [caplog.handler])
+    result, worker = Result(PipelineState.RUNNING), logging.getLogger("apache_beam.runners.worker.sdk_worker")
+    worker.error("before")
+    live._end(result, None, guard())
+    assert result.cancelled == 1
+    assert "print" in vars(sdk_worker)
+    worker.error("cancelled")
+    logging.getLogger("k2beam.lake").error("ours")
+    quiet.end()
+    worker.error("next")
+    assert [record.message for record in caplog.records] == ["before", "ours", "next"]
+    assert "print" not in vars(sdk_worker)
+
+
+def test_other_threads_that_fail_are_still_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda raised: reported.append(raised.exc_type))
+    quiet.begin()
+    try:
+        for error in (grpc.RpcError(), OSError()):
+            thread = threading.Thread(target=_raise, args=(error,))
+            thread.start()
+            thread.join()
+    finally:
+        quiet.end()
+    assert reported == [OSError]
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+class Waiting:
+    """A guard that lets a commit pass when told to."""
+
+    def __init__(self) -> None:
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    def check(self) -> None:
+        self.asked.set()
+        assert self.go.wait(30)
+
+
+def test_the_end_waits_for_a_commit_that_is_under_way(tmp_path: Path) -> None:
+    waiting = Waiting()
+    publisher = Publisher(lake_config(tmp_path), replace(write_config(), guard=waiting))
+    assert commits_done(0)
+    thread = threading.Thread(target=publisher.publish, args=("trades_v2", []))
+    thread.start()
+    assert waiting.asked.wait(30)
+    assert not commits_done(0.05)
+    waiting.go.set()
+    assert commits_done(30)
+    thread.join()

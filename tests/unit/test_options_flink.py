@@ -1,0 +1,57 @@
+"""Options of a job on Flink: how its cluster will know it, and how partitions are shared."""
+
+from __future__ import annotations
+
+import pytest
+
+from k2beam.errors import UsageError
+from k2beam.options import beam_options, flink_run, uneven_readers
+
+ON_FLINK = ("--runner=FlinkRunner", "--flink_master=here:8081", "--job_endpoint=here:8099")
+
+
+def test_a_run_on_a_cluster_has_a_name_of_its_own() -> None:
+    options = beam_options((*ON_FLINK, "--job_name=ticks"), streaming=True)
+    run = flink_run(options, "0a1b")
+    assert run is not None
+    assert (run.name, run.cluster.url) == ("ticks-0a1b", "http://here:8081")
+    assert options.get_all_options()["job_name"] == "ticks-0a1b", "the name that Flink is given"
+    unnamed = flink_run(beam_options(ON_FLINK), "0a1b")
+    assert unnamed is not None
+    assert unnamed.name == "k2beam-0a1b"
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("--runner=FlinkRunner",), ("--runner=FlinkRunner", "--flink_master=[auto]")]
+)
+def test_a_job_that_ends_with_its_client_needs_none(arguments: tuple[str, ...]) -> None:
+    assert flink_run(beam_options(arguments), "x") is None
+
+
+def test_a_job_server_without_the_address_of_its_cluster_is_refused() -> None:
+    with pytest.raises(UsageError, match="--flink_master=HOST:PORT"):
+        flink_run(beam_options(("--runner=FlinkRunner", "--job_endpoint=here:8099")), "x")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "partitions", "fits"),
+    [
+        ((), 3, True),
+        (("--parallelism=2",), 4, True),
+        (("--parallelism=2",), 3, False),
+        (("--parallelism=8",), 3, True),
+        (("--parallelism=2", "--parallelism=3"), 3, True),
+        (("--parallelism=4",), 6, False),
+    ],
+)
+def test_partitions_that_parallelism_does_not_divide_are_told(
+    arguments: tuple[str, ...], partitions: int, fits: bool
+) -> None:
+    assert (uneven_readers(arguments, partitions) is None) is fits
+
+
+def test_what_would_divide_them_is_said() -> None:
+    told = uneven_readers(("--parallelism=4",), 6)
+    assert told is not None
+    assert "--parallelism=4 does not divide 6 partitions" in told
+    assert told.endswith("take one of 1, 2, 3, 6")
