@@ -12,10 +12,11 @@ help: ## list the targets
 environment: ## .venv with what development needs
 	@./run_local.sh setup dev
 
-check: environment ## ruff, its formatter in check mode, and mypy
+check: environment ## ruff, its formatter in check mode, mypy, and the lint of metrics
 	$(BIN)/ruff check $(wildcard $(SOURCES))
 	$(BIN)/ruff format --check $(wildcard $(SOURCES))
 	$(BIN)/mypy
+	$(BIN)/python scripts/validate_metrics_labels.py
 
 format: environment ## format the code and apply ruff's safe fixes
 	$(BIN)/ruff check --fix $(wildcard $(SOURCES))

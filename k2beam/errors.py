@@ -18,12 +18,14 @@
     │   └── BrokenBlock         one block is broken; the blocks around it are read
     │       └── BlockTooLarge   (k2beam.archive.codecs) it would unpack to more than the limit
     ├── MetricError             a metric was called with a wrong name or wrong labels
+    ├── MetricsPushFailed       (k2beam.metrics.push) the Pushgateway did not take the metrics
     ├── PlatformError           (k2beam.platform.prism) a program or server that is needed can't be had
     ├── CsvError                (k2beam.ingest.csv.files) a CSV file changed while it was read
     ├── InvalidRecord           (k2beam.ingest.records) the producer refuses a record; names the field
     ├── NotDelivered            (k2beam.ingest.delivery) messages that the broker did not take
     ├── SpoolError              (k2beam.ingest.spool) a spool file can't be read
     ├── KafkaFailed             (k2beam.ingest.topics) the broker can't be asked, or refused
+    ├── LoginRefused            (k2beam.kafka.login) the broker does not let this client in
     ├── FeedError               (k2beam.ingest.feed_client) an exchange refuses, or the attempts are used up
     ├── RegistryError           (k2beam.registry.client) the Schema Registry refused, or its answer is wrong
     │   ├── RegistryUnavailable (k2beam.registry.client) it did not answer while it was waited for

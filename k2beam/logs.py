@@ -3,14 +3,19 @@
 Our loggers and those of the libraries (Beam, pyiceberg) go through one handler of the standard
 library, so that a Beam worker, which installs a handler of its own, gets our lines too: without
 :func:`configure_logging` a line is one JSON text handed to whatever handler is there.
+
+A worker process that a local runner starts inherits the standard error of its job, and by the environment
+(:data:`LOG_VARIABLE`) how to write to it: its lines are in the job's log, in the same form.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import structlog
@@ -20,6 +25,12 @@ from k2beam.errors import UsageError
 from k2beam.model import CommitReceipt
 
 MASK = "***"
+
+LOG_VARIABLE = "K2BEAM_LOGS"
+"""Set by :func:`configure_logging` for the processes that it starts: level, level of libraries, json or text."""
+
+SOURCES_SHOWN = 5
+"""How many sources a line names; a commit of an archive may have thousands."""
 
 _SENSITIVE = (
     r"pass(?:word|wd|phrase)|secret|token|credential|authorization|sasl|jaas|(?:api|access|private|account)[_.\- ]?key"
@@ -32,6 +43,9 @@ _SENSITIVE_IN_TEXT = re.compile(
     re.IGNORECASE,
 )
 _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.\-]{0,30}://)[^\s/?#\"'<>]+@")
+
+OWN = ("k2beam", "transforms")
+"""The project's own loggers, by the first part of their names."""
 
 EventDict = MutableMapping[str, Any]
 
@@ -88,8 +102,9 @@ class _StandardError(logging.StreamHandler[TextIO]):
 _handler = _StandardError()
 
 
-_NO_NEWS = ("apitools not found", "Really starting service", "Really destroying service")
-"""What Beam warns of at every import (Google's clients, which nothing here uses) and at every start of Prism."""
+_NO_NEWS = ("apitools not found", "Really starting service", "Really destroying service", "Worker: %s")
+"""What Beam warns of at every import (Google's clients, which nothing here uses) and at every start of Prism, and its
+copy of a line that a worker process has written to the same standard error itself."""
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -122,7 +137,28 @@ def configure_logging(level: str | int = "INFO", json: bool = False, library_lev
     root = logging.getLogger()
     root.handlers = [handler for handler in root.handlers if handler is not _handler] + [_handler]
     root.setLevel(libraries)
-    logging.getLogger("k2beam").setLevel(own)
+    for name in OWN:
+        logging.getLogger(name).setLevel(own)
+    os.environ[LOG_VARIABLE] = f"{own},{libraries},{'json' if json else 'text'}"
+
+
+def inherit_logging() -> None:
+    """Send the logs of a worker process where those of its job go, in the same form.
+
+    Does nothing in a process that is configured already, or where no job said how. What Beam's harness says before it
+    imports anything of ours comes in Beam's own form. Raises UsageError for a :data:`LOG_VARIABLE` that
+    :func:`configure_logging` did not write.
+    """
+    said = os.environ.get(LOG_VARIABLE)
+    root = logging.getLogger()
+    if said is None or _handler in root.handlers:
+        return
+    form = re.fullmatch(r"(\d+),(\d+),(json|text)", said)
+    if form is None:
+        raise UsageError(f"{LOG_VARIABLE} is {said!r}; it is set by k2beam for its workers: unset it")
+    # The harness has a plain handler for the same standard error.
+    root.handlers = [handler for handler in root.handlers if type(handler) is not logging.StreamHandler]
+    configure_logging(int(form[1]), json=form[3] == "json", library_level=int(form[2]))
 
 
 def get_logger(component: str) -> structlog.stdlib.BoundLogger:
@@ -137,12 +173,18 @@ def get_logger(component: str) -> structlog.stdlib.BoundLogger:
 
 
 def commit_logged(receipt: CommitReceipt) -> None:
-    """Log the audit line of one commit: what it changed, between which snapshots, how long it took."""
+    """Log the audit line of one commit: what it changed, between which snapshots, how long it took.
+
+    ``windows`` are the starts of the first and last one, ``source`` the first few of ``sources`` many.
+    """
     get_logger("lake").info(
         "commit",
         table=receipt.table,
         snapshot_before=receipt.snapshot_before,
         snapshot_after=receipt.snapshot_after,
+        windows=[_instant(start) for start in sorted({*receipt.windows[:1], *receipt.windows[-1:]})],
+        source=list(receipt.sources[:SOURCES_SHOWN]),
+        sources=len(receipt.sources),
         rows=receipt.rows,
         rows_left_out=receipt.rows_left_out,
         files=receipt.files,
@@ -151,6 +193,14 @@ def commit_logged(receipt: CommitReceipt) -> None:
         attempts=receipt.attempts,
         coverage_digest=receipt.coverage_digest,
     )
+
+
+def _instant(micros: int) -> str:
+    """ISO 8601, or the microseconds themselves where the time is beyond the calendar."""
+    try:
+        return datetime.fromtimestamp(micros / 1e6, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return str(micros)
 
 
 def _hand_over(logger: Any, method: str, event: EventDict) -> Any:

@@ -229,3 +229,9 @@ class CommitReceipt:
     attempts: int
     rows_left_out: int
     coverage_digest: str
+    windows: tuple[int, ...] = ()
+    """Starts of the windows of the committed files, microseconds, ascending."""
+    sources: tuple[str, ...] = ()
+    """The sources of the committed rows, sorted."""
+    element_times: tuple[tuple[int, int], ...] = ()
+    """Of each committed file the least and greatest element time, microseconds; without files that do not know it."""

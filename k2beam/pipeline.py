@@ -40,23 +40,27 @@ def build(
     Raises UsageError when an error output of any transform has no consumer.
     """
     read: ReadResult = pipeline | "Read" >> source
-    fresh = read.batches | "FilterCovered" >> FilterCovered(config.lake)
-    unreadable = read.errs | "FilterCoveredErrors" >> FilterCovered(config.lake)
-    decoded = fresh | "DecodeAvro" >> DecodeAvro(resolver=resolver)
+    fresh = read.batches | "FilterCovered" >> FilterCovered(config.lake, config.metrics)
+    unreadable = read.errs | "FilterCoveredErrors" >> FilterCovered(config.lake, config.metrics)
+    decoded = fresh | "DecodeAvro" >> DecodeAvro(resolver=resolver, metrics=config.metrics)
     valid = decoded.events | "ValidateEvents" >> ValidateEvents()
     gaps = (
         valid.events
         | "SequenceSlices" >> SequenceSlices()
         | "DetectGaps"
         >> DetectGaps(
-            grace_seconds=config.gap_grace_seconds, seed=LedgerSeed(config.lake), bounded=config.write.bounded
+            grace_seconds=config.gap_grace_seconds,
+            seed=LedgerSeed(config.lake),
+            bounded=config.write.bounded,
+            metrics=config.metrics,
         )
     )
     dead = [
-        letters | f"DeadLetters{stage}" >> WriteDeadLetters(config.dead_letters_json)
+        letters | f"DeadLetters{stage}" >> WriteDeadLetters(config.dead_letters_json, config.metrics)
         for stage, letters in (("Read", unreadable), ("Decode", decoded.errs), ("Validate", valid.errs))
     ]
-    receipts = ((valid.events, *dead), gaps) | "WriteIceberg" >> WriteIceberg(config.lake, config.write)
+    rows = ((valid.events, *dead), gaps)
+    receipts = rows | "WriteIceberg" >> WriteIceberg(config.lake, config.write, config.metrics)
     require_error_consumers(pipeline)
     return receipts
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from k2beam.platform.prism import find_prism
+from tests.metrics_recorder import CallSiteRecorder
 
 _FORBID_SKIPS = "K2BEAM_FORBID_SKIPS"
 
@@ -17,6 +18,13 @@ os.environ["K2BEAM_STRICT_METRICS"] = "1"
 
 # Beam says that it stops Prism when the process ends, which would come after pytest's closing line.
 logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A run of all tests fails where a call of a metric was made by none of them."""
+    recorder = CallSiteRecorder(Path(__file__).resolve().parent.parent)
+    recorder.install()
+    config.pluginmanager.register(recorder, "call-sites-of-metrics")
 
 
 @pytest.fixture(scope="session")

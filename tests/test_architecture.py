@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("k2beam.errors", "k2beam.__init__"),
+    ("k2beam.errors", "k2beam.references", "k2beam.__init__"),
     ("k2beam.model",),
     (
         "k2beam.schemas",
@@ -28,7 +28,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("k2beam.lake",),
     ("k2beam.query", "k2beam.ingest", "k2beam.kafka", "k2beam.platform", "k2beam.registry"),
     ("transforms",),
-    ("k2beam.options", "k2beam.pipeline", "k2beam.run", "k2beam.live", "k2beam.demo"),
+    (
+        "k2beam.options",
+        "k2beam.pipeline",
+        "k2beam.run",
+        "k2beam.beam_job",
+        "k2beam.live",
+        "k2beam.demo",
+        "k2beam.exporter",
+    ),
     ("k2beam.cli", "k2beam.__main__"),
 )
 """From the bottom up. ``cli`` is a layer of its own at the top, so nothing can import it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
@@ -12,8 +13,8 @@ from apache_beam.pvalue import TaggedOutput
 import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.codec.batches import BatchDecoder
 from k2beam.codec.clock import now_us
-from k2beam.codec.reference import ReferenceDecoder
-from k2beam.metrics.handle import Metrics
+from k2beam.codec.columnar import ColumnarDecoder
+from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import BlockBatch, DeadLetterBatch, EventBatch, Extent, RawBatch
 
 Clock = Callable[[], int]
@@ -50,33 +51,42 @@ class DecodeAvro(beam.PTransform):  # type: ignore[misc]
     ``resolver``. Pure but for ``clock`` (microseconds, UTC), so a bundle that is retried gives the
     same events.
 
-    Beam counters: ``decoded_<kind>`` (rows), ``dead_letters`` (letters), ``dead_letter_offsets``.
+    Beam counters: ``decoded_<kind>`` (rows), ``dead_letters`` (letters), ``dead_letter_offsets``. In Prometheus, as
+    ``metrics`` says: events by kind, letters by class.
     """
 
-    def __init__(self, resolver: SchemaResolver | None = None, clock: Clock = now_us) -> None:
+    def __init__(
+        self,
+        resolver: SchemaResolver | None = None,
+        clock: Clock = now_us,
+        metrics: MetricsConfig = DEFAULT_METRICS,
+    ) -> None:
         super().__init__()
         self._resolver = resolver
         self._clock = clock
+        self._metrics = metrics
 
     def expand(self, batches: beam.PCollection) -> DecodeResult:
-        decoded = batches | "Decode" >> beam.ParDo(_DecodeFn(self._resolver, self._clock)).with_output_types(
-            EventBatch, errs=DeadLetterBatch
-        ).with_outputs("errs", main="events")
+        fn = _DecodeFn(self._resolver, self._clock, self._metrics)
+        decoded = batches | "Decode" >> beam.ParDo(fn).with_output_types(EventBatch, errs=DeadLetterBatch).with_outputs(
+            "errs", main="events"
+        )
         return DecodeResult(events=decoded.events, errs=decoded.errs)
 
 
 class _DecodeFn(beam.DoFn):  # type: ignore[misc]
-    def __init__(self, resolver: SchemaResolver | None, clock: Clock) -> None:
+    def __init__(self, resolver: SchemaResolver | None, clock: Clock, metrics: MetricsConfig) -> None:
         self._resolver = resolver
         self._clock = clock
+        self._metrics_config = metrics
         self._decoder: BatchDecoder | None = None
 
     def setup(self) -> None:
         if self._resolver is not None:
             self._resolver.open()
-        self._metrics = Metrics("decode")
+        self._metrics = self._metrics_config.open("decode")
         lookup = None if self._resolver is None else self._resolver.resolve
-        self._decoder = BatchDecoder(ReferenceDecoder(), self._clock, lookup)
+        self._decoder = BatchDecoder(ColumnarDecoder(), self._clock, lookup)
 
     def teardown(self) -> None:
         if self._resolver is not None:
@@ -92,6 +102,8 @@ class _DecodeFn(beam.DoFn):  # type: ignore[misc]
             yield replace(event_batch, extents=extents)
             extents = ()
         if letters or extents:
+            for error_class, count in Counter(letter.error_class for letter in letters).items():
+                self._metrics.increment("k2_decode_errors_total", count, error_class=error_class)
             _count("dead_letters", len(letters))
             _count("dead_letter_offsets", sum(letter.last - letter.offset + 1 for letter in letters))
             yield TaggedOutput("errs", DeadLetterBatch(letters, extents))

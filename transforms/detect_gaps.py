@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -21,7 +22,8 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
 
 from k2beam.errors import UsageError
-from k2beam.model import Kind
+from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
+from k2beam.model import Gap, Kind
 from k2beam.sequence import Counts, GapBatch, KeyState, SequenceClass, Slice, parse_key
 from transforms.coders import BatchCoder
 
@@ -50,23 +52,34 @@ class DetectGaps(beam.PTransform):  # type: ignore[misc]
     passes its highest element time by ``grace_seconds``. ``seed`` gives the state of a key that has none.
     A bundle that is repeated, or a slice that comes twice, changes no row: delivery may be at least once.
     Raises UsageError for a grace below 0.
+
+    Beam counters: ``sequence_<class>`` (messages) and ``gaps_<severity>`` (gaps declared). By ``metrics`` the same in
+    Prometheus, by kind. A bundle that is repeated counts again.
     """
 
-    def __init__(self, grace_seconds: float = 5.0, seed: Seed | None = None, bounded: bool = True) -> None:
+    def __init__(
+        self,
+        grace_seconds: float = 5.0,
+        seed: Seed | None = None,
+        bounded: bool = True,
+        metrics: MetricsConfig = DEFAULT_METRICS,
+    ) -> None:
         super().__init__()
         if not grace_seconds >= 0:
             raise UsageError(f"grace_seconds is {grace_seconds}; it must be 0 or more")
         self._grace = round(grace_seconds * 1_000_000)
         self._seed = seed
         self._bounded = bounded
+        self._metrics = metrics
 
     def expand(self, slices: beam.PCollection[tuple[str, Slice]]) -> beam.PCollection[GapBatch]:
+        fold = _FoldSlices(self._grace, self._seed, self._bounded, self._metrics)
         # The shuffle keeps the stateful step from being fused with decoding, which would run on one worker then.
         return (
             slices
             | "Pack" >> beam.MapTuple(lambda key, piece: (key, piece.data)).with_output_types(tuple[str, bytes])
             | "Spread" >> beam.Reshuffle()
-            | "Fold" >> beam.ParDo(_FoldSlices(self._grace, self._seed, self._bounded)).with_output_types(GapBatch)
+            | "Fold" >> beam.ParDo(fold).with_output_types(GapBatch)
         )
 
 
@@ -78,12 +91,14 @@ class _FoldSlices(beam.DoFn):  # type: ignore[misc]
     TIMER_AT = ReadModifyWriteStateSpec("timer_at", VarIntCoder())
     DUE = TimerSpec("due", TimeDomain.WATERMARK)
 
-    def __init__(self, grace: int, seed: Seed | None, bounded: bool) -> None:
+    def __init__(self, grace: int, seed: Seed | None, bounded: bool, metrics: MetricsConfig = DEFAULT_METRICS) -> None:
         self._grace = grace
         self._seed = seed
         self._bounded = bounded
+        self._metrics_config = metrics
 
     def setup(self) -> None:
+        self._metrics = self._metrics_config.open("detect_gaps")
         if self._seed is not None:
             self._seed.open()
 
@@ -122,21 +137,33 @@ class _FoldSlices(beam.DoFn):  # type: ignore[misc]
     ) -> Iterator[GapBatch]:
         packed = sequence.read()
         state = self._load(key) if packed is None else KeyState.from_bytes(packed)
-        for piece in _in_log_order(arrived.read()):
-            _count(state.add(piece))
+        counts: Counts = Counter()
+        for piece in _in_order(arrived.read()):
+            counts.update(state.add(piece))
         arrived.clear()
         # Runners may fire early: what the timer's own time does not cover goes on waiting.
         folded = state.fold(None if timestamp >= _END else timestamp.micros, self._grace)
-        _count(folded.counts)
+        counts.update(folded.counts)
         sequence.write(state.to_bytes())
         timer_at.clear()
         if state.next_due is not None:
             at = self._due(state.next_due)
             due.set(at)
             timer_at.write(at.micros)
-        if folded.changes:
-            name = parse_key(key)
-            yield GapBatch(tuple(change.to_gap(name) for change in folded.changes))
+        name = parse_key(key)
+        gaps = tuple(change.to_gap(name) for change in folded.changes)
+        self._count(name.kind, counts, gaps)
+        if gaps:
+            yield GapBatch(gaps)
+
+    def _count(self, kind: Kind, counts: Counts, gaps: tuple[Gap, ...]) -> None:
+        """Messages by class and gaps by severity; what is left of a gap, or filled, is not declared anew."""
+        for found, number in counts.items():
+            _COUNTERS[found].inc(number)
+            self._metrics.increment("k2_sequence_messages_total", number, kind=kind, classification=found.value)
+        for severity, number in Counter(gap.severity for gap in gaps if gap.status == "OPEN").items():
+            beam.metrics.Metrics.counter("k2beam", f"gaps_{severity.lower()}").inc(number)
+            self._metrics.increment("k2_sequence_gaps_total", number, kind=kind, severity=severity)
 
     def _due(self, element_time: int) -> Timestamp:
         return _END if self._bounded else min(Timestamp(micros=element_time + self._grace), _END)
@@ -146,14 +173,14 @@ class _FoldSlices(beam.DoFn):  # type: ignore[misc]
         return seeded or KeyState()
 
 
-def _in_log_order(packed: Iterable[bytes]) -> list[Slice]:
-    """Slices by element time: a shuffle hands them over in any order, which would count as OUT_OF_ORDER messages."""
-    return sorted(map(Slice, packed), key=lambda piece: piece.read().highest_element_time)
+def _in_order(packed: Iterable[bytes]) -> list[Slice]:
+    """Slices by event time: runners hand them over in any order, which would count as OUT_OF_ORDER messages."""
 
+    def begin(piece: Slice) -> int:
+        runs = piece.read().runs
+        return runs[0].first_time if runs else 0
 
-def _count(counts: Counts) -> None:
-    for name, number in counts.items():
-        _COUNTERS[name].inc(number)
+    return sorted(map(Slice, packed), key=begin)
 
 
 _COUNTERS = {name: beam.metrics.Metrics.counter("k2beam", f"sequence_{name.value}") for name in SequenceClass}

@@ -14,7 +14,7 @@ import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.coverage import Coverage
 from k2beam.lake.catalog import LakeConfig, open_catalog
 from k2beam.lake.commit import read_coverage
-from k2beam.metrics.handle import Metrics
+from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch
 
 Batch = RawBatch | BlockBatch | DeadLetterBatch
@@ -28,28 +28,31 @@ class FilterCovered(beam.PTransform):  # type: ignore[misc]
     container goes on whole unless all of its records are covered.
 
     Beam counters: ``consumed`` (offsets that came in) and ``already_covered`` (left out here); the
-    same as Prometheus metrics by kind of source.
+    same in Prometheus by kind of source, as ``metrics`` says.
     """
 
-    def __init__(self, lake: LakeConfig) -> None:
+    def __init__(self, lake: LakeConfig, metrics: MetricsConfig = DEFAULT_METRICS) -> None:
         super().__init__()
         self._lake = lake
+        self._metrics = metrics
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         element_type = batches.element_type
-        return batches | "Filter" >> beam.ParDo(_FilterCoveredFn(self._lake)).with_output_types(element_type)
+        fn = _FilterCoveredFn(self._lake, self._metrics)
+        return batches | "Filter" >> beam.ParDo(fn).with_output_types(element_type)
 
 
 class _FilterCoveredFn(beam.DoFn):  # type: ignore[misc]
-    def __init__(self, lake: LakeConfig) -> None:
+    def __init__(self, lake: LakeConfig, metrics: MetricsConfig) -> None:
         self._lake = lake
+        self._metrics_config = metrics
         self._coverage = Coverage()
         self._consumed = beam.metrics.Metrics.counter("k2beam", "consumed")
         self._already_covered = beam.metrics.Metrics.counter("k2beam", "already_covered")
 
     def setup(self) -> None:
         self._coverage = read_coverage(open_catalog(self._lake), self._lake.namespace)
-        self._metrics = Metrics("filter_covered")
+        self._metrics = self._metrics_config.open("filter_covered")
 
     def process(self, batch: Batch) -> Iterator[Batch]:
         kept = without_covered(batch, self._coverage)

@@ -13,7 +13,7 @@ import apache_beam as beam
 import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.jsonable import to_json
 from k2beam.lake.rows import RowBatch, dead_letter_rows
-from k2beam.metrics.handle import Metrics
+from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import DeadLetterBatch
 
 
@@ -22,24 +22,28 @@ class WriteDeadLetters(beam.PTransform):  # type: ignore[misc]
 
     The rows go on to WriteIceberg, which gives them exactly once. With ``json_lines`` (a folder)
     a copy is written there, a file a batch, in place only when it's whole; the copy is
-    at-least-once: a retried bundle writes it again.
+    at-least-once: a retried bundle writes it again. Counts letters by stage and class, as ``metrics`` says.
     """
 
-    def __init__(self, json_lines: str | None = None) -> None:
+    def __init__(self, json_lines: str | None = None, metrics: MetricsConfig = DEFAULT_METRICS) -> None:
         super().__init__()
         self._json_lines = json_lines
+        self._metrics = metrics
 
     def expand(self, letters: beam.PCollection) -> beam.PCollection:
         if self._json_lines is not None:
             letters = letters | "JsonLines" >> beam.ParDo(_JsonLinesFn(self._json_lines)).with_output_types(
                 DeadLetterBatch
             )
-        return letters | "ToRows" >> beam.ParDo(_ToRowsFn()).with_output_types(RowBatch)
+        return letters | "ToRows" >> beam.ParDo(_ToRowsFn(self._metrics)).with_output_types(RowBatch)
 
 
 class _ToRowsFn(beam.DoFn):  # type: ignore[misc]
+    def __init__(self, metrics: MetricsConfig) -> None:
+        self._metrics_config = metrics
+
     def setup(self) -> None:
-        self._metrics = Metrics("dead_letters")
+        self._metrics = self._metrics_config.open("dead_letters")
 
     def process(self, batch: DeadLetterBatch) -> Iterator[RowBatch]:
         for (stage, error_class), count in Counter((one.stage, one.error_class) for one in batch.letters).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -28,7 +29,7 @@ from k2beam.lake.files import StagedFile, write_rows
 from k2beam.lake.publish import Publisher, Staged, weight
 from k2beam.lake.rows import RowBatch, event_rows
 from k2beam.lake.tables import Table, open_table
-from k2beam.metrics.handle import Metrics
+from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import CommitReceipt, EventBatch
 
 
@@ -44,21 +45,22 @@ class WriteIceberg(beam.PTransform):  # type: ignore[misc]
     CommitConflict or CommitUnknown when a commit's retries are used up: the runner retries the
     bundle or fails the job, and nothing is lost.
 
-    Beam counters: ``rows_written_<table>``, ``data_files_<table>``, ``rows_left_out`` and
-    ``commits_<table>``.
+    Beam counters: ``rows_written_<table>``, ``data_files_<table>``, ``left_out_<table>`` and
+    ``commits_<table>``. By ``metrics`` the same in Prometheus, with the time that files and commits take.
     """
 
-    def __init__(self, lake: LakeConfig, config: WriteConfig) -> None:
+    def __init__(self, lake: LakeConfig, config: WriteConfig, metrics: MetricsConfig = DEFAULT_METRICS) -> None:
         super().__init__()
         self._lake = lake
         self._config = config
+        self._metrics = metrics
 
     def expand(self, inputs: Sequence[beam.PCollection] | beam.PCollection) -> beam.PCollection:
         rows, gaps = inputs if isinstance(inputs, tuple) else ((inputs,), None)
         write_files = [
             batches
             | f"WriteFiles{index}"
-            >> beam.ParDo(_WriteFilesFn(self._lake, self._config)).with_output_types(tuple[str, Any])
+            >> beam.ParDo(_WriteFilesFn(self._lake, self._config, self._metrics)).with_output_types(tuple[str, Any])
             for index, batches in enumerate(rows)
         ]
         if gaps is not None:
@@ -68,7 +70,7 @@ class WriteIceberg(beam.PTransform):  # type: ignore[misc]
             write_files
             | "Staged" >> beam.Flatten()
             | "ByTable" >> beam.Reshuffle()
-            | "Commit" >> beam.ParDo(commit(self._lake, self._config)).with_output_types(CommitReceipt)
+            | "Commit" >> beam.ParDo(commit(self._lake, self._config, self._metrics)).with_output_types(CommitReceipt)
         )
 
     def _extract_input_pvalues(self, inputs: Any) -> Any:
@@ -85,14 +87,15 @@ def _by_ledger(gaps: Any) -> tuple[str, Any]:
 class _WriteFilesFn(beam.DoFn):  # type: ignore[misc]
     """Buffers the rows of a bundle and writes them; yields (table, StagedFile)."""
 
-    def __init__(self, lake: LakeConfig, config: WriteConfig) -> None:
+    def __init__(self, lake: LakeConfig, config: WriteConfig, metrics: MetricsConfig) -> None:
         self._lake = lake
         self._config = config
+        self._metrics_config = metrics
 
     def setup(self) -> None:
         self._catalog: Catalog = open_catalog(self._lake)
         self._tables: dict[str, Table] = {}
-        self._metrics = Metrics("write_files")
+        self._metrics = self._metrics_config.open("write_files")
 
     def start_bundle(self) -> None:
         config = self._config
@@ -116,6 +119,7 @@ class _WriteFilesFn(beam.DoFn):  # type: ignore[misc]
             self._tables[key.table] = open_table(self._catalog, self._lake.namespace, key.table)
         started = time.monotonic()
         staged = write_rows(self._tables[key.table], group.rows(), key.window, group.extents.values())
+        staged = replace(staged, oldest=group.oldest, newest=group.newest)
         self._metrics.histogram("k2_write_duration_seconds", time.monotonic() - started, table=key.table)
         return key.table, staged
 
@@ -127,12 +131,13 @@ class _CommitFn(beam.DoFn):  # type: ignore[misc]
     WEIGHT = ReadModifyWriteStateSpec("weight", TupleCoder((VarIntCoder(), VarIntCoder())))
     END = TimerSpec("end", TimeDomain.WATERMARK)
 
-    def __init__(self, lake: LakeConfig, config: WriteConfig) -> None:
+    def __init__(self, lake: LakeConfig, config: WriteConfig, metrics: MetricsConfig) -> None:
         self._lake = lake
         self._config = config
+        self._metrics_config = metrics
 
     def setup(self) -> None:
-        self._publisher = Publisher(self._lake, self._config)
+        self._publisher = Publisher(self._lake, self._config, self._metrics_config)
 
     def process(
         self,

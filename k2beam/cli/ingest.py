@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from k2beam.cli.csv import register_csv
+from k2beam.cli.metrics_options import MetricsOptions, metrics_options
+from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import CatalogOption, OutputFormat, OutputOption, WarehouseOption, emit_object, lake_config
 from k2beam.cli.progress import consumed_progress
 from k2beam.errors import UsageError
@@ -37,6 +39,7 @@ def seconds(text: str, option: str) -> float:
 
 
 @ingest_app.command("archive")
+@with_options(metrics=metrics_options)
 def archive(
     context: typer.Context,
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Avro containers, globs or folders.")],
@@ -53,6 +56,8 @@ def archive(
     dead_letters_json: Annotated[
         str | None, typer.Option(help="Folder for a copy of the dead letters as JSON lines.")
     ] = None,
+    *,
+    metrics: MetricsOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Replay archived Avro into the tables. Beam's own options follow after --."""
@@ -72,9 +77,11 @@ def archive(
         ),
         gap_grace_seconds=seconds(gap_grace, "--gap-grace"),
         dead_letters_json=dead_letters_json,
+        metrics=metrics.config,
     )
     with consumed_progress("replay", total=_records(paths, root)):
         stats = run_ingest(ReadArchive(paths, root=root), config, context.obj or ())
+    metrics.push(stats)
     emit_object(stats.as_dict(), output, title="ingest archive")
     typer.echo(verdict(stats), err=True)
 

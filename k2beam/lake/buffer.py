@@ -19,6 +19,9 @@ PARQUET_RATIO = 4
 """Arrow bytes for one byte of zstd Parquet of such rows; only steers when a file is closed."""
 
 
+Micros = npt.NDArray[np.int64]
+
+
 class GroupKey(NamedTuple):
     """What all rows of a data file share; ``window`` is its start in microseconds."""
 
@@ -35,9 +38,16 @@ class Group:
     batches: list[pa.RecordBatch] = field(default_factory=list)
     nbytes: int = 0
     extents: dict[tuple[str, int], Extent] = field(default_factory=dict)
+    oldest: int | None = None
+    newest: int | None = None
 
-    def add(self, batch: pa.RecordBatch, extents: tuple[Extent, ...]) -> None:
+    def add(self, batch: pa.RecordBatch, times: Micros, extents: tuple[Extent, ...]) -> None:
+        """Take rows in; ``times`` are their element times (microseconds)."""
         self.batches.append(batch)
+        if len(times):
+            first, last = int(times.min()), int(times.max())
+            self.oldest = first if self.oldest is None else min(self.oldest, first)
+            self.newest = last if self.newest is None else max(self.newest, last)
         self.nbytes += batch.nbytes
         for extent in extents:
             self.extents[extent.source, extent.partition] = extent
@@ -62,9 +72,9 @@ class RowBuffer:
 
     def add(self, rows: RowBatch) -> Iterator[tuple[GroupKey, Group]]:
         """Take rows in; yields the groups that must be written now."""
-        for key, batch in split_rows(rows, self._window_us):
+        for key, batch, times in _parts(rows, self._window_us):
             group = self._groups.setdefault(key, Group())
-            group.add(batch, rows.extents)
+            group.add(batch, times, rows.extents)
             self._nbytes += batch.nbytes
             if group.nbytes >= self._target_bytes:
                 yield key, self._pop(key)
@@ -85,13 +95,18 @@ class RowBuffer:
 
 def split_rows(rows: RowBatch, window_us: int) -> list[tuple[GroupKey, pa.RecordBatch]]:
     """Split rows by window and partition; the order within a part is kept."""
+    return [(key, batch) for key, batch, _ in _parts(rows, window_us)]
+
+
+def _parts(rows: RowBatch, window_us: int) -> list[tuple[GroupKey, pa.RecordBatch, Micros]]:
+    """The same with the element times of each part."""
     spec = SPECS[rows.table]
     micros = _micros(rows.element_time)
     windows = micros - micros % window_us
     days = _micros(rows.data.column(spec.day_column)) // MICROS_PER_DAY if spec.day_column else np.zeros_like(windows)
     codes, names = _identities(rows.data, spec)
     if rows.num_rows and _constant(windows) and _constant(days) and _constant(codes):
-        return [(GroupKey(rows.table, int(windows[0]), int(days[0]), names[int(codes[0])]), rows.data)]
+        return [(GroupKey(rows.table, int(windows[0]), int(days[0]), names[int(codes[0])]), rows.data, micros)]
     order = np.lexsort((codes, days, windows))
     stacked = np.stack((windows[order], days[order], codes[order]))
     cuts = np.flatnonzero(np.any(stacked[:, 1:] != stacked[:, :-1], axis=0)) + 1
@@ -100,7 +115,7 @@ def split_rows(rows: RowBatch, window_us: int) -> list[tuple[GroupKey, pa.Record
         if len(index):
             first = index[0]
             key = GroupKey(rows.table, int(windows[first]), int(days[first]), names[int(codes[first])])
-            parts.append((key, rows.data.take(pa.array(index))))
+            parts.append((key, rows.data.take(pa.array(index)), micros[index]))
     return parts
 
 
@@ -111,7 +126,7 @@ def _identities(data: pa.RecordBatch, spec: TableSpec) -> tuple[npt.NDArray[np.i
     return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
 
 
-def _micros(column: pa.Array) -> npt.NDArray[np.int64]:
+def _micros(column: pa.Array) -> Micros:
     return np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False), dtype=np.int64)
 
 

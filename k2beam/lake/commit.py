@@ -43,6 +43,20 @@ class Selection:
     def bytes(self) -> int:
         return sum(file.nbytes for file in self.files)
 
+    @property
+    def windows(self) -> tuple[int, ...]:
+        return tuple(sorted({file.window for file in self.files}))
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(sorted({source for file in self.files for source, _ in file.coverage}))
+
+    @property
+    def element_times(self) -> tuple[tuple[int, int], ...]:
+        return tuple(
+            (file.oldest, file.newest) for file in self.files if file.oldest is not None and file.newest is not None
+        )
+
 
 def select(table: Table, staged: Sequence[StagedFile], covered: Coverage) -> Selection:
     """Leave out what is ``covered`` and what an earlier one of the ``staged`` files has.
@@ -107,6 +121,9 @@ def commit_files(
         attempts=outcome.attempts,
         rows_left_out=landed.rows_left_out if landed else total,
         coverage_digest=landed.coverage.digest() if landed else "",
+        windows=landed.windows if landed else (),
+        sources=landed.sources if landed else (),
+        element_times=landed.element_times if landed else (),
     )
 
 

@@ -32,7 +32,8 @@ class StagedFile:
 
     ``coverage`` holds the offsets of its rows as serialised bitmaps, ``entry`` pyiceberg's own
     description of the file (path, counts, bounds), ``window`` the start of its window in
-    microseconds, ``expected`` the extents of its sources.
+    microseconds, ``expected`` the extents of its sources. ``oldest`` and ``newest`` are the least and
+    greatest element time of its rows (microseconds; the log's time where a job is live), if known.
     """
 
     table: str
@@ -43,6 +44,8 @@ class StagedFile:
     coverage: dict[tuple[str, int], bytes]
     entry: bytes
     expected: tuple[Extent, ...] = ()
+    oldest: int | None = None
+    newest: int | None = None
 
     def data_file(self) -> DataFile:
         """The entry for a manifest."""
@@ -93,7 +96,8 @@ def rewrite_without(table: Table, staged: StagedFile, taken: Coverage) -> Staged
     if kept.num_rows == 0:
         return None
     fresh = write_rows(table, kept, staged.window)
-    return replace(fresh, expected=staged.expected)
+    # Element time is no column, so the bounds of the whole file stand for what is left of it.
+    return replace(fresh, expected=staged.expected, oldest=staged.oldest, newest=staged.newest)
 
 
 def row_coverage(rows: pa.Table | pa.RecordBatch) -> Coverage:

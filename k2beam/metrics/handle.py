@@ -14,7 +14,7 @@ from math import inf
 from numbers import Real
 from threading import Lock
 from typing import Any, NoReturn
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
@@ -28,6 +28,7 @@ Record = Callable[[float], Any]
 _log = logging.getLogger(__name__)
 _lock = Lock()
 _collectors: WeakKeyDictionary[CollectorRegistry, dict[str, Counter | Gauge | Histogram]] = WeakKeyDictionary()
+_handles: WeakSet[Metrics] = WeakSet()
 
 
 class Metrics:
@@ -57,6 +58,7 @@ class Metrics:
         self._counters: dict[tuple[object, ...], Record] = {}
         self._gauges: dict[tuple[object, ...], Record] = {}
         self._histograms: dict[tuple[object, ...], Record] = {}
+        _handles.add(self)
 
     def __reduce__(self) -> tuple[type[Metrics], tuple[str, str, str, None, bool]]:
         if self._registry is not REGISTRY:
@@ -99,6 +101,22 @@ class Metrics:
             pass
         self._check_and_record("histogram", self._histograms, name, value, labels)
 
+    def remove_gauge(self, name: str, /, **labels: str) -> None:
+        """Take a gauge with these labels away: a value that is no longer known must not be shown."""
+        problem = _problem_of("gauge", name, labels)
+        if problem is not None:
+            self._problem(name, *problem)
+            return
+        for key in [key for key in self._gauges if key[0] == name and set(key[1:]) == labels.items()]:
+            del self._gauges[key]
+        values = (labels[label] for label in BY_NAME[name].labels)
+        self._collectors[name].remove(*self._standard, *values)
+
+    def _forget(self) -> None:
+        """Drop the recorders of samples that were cleared."""
+        for cache in (self._counters, self._gauges, self._histograms):
+            cache.clear()
+
     def _check_and_record(
         self,
         wanted: MetricType,
@@ -124,6 +142,41 @@ class Metrics:
         if (str(name), problem) not in self._reported:
             self._reported.add((str(name), problem))
             _log.warning("metric %s was not recorded: %s; further ones are only counted", name, message)
+
+
+class NullMetrics(Metrics):
+    """A handle that records nothing and checks nothing; pickles as itself."""
+
+    def __init__(self) -> None:
+        # Nothing of Metrics is used: not even the collectors are made.
+        pass
+
+    def __reduce__(self) -> tuple[type[NullMetrics], tuple[()]]:  # type: ignore[override]
+        return type(self), ()
+
+    def increment(self, name: str, /, value: float = 1, **labels: str) -> None:
+        """Record nothing."""
+
+    def gauge(self, name: str, /, value: float, **labels: str) -> None:
+        """Record nothing."""
+
+    def remove_gauge(self, name: str, /, **labels: str) -> None:
+        """Record nothing."""
+
+    def histogram(self, name: str, /, value: float, **labels: str) -> None:
+        """Record nothing."""
+
+
+def forget_counts() -> None:
+    """Set all metrics of this process to nothing, for every handle.
+
+    For a process that was forked: what it inherited is counted by its parent already.
+    """
+    for collectors in list(_collectors.values()):
+        for collector in collectors.values():
+            collector.clear()
+    for handle in list(_handles):
+        handle._forget()
 
 
 def _refuse(name: str, message: str) -> NoReturn:

@@ -119,6 +119,12 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec("k2_exporter_failures_total", "counter", "Readings that failed.", ("reading",)),
     MetricSpec("k2_exporter_last_success_timestamp_seconds", "gauge", "When a reading last succeeded.", ("reading",)),
     MetricSpec(
+        "k2_metrics_endpoint_failures_total",
+        "counter",
+        "Times that a process could not offer its metrics, or not make its address known.",
+        ("reason",),
+    ),
+    MetricSpec(
         "k2_metric_errors_total",
         "counter",
         "Calls of a metric with a wrong name, type, label or value; they were not recorded.",

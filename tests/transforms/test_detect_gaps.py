@@ -224,6 +224,7 @@ class Step:
 
     def __init__(self, bounded: bool = False) -> None:
         self.fn = _FoldSlices(5 * SECOND, None, bounded)
+        self.fn.setup()
         self.bag, self.state, self.timer_at, self.timer = FakeBag(), FakeValue(), FakeValue(), FakeTimer()
 
     def process(self, messages: Sequence[Message]) -> None:

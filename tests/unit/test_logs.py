@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2beam.errors import UsageError
-from k2beam.logs import MASK, commit_logged, configure_logging, get_logger, redact, redact_text
+from k2beam.logs import (
+    LOG_VARIABLE,
+    MASK,
+    commit_logged,
+    configure_logging,
+    get_logger,
+    inherit_logging,
+    redact,
+    redact_text,
+)
 from k2beam.model import CommitReceipt
 
 CANARY = "canary-7f3a"
@@ -23,7 +35,12 @@ def logging_as_before() -> Iterator[None]:
     handlers, levels = list(root.handlers), (root.level, own.level)
     # A test of the command line in the same process may have configured the logs already.
     root.handlers = [handler for handler in handlers if not handler.__module__.startswith("k2beam")]
+    # What a configuration leaves for the processes that this one starts.
+    said = os.environ.pop(LOG_VARIABLE, None)
     yield
+    os.environ.pop(LOG_VARIABLE, None)
+    if said is not None:
+        os.environ[LOG_VARIABLE] = said
     root.handlers = handlers
     root.setLevel(levels[0])
     own.setLevel(levels[1])
@@ -162,7 +179,8 @@ def test_a_secret_is_masked_in_messages_extras_and_tracebacks(capsys: pytest.Cap
 
 def test_a_commit_is_one_audit_line(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("INFO", json=True)
-    commit_logged(CommitReceipt("trades_v2", 1, 2, 1000, 3, 4096, 1_500_000, 1, 7, "ab12"))
+    windows, sources = (0, 60_000_000, 120_000_000), tuple(f"archive:{number}" for number in range(9))
+    commit_logged(CommitReceipt("trades_v2", 1, 2, 1000, 3, 4096, 1_500_000, 1, 7, "ab12", windows, sources))
     (line,) = lines(capsys)
     del line["timestamp"]
     assert line == {
@@ -172,6 +190,9 @@ def test_a_commit_is_one_audit_line(capsys: pytest.CaptureFixture[str]) -> None:
         "table": "trades_v2",
         "snapshot_before": 1,
         "snapshot_after": 2,
+        "windows": ["1970-01-01T00:00:00+00:00", "1970-01-01T00:02:00+00:00"],
+        "source": ["archive:0", "archive:1", "archive:2", "archive:3", "archive:4"],
+        "sources": 9,
         "rows": 1000,
         "rows_left_out": 7,
         "files": 3,
@@ -180,3 +201,61 @@ def test_a_commit_is_one_audit_line(capsys: pytest.CaptureFixture[str]) -> None:
         "attempts": 1,
         "coverage_digest": "ab12",
     }
+
+
+def test_a_window_beyond_the_calendar_is_logged_as_its_number(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO", json=True)
+    commit_logged(CommitReceipt("trades_v2", 1, 2, 1, 1, 1, 1, 1, 0, "ab", (2**63 - 1,), ("s",)))
+    (line,) = lines(capsys)
+    assert line["windows"] == [str(2**63 - 1)]
+
+
+WORKER = """
+import logging
+logging.warning("said before anything of ours is imported")
+import transforms
+from k2beam.logs import get_logger
+get_logger("worker").info("took", rows=3)
+get_logger("worker").debug("not shown")
+logging.getLogger("transforms.reader").warning("bad tail of %s", "a.avro")
+logging.getLogger("pyiceberg").info("not shown either")
+"""
+
+
+def worker_lines() -> list[str]:
+    """What a process that is started by this one says, without the time."""
+    done = subprocess.run([sys.executable, "-c", WORKER], capture_output=True, text=True, check=True)
+    assert done.stdout == ""
+    return done.stderr.splitlines()[1:]
+
+
+def test_a_worker_process_logs_as_its_job_does() -> None:
+    configure_logging("INFO", json=True)
+    took, tail = map(json.loads, worker_lines())
+    assert (took["event"], took["rows"], took["level"], took["logger"]) == ("took", 3, "info", "k2beam.worker")
+    assert (tail["event"], tail["logger"]) == ("bad tail of a.avro", "transforms.reader")
+    configure_logging("WARNING")
+    [tail] = worker_lines()
+    assert "bad tail of a.avro" in tail
+    assert not tail.startswith("{")
+    configure_logging("ERROR")
+    assert worker_lines() == []
+
+
+def test_without_a_job_that_said_how_a_process_logs_as_it_did() -> None:
+    [tail] = worker_lines()
+    assert tail == "WARNING:transforms.reader:bad tail of a.avro"
+
+
+def test_a_configuration_that_is_none_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LOG_VARIABLE, "loud")
+    with pytest.raises(UsageError, match="'loud'"):
+        inherit_logging()
+
+
+def test_the_runners_copy_of_a_workers_line_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO", json=True)
+    runner = logging.getLogger("apache_beam.runners.portability.local_job_service")
+    runner.warning("Worker: %s", "message")
+    runner.warning("Workers: %s", 2)
+    assert [line["event"] for line in lines(capsys)] == ["Workers: 2"]

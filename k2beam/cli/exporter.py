@@ -1,0 +1,78 @@
+"""The command ``k2beam exporter``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from k2beam.cli.ingest import seconds
+from k2beam.cli.kafka_options import KafkaSecurity, kafka_security
+from k2beam.cli.option_groups import with_options
+from k2beam.cli.output import CatalogOption, WarehouseOption, guarded, lake_config
+from k2beam.errors import UsageError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command("exporter")(exporter)
+
+
+@guarded
+@with_options(security=kafka_security)
+def exporter(
+    warehouse: WarehouseOption = None,
+    catalog: CatalogOption = None,
+    bootstrap: Annotated[
+        str | None,
+        typer.Option(metavar="HOSTS", help="Kafka's addresses: look at --topic and --topic-pattern there."),
+    ] = None,
+    topic: Annotated[list[str] | None, typer.Option(help="A topic whose lag is shown; may be repeated.")] = None,
+    topic_pattern: Annotated[str | None, typer.Option(help="Regular expression that matches whole names.")] = None,
+    *,
+    security: KafkaSecurity,
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where /metrics is served; port 0 takes a free one.")
+    ] = "127.0.0.1:9308",
+    interval: Annotated[str, typer.Option(help="How often everything is read, such as 15s.")] = "15s",
+    environment: Annotated[str, typer.Option(help="The label environment of all metrics.")] = "",
+    once: Annotated[
+        bool, typer.Option("--once", help="Read once, print the metrics and end; exit 1 if a reading failed.")
+    ] = False,
+) -> None:
+    """Freshness, lag, sizes and coverage for Prometheus, read from the tables and from Kafka. Writes nothing."""
+    from k2beam.exporter.service import ExporterConfig, serve, snapshot
+
+    host, port = _address(listen)
+    every = seconds(interval, "--interval")
+    if every <= 0:
+        raise UsageError(f"--interval takes more than no time, not {interval!r}")
+    if bootstrap is None and security != KafkaSecurity():
+        raise UsageError("credentials of Kafka are of no use without --bootstrap HOSTS")
+    config = ExporterConfig(
+        lake=lake_config(warehouse, catalog),
+        kafka=None if bootstrap is None else security.at(bootstrap),
+        topics=tuple(topic or ()),
+        topic_pattern=topic_pattern,
+        environment=environment,
+    )
+    if config.kafka is not None:
+        from k2beam.kafka.login import check_login
+
+        check_login(config.kafka)
+    if not once:
+        serve(config, host, port, every)
+        return
+    text, good = snapshot(config)
+    sys.stdout.write(text)
+    if not good:
+        raise typer.Exit(1)
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Host and port of ``--listen``; an IPv6 address is in square brackets."""
+    host, colon, port = text.rpartition(":")
+    if not (colon and host and port.isdecimal() and int(port) <= 65_535):
+        raise UsageError(f"--listen takes HOST:PORT, not {text!r}")
+    return host.removeprefix("[").removesuffix("]"), int(port)

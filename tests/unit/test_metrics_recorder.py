@@ -1,0 +1,98 @@
+"""The recorder of call sites: what it notes, when it judges, and what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from k2beam.metrics.handle import Metrics
+from scripts.metrics_lint.calls import METHODS
+from tests.metrics_recorder import CallSiteRecorder, Samples, all_call_sites, differences
+
+SOURCE = """\
+from k2beam.metrics.handle import Metrics
+
+def f(metrics: Metrics) -> None:
+    metrics.increment(
+        "k2_rows_written_total",
+        3,
+        table="t",
+    )
+    metrics.gauge("k2_freshness_seconds", 1, table="t")
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    for folder in ("k2beam", "transforms", "tests/unit", "tests/transforms"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "k2beam" / "code.py").write_text(SOURCE, encoding="utf-8")
+    for name in ("unit/test_a.py", "unit/test_b.py", "transforms/test_c.py"):
+        (tmp_path / "tests" / name).write_text("", encoding="utf-8")
+    return tmp_path
+
+
+def item(path: Path, *markers: str) -> Any:
+    return SimpleNamespace(path=path, get_closest_marker=lambda name: name if name in markers else None)
+
+
+def collected(root: Path, *names: str) -> CallSiteRecorder:
+    recorder = CallSiteRecorder(root)
+    recorder.pytest_collection_modifyitems([item(root / "tests" / name) for name in names])
+    return recorder
+
+
+ALL = ("unit/test_a.py", "unit/test_b.py", "transforms/test_c.py")
+
+
+def test_calls_in_any_of_their_lines_are_known(project: Path) -> None:
+    file = str(project / "k2beam" / "code.py")
+    sites = all_call_sites(project)
+    assert differences(sites, {(file, 5), (file, 9), (str(project / "tests" / "x.py"), 1)}, project) == []
+    assert differences(sites, {(file, 9)}, project) == ["k2beam/code.py:4: no test made this call of increment"]
+    assert differences(sites, {(file, 4), (file, 9), (file, 3)}, project) == [
+        "k2beam/code.py:3: this call of a metric was made, and the lint does not find it"
+    ]
+
+
+def test_a_call_notes_where_it_stands(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
+    for name in METHODS:
+        monkeypatch.setattr(Metrics, name, getattr(Metrics, name))
+    recorder = CallSiteRecorder(project)
+    recorder.install()
+    found: dict[str, Any] = {}
+    exec(compile(SOURCE, str(project / "k2beam" / "code.py"), "exec"), found)
+    registry = CollectorRegistry()
+    samples = Samples("c", registry)
+    found["f"](Metrics("c", registry=registry))
+    assert differences(all_call_sites(project), recorder.recorded, project) == []
+    assert samples.changed() == {"k2_rows_written_total{table=t}": 3, "k2_freshness_seconds{table=t}": 1}
+    assert samples.changed() == {}
+
+
+def test_only_a_whole_run_is_judged(project: Path) -> None:
+    assert collected(project, *ALL).is_whole(["tests"])
+    assert collected(project, *ALL, "integration/test_d.py").is_whole([])
+    assert not collected(project, *ALL[1:]).is_whole(["tests"])
+    assert not collected(project, *ALL).is_whole(["tests", "tests/unit/test_a.py::test_x"])
+
+
+def test_the_long_set_may_be_left_out_and_nothing_else(project: Path) -> None:
+    recorder = collected(project, *ALL)
+    recorder.pytest_deselected([item(project / "tests" / ALL[0], "full")])
+    assert recorder.is_whole([])
+    recorder.pytest_deselected([item(project / "tests" / ALL[0])])
+    assert not recorder.is_whole([])
+
+
+@pytest.mark.parametrize(("status", "judged"), [(0, True), (1, False), (2, False)])
+def test_a_call_that_no_test_made_fails_the_run(project: Path, status: int, judged: bool) -> None:
+    recorder = collected(project, *ALL)
+    session: Any = SimpleNamespace(config=SimpleNamespace(args=[]), exitstatus=status)
+    recorder.pytest_sessionfinish(session, status)
+    assert session.exitstatus == (1 if judged else status)
+    assert len(recorder.problems) == (2 if judged else 0)
