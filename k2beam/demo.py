@@ -84,9 +84,9 @@ class DemoReport:
 
     ``produced`` and ``consumed`` are messages; ``written`` (by table), ``dead_letters``, ``queried`` (by kind) and
     ``metrics`` (by table, as scraped) are rows; ``gaps`` are open gaps, ``sequence`` messages by class. ``duration_s``
-    and ``throughput_per_s`` are of the ingest alone, the job's start included. ``commits`` has the number of snapshots
-    and the first and last moment at which one was committed (milliseconds since 1970, and ISO 8601), and the mean
-    time that a commit took. ``truth`` says whether there was a true answer to compare with.
+    and ``throughput_per_s`` are of the ingest alone, the job's start included. ``commits`` has the number of snapshots,
+    when the first and the last were committed (ISO 8601), and the shortest, longest and mean time that a commit took
+    (milliseconds). ``truth`` says whether there was a true answer to compare with.
     """
 
     ok: bool
@@ -315,18 +315,18 @@ def _report(found: Found, lake: LakeConfig, produced: int, truth: Truth | None) 
 
 
 def _commits(lake: LakeConfig, stats: IngestStats, metrics: Scrape) -> dict[str, Any]:
-    """How many snapshots the run made, when the first and the last were committed, and how long one took."""
+    """How many snapshots the run made, when the first and the last were committed, and how long they took."""
     mine = {snapshot for ids in stats.snapshots.values() for snapshot in ids}
     found = snapshots(open_catalog(lake, create=False), lake.namespace)
     times = sorted(each.committed_at for each in found if each.snapshot_id in mine)
     ends = (times[0], times[-1]) if times else (None, None)
     return {
         "count": len(times),
-        "min": ends[0],
-        "max": ends[1],
-        "min_ms": None if ends[0] is None else round(ends[0].timestamp() * _MS),
-        "max_ms": None if ends[1] is None else round(ends[1].timestamp() * _MS),
-        "mean_duration_ms": round(metrics.commit_seconds / metrics.commits * _MS, 1) if metrics.commits else None,
+        "first_at": ends[0],
+        "last_at": ends[1],
+        "min_ms": stats.commit_ms.get("min"),
+        "max_ms": stats.commit_ms.get("max"),
+        "mean_ms": round(metrics.commit_seconds / metrics.commits * _MS, 1) if metrics.commits else None,
     }
 
 

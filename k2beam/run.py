@@ -59,10 +59,20 @@ def quoted_executable() -> Iterator[None]:
 
 
 def counters(result: Any) -> Counter[str]:
-    """The project's Beam counters of a run, by name, summed over its steps."""
+    """The project's Beam counters of a run, by name, summed over its steps.
+
+    Of a distribution, its lowest and highest value, as ``<name>_min`` and ``<name>_max``.
+    """
     totals: Counter[str] = Counter()
     query = beam.metrics.MetricsFilter().with_namespace("k2beam")
-    for found in result.metrics().query(query)["counters"]:
+    metrics = result.metrics().query(query)
+    for found in metrics["counters"]:
         # A runner may report one of the two alone, and a counter that never moved as neither.
         totals[found.key.metric.name] += found.attempted or 0 if found.committed is None else found.committed
+    for found in metrics["distributions"]:
+        spread = found.attempted if found.committed is None else found.committed
+        if spread is not None and spread.count:
+            lowest, highest = (f"{found.key.metric.name}_{end}" for end in ("min", "max"))
+            totals[lowest] = min(totals.get(lowest, spread.min), spread.min)
+            totals[highest] = max(totals[highest], spread.max)
     return totals

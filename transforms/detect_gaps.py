@@ -166,7 +166,11 @@ class _FoldSlices(beam.DoFn):  # type: ignore[misc]
             self._metrics.increment("k2_sequence_gaps_total", number, kind=kind, severity=severity)
 
     def _due(self, element_time: int) -> Timestamp:
-        return _END if self._bounded else min(Timestamp(micros=element_time + self._grace), _END)
+        if self._bounded:
+            return _END
+        # Runners keep timers in milliseconds: one that is cut off to a time before its slice would fire for ever.
+        milliseconds = -(-(element_time + self._grace) // 1000)
+        return min(Timestamp(micros=milliseconds * 1000), _END)
 
     def _load(self, key: str) -> KeyState:
         seeded = self._seed.load(*parse_key(key)) if self._seed is not None else None

@@ -21,7 +21,9 @@ SEQUENCE_PREFIX = "sequence_"
 class IngestStats:
     """Counts of a run. ``consumed`` and ``already_covered`` are source offsets, ``written`` and
     ``dead_letters`` are rows, ``errors`` are inputs that could not be read and have no offset (a
-    truncated tail), ``gaps`` are messages per class, ``snapshots`` are the ids per table.
+    truncated tail), ``gaps`` are messages per class, ``snapshots`` are the ids per table,
+    ``commit_ms`` the shortest and the longest time that a commit took (``min``, ``max``; empty where the runner does
+    not tell).
     """
 
     consumed: int
@@ -33,6 +35,7 @@ class IngestStats:
     duration_s: float
     throughput_per_s: float
     snapshots: dict[str, list[int]] = field(default_factory=dict)
+    commit_ms: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The stats object of the command line's contract."""
@@ -66,6 +69,7 @@ def ingest_stats(
         duration_s=round(duration_s, 3),
         throughput_per_s=round(consumed / duration_s, 1) if duration_s else 0.0,
         snapshots=snapshots,
+        commit_ms={end: counters[f"commit_ms_{end}"] for end in ("min", "max") if f"commit_ms_{end}" in counters},
     )
 
 

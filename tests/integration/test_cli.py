@@ -49,11 +49,14 @@ def test_the_stats_object_is_all_of_standard_output(ingested: tuple[Path, Path, 
     stats = ingested[2]
     assert list(stats) == [
         "consumed", "written", "errors", "dead_letters", "already_covered", "gaps", "duration_s", "throughput_per_s",
-        "snapshots",
+        "snapshots", "commit_ms",
     ]  # fmt: skip
     written = stats["written"]
     assert isinstance(written, dict)
     assert stats["consumed"] == 2000
+    times = stats["commit_ms"]
+    assert isinstance(times, dict)
+    assert 0 < times["min"] <= times["max"] < 60_000
     assert sum(written.values()) + stats["dead_letters"] == 2000  # type: ignore[operator]
 
 

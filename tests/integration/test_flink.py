@@ -14,6 +14,7 @@ from k2beam.platform.flink_jobs import ENDED
 from k2beam.platform.prism import PlatformError
 from k2beam.platform.stack import LocalStack
 from tests.integration.flink_job import FlinkIngest, flink_ingest
+from tests.integration.scraped import assert_scraped_equals_audit, metrics_options, prometheus
 from tests.live_helpers import assert_live_audit, produce, register
 from tests.replay_helpers import open_gaps, simulated, true_gaps
 
@@ -55,15 +56,20 @@ def assert_exact(job: FlinkIngest, stack: LocalStack, truth: Truth, topics: list
     assert found.state in ENDED
 
 
-def test_gaps_are_found_while_it_runs_and_a_signal_ends_the_job_in_the_cluster(
+def test_gaps_are_found_while_it_runs_its_metrics_are_scraped_and_a_signal_ends_the_job_in_the_cluster(
     flink: LocalStack, feed: tuple[Truth, list[str]], tmp_path: Path
 ) -> None:
     truth, topics = feed
-    with flink_ingest(flink, topics, tmp_path / "running") as job:
+    environment = f"flink-{uuid.uuid4().hex[:8]}"
+    with (
+        prometheus(flink) as watcher,
+        flink_ingest(flink, topics, tmp_path / "running", *metrics_options(watcher, environment)) as job,
+    ):
         job.wait_until(lambda: job.committed() == ROWS, "everything is committed")
         # At the end of a run the ledger is reconciled with the rows, so what timers found is looked at before.
         job.wait_until(lambda: open_gaps(job.warehouse) == true_gaps(truth), "timers have found the gaps")
         job.wait_until(lambda: job.checkpoints()["completed"] > 0, "a checkpoint is complete")
+        assert_scraped_equals_audit(flink, watcher, topics, job.warehouse, environment)
         job.stop()
         stats = job.end()
         assert (stats["consumed"], stats["written"]["trades_v2"], stats["dead_letters"]) == (ROWS, ROWS, 0)

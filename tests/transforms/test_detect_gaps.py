@@ -253,6 +253,14 @@ def test_a_timer_that_fires_early_declares_no_false_gap() -> None:
     assert (epoch.received, epoch.gaps) == (3, ())
 
 
+def test_a_timer_has_whole_milliseconds_and_covers_its_slice() -> None:
+    step = Step()
+    step.process([(1 * SECOND, 1), (1 * SECOND + 1, 3)])
+    assert step.timer.at == Timestamp(micros=6 * SECOND + 1000)
+    assert [gap.first_missing for gap in step.fire(step.timer.at)] == [2]
+    assert step.timer.at is None
+
+
 def test_a_later_slice_does_not_push_the_timer_back() -> None:
     step = Step()
     step.process([(3 * SECOND, 3)])

@@ -1,0 +1,73 @@
+"""A Prometheus beside the session's servers, and whether what it scraped of a job equals what the audit finds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from k2beam.demo import audit_topics
+from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.tables import SEQUENCE_GAPS, find_table
+from k2beam.platform.prism import PlatformError
+from k2beam.platform.stack import LocalStack
+from tests.integration.prometheus_helpers import wait_for
+from tests.lake_helpers import lake_config
+
+
+@contextmanager
+def prometheus(stack: LocalStack) -> Iterator[LocalStack]:
+    """Prometheus under the state of ``stack``; it scrapes every second."""
+    beside = LocalStack(stack.state, ("prometheus",), free_ports=True)
+    try:
+        beside.up()
+    except PlatformError as error:
+        pytest.skip(f"no Prometheus: {error}")
+    try:
+        yield beside
+    finally:
+        beside.down(("prometheus",))
+
+
+def metrics_options(watcher: LocalStack, environment: str) -> tuple[str, ...]:
+    """Options of ``ingest`` with which Prometheus finds the job's processes, whose series have ``environment``."""
+    targets = watcher.prometheus_targets()
+    return (
+        *("--metrics-endpoint", "127.0.0.1:19400-19499"),
+        *("--metrics-targets", str(targets), "--environment", environment),
+    )
+
+
+def declared_gaps(warehouse: Path) -> int:
+    """How many gaps were opened, also those that were filled later."""
+    ledger = find_table(open_catalog(lake_config(warehouse)), NAMESPACE, SEQUENCE_GAPS)
+    return 0 if ledger is None else ledger.scan(row_filter="status = 'OPEN'").to_arrow().num_rows
+
+
+def assert_scraped_equals_audit(
+    stack: LocalStack, watcher: LocalStack, topics: list[str], warehouse: Path, environment: str
+) -> None:
+    """What the job's processes counted, as Prometheus has it, are the audit's figures. The job must be at rest."""
+    report = audit_topics(lake_config(warehouse), stack.bootstrap, topics)
+    assert report.ok, report.problems
+    expected: dict[str, float] = {
+        total(environment, "k2_messages_consumed_total"): sum(s.received + s.dead for s in report.sources),
+        total(environment, "k2_dead_letters_total"): sum(source.dead for source in report.sources),
+        total(environment, "k2_sequence_gaps_total"): declared_gaps(warehouse),
+    }
+    for table in report.tables:
+        if table.rows:
+            one = f'table="{table.table}"'
+            expected[total(environment, "k2_rows_written_total", one)] = table.rows
+            expected[total(environment, "k2_data_files_written_total", one)] = table.files
+            expected[total(environment, "k2_data_bytes_written_total", one)] = table.bytes
+    found = {query: wait_for(watcher.prometheus_url, query, value, 30.0) for query, value in expected.items()}
+    assert found == expected
+
+
+def total(environment: str, metric: str, selector: str = "") -> str:
+    """A query: the sum over all processes of a counter, 0 where nothing was counted."""
+    labels = ",".join(filter(None, (f'environment="{environment}"', selector)))
+    return f"sum(last_over_time({metric}{{{labels}}}[10m])) or vector(0)"

@@ -1,0 +1,38 @@
+"""A real Prometheus scrapes a live job on Prism: its counters are the audit's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from k2beam.platform.prism import PlatformError
+from k2beam.platform.stack import LocalStack
+from tests.integration.live_job import live_job
+from tests.integration.scraped import assert_scraped_equals_audit, metrics_options, prometheus
+from tests.live_helpers import produce, register
+from tests.replay_helpers import open_gaps, simulated, true_gaps
+
+pytestmark = pytest.mark.integration
+
+ROWS = 200_000
+
+
+def test_what_prometheus_scrapes_of_a_live_job_is_what_the_audit_finds(
+    stack: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str]
+) -> None:
+    try:
+        stack.start("expansion")
+    except PlatformError as error:
+        pytest.skip(f"no expansion service: {error}")
+    faults = "gaps=40,duplicates=15,malformed=44"
+    truth = simulated(tmp_path / "in", rows=ROWS, faults=faults, kinds=("trades", "quotes"), files=1)
+    topics = produce(stack, tmp_path / "in", unique("scraped"), register(stack))
+    environment, warehouse = unique("prism"), tmp_path / "wh"
+    with prometheus(stack) as watcher:
+        options = metrics_options(watcher, environment)
+        with live_job(stack, topics, warehouse, prism, *options) as job:
+            job.wait_for_rows(ROWS)
+            job.wait_until(lambda: open_gaps(warehouse) == true_gaps(truth), "the gaps are declared")
+            assert_scraped_equals_audit(stack, watcher, topics, warehouse, environment)
