@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,6 +29,7 @@ from k2beam.options import IngestConfig, beam_options, flink_run, uneven_readers
 from k2beam.pipeline import build
 from k2beam.platform.flink_jobs import FlinkRun
 from k2beam.run import counters
+from k2beam.signals import stop_signal
 from transforms.read_kafka import ReadKafka
 
 LIVE_RUNNER = "PrismRunner"
@@ -85,7 +84,7 @@ def run_live(
     """
     started = time.monotonic()
     counted: Mapping[str, int] = {}
-    with _stop_signal() as stop:
+    with stop_signal() as stop:
         catalog = open_catalog(config.lake)
         cluster = Cluster(live.kafka)
         topics = cluster.topics(live.topics, live.topic_pattern)
@@ -168,15 +167,3 @@ def _end(result: Any, on_flink: FlinkRun | None, guard: TopicGuard) -> None:
         on_flink.end(submitted=alive)
     if not commits_done(COMMIT_SECONDS):
         get_logger("live").warning("a commit of the ended job is still under way; it is not in the stats")
-
-
-@contextmanager
-def _stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set, while it lasts."""
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("k2beam.errors", "k2beam.references", "k2beam.__init__"),
+    ("k2beam.errors", "k2beam.references", "k2beam.signals", "k2beam.__init__"),
     ("k2beam.model",),
     (
         "k2beam.schemas",

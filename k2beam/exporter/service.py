@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Event
 
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.metrics_core import Metric
@@ -20,6 +17,7 @@ from k2beam.kafka.config import KafkaConfig
 from k2beam.lake.catalog import LakeConfig, open_catalog
 from k2beam.logs import get_logger
 from k2beam.metrics.handle import Metrics
+from k2beam.signals import stop_signal
 
 COMPONENT = "exporter"
 
@@ -59,7 +57,7 @@ def serve(config: ExporterConfig, host: str, port: int, interval: float) -> None
     Port 0 takes a free one; the log says which. Raises UsageError when the address can't be listened on.
     """
     groups = _groups(config, Metrics(COMPONENT, config.environment))
-    with _stop_signal() as stop:
+    with stop_signal() as stop:
         try:
             server, _ = start_http_server(port, host, REGISTRY)
         except OSError as error:
@@ -108,15 +106,3 @@ class _Filled(Collector):
 
     def collect(self) -> Iterator[Metric]:
         return (family for family in self._registry.collect() if family.samples)
-
-
-@contextmanager
-def _stop_signal() -> Iterator[Event]:
-    """An event that SIGINT and SIGTERM set, while it lasts."""
-    stop = Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -8,21 +8,18 @@ never installed. Both are Go programs that need nothing but the C library.
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
 import subprocess
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from k2beam.platform.prism import PlatformError, cache_dir, place
-from k2beam.platform.server import HOST, Launch, NotReady, connect
+from k2beam.platform.server import HOST, Launch, answers, connect
 
 Program = Literal["prometheus", "promtool"]
 
@@ -30,7 +27,6 @@ JOBS: Final = ("k2beam-workers", "k2beam-exporter")
 """The jobs that the local server scrapes; alerts go by these names."""
 
 _PACKAGE: Final = "prometheus"
-_PROBE_S: Final = 5.0
 _HELP: Final = (
     "Install Prometheus 2.30 or later (Debian and Ubuntu: apt install prometheus; macOS: brew install prometheus), so "
     "that prometheus and promtool are on the PATH, or set K2BEAM_PROMETHEUS to their folder"
@@ -128,14 +124,7 @@ class Prometheus:
 
     def probe(self, ports: Mapping[str, int]) -> None:
         connect(ports["http"])
-        url = f"{self.addresses(ports)['prometheus_url']}/-/ready"
-        try:
-            # A proxy of the environment has no business between two programs of one machine.
-            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(url, timeout=_PROBE_S) as answer:
-                answer.read()
-        except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
-            raise NotReady(f"GET {url}: {error}") from error
+        answers(f"{self.addresses(ports)['prometheus_url']}/-/ready")
 
     def addresses(self, ports: Mapping[str, int]) -> dict[str, str]:
         return {"prometheus_url": f"http://{HOST}:{ports['http']}"}

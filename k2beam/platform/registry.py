@@ -5,9 +5,6 @@ Every change is on disk before it is answered, so that a registry that is killed
 
 from __future__ import annotations
 
-import http.client
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +12,10 @@ from typing import Final
 
 from k2beam.platform.jars import ensure_unpacked
 from k2beam.platform.java import ensure_java
-from k2beam.platform.server import HOST, Launch, NotReady, connect
+from k2beam.platform.server import HOST, Launch, answers, connect
 
 _JAVA: Final = (21, 25)
 _API: Final = "/apis/ccompat/v7"
-_PROBE_S: Final = 5.0
 _HEAP: Final = (
     "-Xms128m",
     "-Xmx512m",
@@ -56,14 +52,7 @@ class Registry:
 
     def probe(self, ports: Mapping[str, int]) -> None:
         connect(ports["http"])
-        url = f"{self.addresses(ports)['registry_url']}/subjects"
-        try:
-            # A proxy of the environment has no business between two programs of one machine.
-            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(url, timeout=_PROBE_S) as answer:
-                answer.read()
-        except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
-            raise NotReady(f"GET {url}: {error}") from error
+        answers(f"{self.addresses(ports)['registry_url']}/subjects")
 
     def addresses(self, ports: Mapping[str, int]) -> dict[str, str]:
         return {"registry_url": f"http://{HOST}:{ports['http']}{_API}"}

@@ -9,6 +9,7 @@ process began is kept beside it and compared.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import random
@@ -16,6 +17,8 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -246,6 +249,17 @@ def connect(port: int, timeout_s: float = 1.0) -> None:
         socket.create_connection((HOST, port), timeout_s).close()
     except OSError as error:
         raise NotReady(f"nothing listens on {HOST}:{port} ({error})") from error
+
+
+def answers(url: str, timeout_s: float = 5.0) -> None:
+    """Raises :class:`NotReady` unless a server of this machine answers a GET without an error."""
+    try:
+        # A proxy of the environment has no business between two programs of one machine.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(url, timeout=timeout_s) as answer:
+            answer.read()
+    except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
+        raise NotReady(f"GET {url}: {error}") from error
 
 
 def _end(running: Running, number: signal.Signals, wait_s: float) -> bool:

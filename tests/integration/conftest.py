@@ -28,6 +28,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
         local.down()
 
 
+@pytest.fixture(scope="session")
+def live(stack: LocalStack) -> LocalStack:
+    """The session's stack with the Java expansion service beside it."""
+    try:
+        stack.start("expansion")
+    except PlatformError as error:
+        pytest.skip(f"no expansion service: {error}")
+    return stack
+
+
 @pytest.fixture
 def unique() -> Callable[[str], str]:
     """A name that no other test has: ``unique("ticks")`` is ``ticks-`` and eight hex digits."""

@@ -23,7 +23,6 @@ from k2beam.kafka.config import KafkaConfig
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.compare import compare
 from k2beam.model import RawBatch, RawRecord
-from k2beam.platform.prism import PlatformError
 from k2beam.platform.stack import LocalStack
 from tests.lake_helpers import lake_config
 from tests.live_helpers import ingest_live, produce, register
@@ -142,16 +141,6 @@ def test_a_topic_made_anew_meanwhile_is_refused(
     with pytest.raises(K2BeamError, match="made anew"):
         KafkaArchiver(config, tmp_path / "out").run([old], bounds)
     assert list((tmp_path / "out").iterdir()) == []
-
-
-@pytest.fixture
-def live(stack: LocalStack) -> LocalStack:
-    """The session's stack with the Java expansion service beside it."""
-    try:
-        stack.start("expansion")
-    except PlatformError as error:
-        pytest.skip(f"no expansion service: {error}")
-    return stack
 
 
 @integration

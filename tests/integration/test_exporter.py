@@ -26,7 +26,6 @@ from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.lake.files import write_rows
 from k2beam.lake.tables import open_table
-from k2beam.platform.prism import PlatformError
 from k2beam.platform.stack import LocalStack
 from tests.exporter_helpers import gauges
 from tests.lake_helpers import QUICK, START, lake_config, trades
@@ -34,17 +33,6 @@ from tests.live_helpers import assert_live_audit, ingest_live, produce, register
 from tests.replay_helpers import simulated
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def live(stack: LocalStack) -> Iterator[LocalStack]:
-    """The session's stack with the Java expansion service beside it."""
-    try:
-        stack.start("expansion")
-    except PlatformError as error:
-        pytest.skip(f"no expansion service: {error}")
-    yield stack
-    stack.stop("expansion")
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,24 +16,12 @@ from k2beam.kafka.cluster import Cluster
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.guard import TopicGuard
 from k2beam.lake.tables import EVENT_TABLES
-from k2beam.platform.prism import PlatformError
 from k2beam.platform.stack import LocalStack
 from tests.integration.live_job import live_job
 from tests.live_helpers import assert_live_audit, ingest_live, produce, register
 from tests.replay_helpers import contents, dead_letter_classes, open_gaps, simulated, true_gaps
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def live(stack: LocalStack) -> Iterator[LocalStack]:
-    """The session's stack with the Java expansion service beside it."""
-    try:
-        stack.start("expansion")
-    except PlatformError as error:
-        pytest.skip(f"no expansion service: {error}")
-    yield stack
-    stack.stop("expansion")
 
 
 def test_the_faulty_feed_gives_its_true_answer_and_a_second_job_adds_nothing(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from k2beam.platform.prism import PlatformError
 from k2beam.platform.stack import LocalStack
 from tests.integration.live_job import live_job
 from tests.integration.scraped import assert_scraped_equals_audit, metrics_options, prometheus
@@ -20,19 +19,15 @@ ROWS = 200_000
 
 
 def test_what_prometheus_scrapes_of_a_live_job_is_what_the_audit_finds(
-    stack: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str]
+    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str]
 ) -> None:
-    try:
-        stack.start("expansion")
-    except PlatformError as error:
-        pytest.skip(f"no expansion service: {error}")
     faults = "gaps=40,duplicates=15,malformed=44"
     truth = simulated(tmp_path / "in", rows=ROWS, faults=faults, kinds=("trades", "quotes"), files=1)
-    topics = produce(stack, tmp_path / "in", unique("scraped"), register(stack))
+    topics = produce(live, tmp_path / "in", unique("scraped"), register(live))
     environment, warehouse = unique("prism"), tmp_path / "wh"
-    with prometheus(stack) as watcher:
+    with prometheus(live) as watcher:
         options = metrics_options(watcher, environment)
-        with live_job(stack, topics, warehouse, prism, *options) as job:
+        with live_job(live, topics, warehouse, prism, *options) as job:
             job.wait_for_rows(ROWS)
             job.wait_until(lambda: open_gaps(warehouse) == true_gaps(truth), "the gaps are declared")
-            assert_scraped_equals_audit(stack, watcher, topics, warehouse, environment)
+            assert_scraped_equals_audit(live, watcher, topics, warehouse, environment)
