@@ -142,7 +142,7 @@ def test_a_skip_is_named_and_fails_the_run_where_skips_are_forbidden(
     body = "import pytest\ndef test_good(): pass\n@pytest.mark.skip(reason='no broker')\ndef test_kafka(): pass\n"
     (tmp_path / "test_some.py").write_text(body, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", str(tmp_path)]
-    environment = os.environ | {"K2BEAM_FORBID_SKIPS": forbid}
+    environment = os.environ | {"K2BEAM_FORBID_SKIPS": forbid, "PYTHONPATH": str(repository)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stdout
     lines = done.stdout.strip().splitlines()
