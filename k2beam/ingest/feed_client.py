@@ -24,14 +24,9 @@ from websockets.exceptions import WebSocketException
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.ingest import binance
 from k2beam.ingest.binance import BadFrame, Market, RecentIds, Record, Reply, Subscription
-from k2beam.metrics.handle import Metrics
+from k2beam.metrics.handle import Metrics, NullMetrics
 
 _log = logging.getLogger(__name__)
-
-BAD_FRAMES = "k2_feed_bad_frames_total"
-RECONNECTS = "k2_feed_reconnects_total"
-DUPLICATES = "k2_feed_duplicates_total"
-MESSAGES = "k2_feed_messages_total"
 
 _BATCH = 500
 _STREAMS_A_REQUEST = 100
@@ -171,7 +166,7 @@ class FeedClient:
         self._subscription = subscription
         self._pairs = {pair.symbol: pair for pair in subscription.pairs}
         self._sink = sink
-        self._metrics = metrics
+        self._metrics = NullMetrics() if metrics is None else metrics
         self._clock = clock
         self._chance = chance or random.Random()  # noqa: S311 - spreads attempts, keeps no secret
         self._sleep = sleep
@@ -260,7 +255,7 @@ class FeedClient:
         reason = link.lost().reason if link.task.done() else "planned"
         self._stats.handovers += reason == "planned"
         self._stats.reconnects[reason] += 1
-        self._count(RECONNECTS, reason=reason)
+        self._metrics.increment("k2_feed_reconnects_total", exchange=binance.EXCHANGE, reason=reason)
         self._links.discard(link)
         await link.end()
 
@@ -280,7 +275,7 @@ class FeedClient:
         self._links.discard(link)
         lost = link.lost()
         self._stats.reconnects[lost.reason] += 1
-        self._count(RECONNECTS, reason=lost.reason)
+        self._metrics.increment("k2_feed_reconnects_total", exchange=binance.EXCHANGE, reason=lost.reason)
         if lost.reason == "refused" and not self._stats.connections:
             raise FeedError(f"{link.address} refuses the subscription: {lost}; look at --symbols and --streams")
         if not link.delivered or lost.reason == "silence":
@@ -377,24 +372,20 @@ class FeedClient:
         self._stats.silent_streams.discard(market.stream)
         if not self._recent.add(market.message_id, self._clock() / 1e9):
             self._stats.duplicates += 1
-            self._count(DUPLICATES, kind=market.kind)
+            self._metrics.increment("k2_feed_duplicates_total", exchange=binance.EXCHANGE, kind=market.kind)
             return
         self._taken += 1
         self._queue.put_nowait(market)
         if self._queue.qsize() >= self.limits.queue:
             self._room.clear()
-        self._count(MESSAGES, kind=market.kind)
+        self._metrics.increment("k2_feed_messages_total", exchange=binance.EXCHANGE, kind=market.kind)
         if self._taken == self._most:
             self._full.set()
 
     def _bad_frame(self, link: _Link, error: BadFrame) -> None:
         """Count, and log the first ones and then at powers of ten: garbage must not fill the log."""
         self._stats.bad_frames[error.reason] += 1
-        self._count(BAD_FRAMES, reason=error.reason)
+        self._metrics.increment("k2_feed_bad_frames_total", exchange=binance.EXCHANGE, reason=error.reason)
         number = self._stats.bad_frames.total()
         if number <= _LOGGED_WHOLE or str(number).strip("0") == "1":
             _log.warning("bad frame %d from %s: %s", number, link.address, error)
-
-    def _count(self, name: str, **labels: str) -> None:
-        if self._metrics is not None:
-            self._metrics.increment(name, 1, exchange=binance.EXCHANGE, **labels)

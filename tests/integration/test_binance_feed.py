@@ -14,7 +14,6 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from k2beam.errors import UsageError
-from k2beam.ingest import feed_client
 from k2beam.ingest.binance import Subscription, parse_pairs
 from k2beam.ingest.feed_client import FeedClient, FeedError, FeedStats, Limits
 from tests.integration.binance_exchange import DEADLINE, Exchange, Recorder, Script, acknowledge, quote, trade
@@ -138,10 +137,10 @@ def test_garbage_is_counted_skipped_and_logged_within_bounds(caplog: pytest.LogC
     assert sink.ids == list(range(1, 31))
     assert stats.bad_frames == {"json": 60, "shape": 30, "symbol": 30, "value": 30}
     assert [record.args[0] for record in caplog.records if "bad frame" in record.msg] == [1, 2, 3, 4, 5, 10, 100]
-    counted = [labels for name, labels in metrics.calls if name == feed_client.BAD_FRAMES]
+    counted = [labels for name, labels in metrics.calls if name == "k2_feed_bad_frames_total"]
     assert len(counted) == 150
     assert counted[0] == {"exchange": "BINANCE", "reason": "json"}
-    assert sum(name == feed_client.MESSAGES for name, _ in metrics.calls) == 30
+    assert sum(name == "k2_feed_messages_total" for name, _ in metrics.calls) == 30
 
 
 def test_a_dropped_connection_is_made_again() -> None:
@@ -151,7 +150,7 @@ def test_a_dropped_connection_is_made_again() -> None:
 
     assert sink.ids == [1, 2, 3]
     assert (stats.connections, stats.reconnects, stats.handovers) == (3, {"closed": 2}, 0)
-    assert [labels["reason"] for name, labels in metrics.calls if name == feed_client.RECONNECTS] == ["closed"] * 2
+    assert [labels["reason"] for name, labels in metrics.calls if name == "k2_feed_reconnects_total"] == ["closed"] * 2
 
 
 def test_a_repeated_trade_is_left_out() -> None:

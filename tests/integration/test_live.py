@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from k2beam.errors import K2BeamError, UsageError
+from k2beam.ingest.republish import archived_messages
 from k2beam.ingest.truth import read_truth
 from k2beam.kafka.cluster import Cluster
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.guard import TopicGuard
-from k2beam.lake.tables import EVENT_TABLES
+from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, open_table
 from k2beam.platform.stack import LocalStack
 from tests.integration.live_job import live_job
-from tests.live_helpers import assert_live_audit, ingest_live, produce, register
+from tests.lake_helpers import lake_config
+from tests.live_helpers import assert_live_audit, ingest_live, produce, produce_more, register
 from tests.replay_helpers import contents, dead_letter_classes, open_gaps, simulated, true_gaps
 
 pytestmark = pytest.mark.integration
@@ -40,6 +45,46 @@ def test_the_faulty_feed_gives_its_true_answer_and_a_second_job_adds_nothing(
     again = ingest_live(live, topics, tmp_path / "wh", prism)
     assert sum(again.written.values()) + again.dead_letters == 0
     assert contents(tmp_path / "wh") == rows
+
+
+def test_each_poison_message_is_a_dead_letter_at_its_offset_and_the_rest_is_written(
+    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str]
+) -> None:
+    ids = register(live)
+    truth = simulated(tmp_path / "in", rows=400, faults="", kinds=("trades",), files=1)
+    (topic,) = produce(live, tmp_path / "in", unique("poison"), ids)
+    noise = random.Random(7).randbytes(1_000_000)
+    framed = b"\x00" + ids[1].to_bytes(4, "big")
+    poison = {
+        "bad_magic": b"no magic byte",
+        "unknown_schema_id": b"\x00" + (2**31 - 5).to_bytes(4, "big") + b"body",
+        "truncated": framed + b"\x08",
+        "tombstone": None,
+        "noise": noise,
+        "framed noise": framed + noise,
+    }
+    offsets = send(live, topic, list(poison.values()))
+    produce_more(live, topic, archived_messages(tmp_path / "in"), ids)
+    ingest_live(live, [topic], tmp_path / "wh", prism)
+    table = open_table(open_catalog(lake_config(tmp_path / "wh")), NAMESPACE, DEAD_LETTERS)
+    letters = {row["_offset"]: row for row in table.scan().to_arrow().to_pylist()}
+    assert sorted(letters) == sorted(offsets)
+    found = dict(zip(poison, (letters[offset] for offset in offsets), strict=True))
+    assert {name: letter["payload"] for name, letter in found.items()} == poison
+    for name in ("bad_magic", "unknown_schema_id", "truncated", "tombstone"):
+        assert found[name]["error_class"] == name
+    assert len(contents(tmp_path / "wh")["trades_v2"]) == 2 * truth.rows["trades"]
+    assert_live_audit(live, [topic], tmp_path / "wh")
+
+
+def send(live: LocalStack, topic: str, values: list[bytes | None]) -> list[int]:
+    """The offsets that the values got, in partition 0."""
+    offsets: list[int] = []
+    producer = Producer({"bootstrap.servers": live.bootstrap, "message.max.bytes": 2_000_000})
+    for value in values:
+        producer.produce(topic, value, partition=0, on_delivery=lambda _, message: offsets.append(message.offset()))
+    assert producer.flush(30) == 0
+    return offsets
 
 
 def test_a_job_killed_in_mid_stream_goes_on_exactly(
