@@ -64,7 +64,8 @@ def assert_scraped_equals_audit(
             expected[total(environment, "k2_data_files_written_total", one)] = table.files
             expected[total(environment, "k2_data_bytes_written_total", one)] = table.bytes
     found = {query: wait_for(watcher.prometheus_url, query, value, 30.0) for query, value in expected.items()}
-    assert found == expected
+    wrong = {query: (value, found[query]) for query, value in expected.items() if found[query] != value}
+    assert not wrong, f"by the audit, and as scraped: {wrong}"
 
 
 def total(environment: str, metric: str, selector: str = "") -> str:
