@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import shlex
 import subprocess
@@ -14,6 +15,8 @@ import typer
 from typer.testing import CliRunner
 
 from k2beam.cli.main import app, split_beam_options
+from k2beam.demo import DemoReport
+from k2beam.ingest.stats import IngestStats
 from k2beam.lake.tables import COVERED_TABLES, PROPERTIES, SEQUENCE_GAPS
 from tests.replay_helpers import ingest
 from tests.test_architecture import LAYERS
@@ -180,3 +183,9 @@ def test_the_architecture_names_tables_and_properties() -> None:
     text = read("ARCHITECTURE.md")
     for name in (*COVERED_TABLES, SEQUENCE_GAPS, *PROPERTIES):
         assert f"`{name}" in text, name
+
+
+@pytest.mark.parametrize("output", [IngestStats, DemoReport])
+def test_every_field_of_the_stats_is_documented(repository: Path, output: type) -> None:
+    text = (repository / "docs" / "output.md").read_text(encoding="utf-8")
+    assert [each.name for each in dataclasses.fields(output) if f"`{each.name}`" not in text] == []
