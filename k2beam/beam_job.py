@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import signal
 import subprocess
 import threading
@@ -26,6 +27,8 @@ from k2beam.errors import K2BeamError
 from k2beam.logs import get_logger
 
 CANCEL_SECONDS = 30.0
+_EXCEPTION = re.compile(r"(?:Caused by: )?[\w.$]+: ")
+"""A line of a traceback that names an exception, in Python or in Java; places have a space before the colon."""
 ENDED = frozenset({PipelineState.DONE, PipelineState.FAILED, PipelineState.CANCELLED, PipelineState.DRAINED})
 AGAIN = "run it again: what was committed is left out, the rest is taken"
 
@@ -44,14 +47,15 @@ def state_of(result: Any) -> str:
 
 
 def reason_of(result: Any) -> str:
-    """Why an ended job ended: the last line of what the runner was told, which names the exception."""
+    """Why an ended job ended: of what the runner was told, the last line that names an exception."""
     root = logging.getLogger()
     root.addFilter(_nothing)  # Beam logs there once more what the workers have said
     try:
         result.wait_until_finish()
     except (RuntimeError, grpc.RpcError, ValueError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return lines[-1] if lines else type(error).__name__
+        named = [line for line in lines if _EXCEPTION.match(line)]
+        return (named or lines or [type(error).__name__])[-1]
     finally:
         root.removeFilter(_nothing)
     return "its input came to an end"

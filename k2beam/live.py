@@ -34,6 +34,8 @@ from transforms.read_kafka import ReadKafka
 
 LIVE_RUNNER = "PrismRunner"
 POLL_SECONDS = 0.5
+GUARD_SECONDS = 10.0
+"""How often a running job looks whether its topics are still the ones that it started with."""
 COMMIT_SECONDS = 30.0
 """How long commits that were under way when the job was cancelled are waited for."""
 
@@ -126,7 +128,7 @@ def _run(
         result = pipeline.run()
     probe = HoleProbe(live.kafka, topics, ASK_SECONDS)
     try:
-        _follow(result, stop, live, config, goal, catalog, goal.taken(covered), probe)
+        _follow(result, stop, live, config, goal, catalog, goal.taken(covered), probe, guard)
         # A streaming job on Flink tells its job server no counters while it runs.
         counted = counters(result) if on_flink is None else on_flink.counters()
     finally:
@@ -143,11 +145,21 @@ def _follow(
     catalog: Catalog,
     taken_before: int,
     probe: HoleProbe,
+    guard: TopicGuard,
 ) -> None:
-    """Wait until the goal is reached by what is committed, or until told to stop."""
+    """Wait until the goal is reached by what is committed, or until told to stop.
+
+    The guard looks before each commit; it looks here too, since a reader whose topic is gone may wait for ever, and
+    then there is no commit.
+    """
+    looked = time.monotonic()
     while not stop.wait(POLL_SECONDS):
+        if time.monotonic() - looked >= GUARD_SECONDS:
+            guard.look()
+            looked = time.monotonic()
         state = state_of(result)
         if state in ENDED:
+            guard.look()  # what the reader says of a topic that is gone is a stack of Java
             raise K2BeamError(f"the job ended as {state}: {reason_of(result)}; {AGAIN}")
         covered = read_coverage(catalog, config.lake.namespace)
         if live.max_messages is not None and goal.taken(covered) - taken_before >= live.max_messages:

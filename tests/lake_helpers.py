@@ -14,7 +14,7 @@ from k2beam.lake.config import WriteConfig
 from k2beam.lake.files import StagedFile, write_rows
 from k2beam.lake.tables import find_table, open_table
 from k2beam.lake.transaction import RetryPolicy
-from k2beam.model import EventBatch
+from k2beam.model import RAW_BATCH_SCHEMA, EventBatch, RawBatch
 from k2beam.schemas import event_arrow_schema
 
 DAY = 86_400_000_000
@@ -86,3 +86,20 @@ def offsets_in(folder: Path, name: str = "trades_v2") -> list[int]:
     if table is None:
         return []
     return sorted(table.scan(selected_fields=("_offset",)).to_arrow().column("_offset").to_pylist())
+
+
+def raw_batch(offsets: Iterable[tuple[str, int, int]]) -> RawBatch:
+    """Messages of one byte at (source, partition, offset)."""
+    rows = [
+        {
+            "source": source,
+            "partition": partition,
+            "offset": offset,
+            "timestamp": 1,
+            "key": None,
+            "value": b"x",
+            "headers": [],
+        }
+        for source, partition, offset in offsets
+    ]
+    return RawBatch(pa.RecordBatch.from_pylist(rows, schema=RAW_BATCH_SCHEMA))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tenacity import (
@@ -53,8 +54,16 @@ class TopicGuard:
 
         Raises KafkaUnreachable when the cluster did not answer for ``patience_s`` seconds.
         """
+        self._compare(self._described)
+
+    def look(self) -> None:
+        """The same check without patience: a cluster that is away says nothing about its topics."""
+        with contextlib.suppress(KafkaUnreachable):
+            self._compare(self._ask)
+
+    def _compare(self, describe: Callable[[], list[Topic]]) -> None:
         try:
-            found = self._described()
+            found = describe()
         except UsageError as error:
             raise K2BeamError(f"a topic of this job is gone ({error}); nothing of it is committed any more") from error
         changed = _changed(self.topics, found)

@@ -125,6 +125,27 @@ def test_a_topic_made_anew_is_another_source(
     assert_live_audit(live, [topic], warehouse)
 
 
+def test_a_topic_made_anew_under_a_running_job_ends_it_and_the_next_one_takes_the_new_topic(
+    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str]
+) -> None:
+    ids, prefix, warehouse = register(live), unique("under"), tmp_path / "wh"
+    first = simulated(tmp_path / "first", rows=300, faults="", kinds=("trades",), files=1, seed=1)
+    second = simulated(tmp_path / "second", rows=200, faults="", kinds=("trades",), files=1, seed=2)
+    (topic,) = produce(live, tmp_path / "first", prefix, ids)
+    with live_job(live, [topic], warehouse, prism) as job:
+        job.wait_for_rows(first.rows["trades"])
+        admin = AdminClient({"bootstrap.servers": live.bootstrap})
+        admin.delete_topics([topic])[topic].result(30)
+        wait_until_gone(KafkaConfig(live.bootstrap), topic)
+        produce(live, tmp_path / "second", prefix, ids)
+        assert job.end() == 1
+        assert "made anew" in job.said() or "is gone" in job.said()
+    assert len(job.committed()) == first.rows["trades"], "nothing of the new topic was taken for the old one"
+    ingest_live(live, [topic], warehouse, prism)
+    assert len(contents(warehouse)["trades_v2"]) == first.rows["trades"] + second.rows["trades"]
+    assert_live_audit(live, [topic], warehouse)
+
+
 def wait_until_gone(config: KafkaConfig, topic: str) -> None:
     """Deletion goes on for a while after the broker has said yes."""
     for _ in range(100):

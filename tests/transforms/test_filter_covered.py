@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import apache_beam as beam
@@ -12,14 +13,13 @@ from apache_beam.testing.util import assert_that, equal_to
 from k2beam.coverage import Coverage
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.commit import commit_files
-from k2beam.model import Block, BlockBatch, DeadLetter, DeadLetterBatch, RawBatch, RawRecord
-from tests.lake_helpers import QUICK, lake_config, stage
-from transforms.batch_records import raw_batch
+from k2beam.model import Block, BlockBatch, DeadLetter, DeadLetterBatch, RawBatch
+from tests.lake_helpers import QUICK, lake_config, raw_batch, stage
 from transforms.filter_covered import FilterCovered, offsets_of, without_covered
 
 
 def raw(offsets: list[int], source: str = "s", partition: int = 0) -> RawBatch:
-    return raw_batch([RawRecord(source, partition, offset, 1, None, b"x") for offset in offsets])
+    return raw_batch((source, partition, offset) for offset in offsets)
 
 
 def covering(*ranges: tuple[str, int, int, int]) -> Coverage:
@@ -30,14 +30,7 @@ def covering(*ranges: tuple[str, int, int, int]) -> Coverage:
 
 
 def test_raw_rows_are_filtered_by_source_and_partition() -> None:
-    batch = raw_batch(
-        [
-            RawRecord(source, partition, offset, 1, None, b"x")
-            for source in ("s", "t")
-            for partition in (0, 1)
-            for offset in (1, 2, 3)
-        ]
-    )
+    batch = raw_batch(itertools.product(("s", "t"), (0, 1), (1, 2, 3)))
     kept = without_covered(batch, covering(("s", 0, 2, 3), ("t", 1, 0, 1))).data.to_pylist()
     assert [(row["source"], row["partition"], row["offset"]) for row in kept] == [
         ("s", 0, 1), ("s", 1, 1), ("s", 1, 2), ("s", 1, 3),

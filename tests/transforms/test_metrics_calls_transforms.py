@@ -6,15 +6,14 @@ import json
 from pathlib import Path
 
 import apache_beam as beam
-import pyarrow as pa
 from apache_beam.testing.test_pipeline import TestPipeline
 
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.commit import commit_files
-from k2beam.model import RAW_BATCH_SCHEMA, Block, BlockBatch, DeadLetter, DeadLetterBatch, EventBatch, RawBatch
+from k2beam.model import Block, BlockBatch, DeadLetter, DeadLetterBatch, EventBatch, RawBatch
 from k2beam.schemas import avro_schema
 from tests.codec_samples import encode_as, quote, trade
-from tests.lake_helpers import DAY, QUICK, START, lake_config, stage, trade_batch, write_config
+from tests.lake_helpers import DAY, QUICK, START, lake_config, raw_batch, stage, trade_batch, write_config
 from tests.metrics_recorder import Samples
 from transforms.decode_avro import DecodeAvro
 from transforms.filter_covered import FilterCovered
@@ -27,11 +26,7 @@ def letter(offset: int, stage: str, error_class: str, last: int | None = None) -
 
 
 def raw(*offsets: int, source: str) -> RawBatch:
-    rows = [
-        {"source": source, "partition": 0, "offset": offset, "timestamp": 1, "key": None, "value": b"x", "headers": []}
-        for offset in offsets
-    ]
-    return RawBatch(pa.RecordBatch.from_pylist(rows, schema=RAW_BATCH_SCHEMA))
+    return raw_batch((source, 0, offset) for offset in offsets)
 
 
 def test_filter_covered_counts_by_kind_of_source(tmp_path: Path) -> None:

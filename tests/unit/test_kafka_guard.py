@@ -213,3 +213,17 @@ def test_a_probe_without_an_answer_finds_no_hole_and_asks_again(
     monkeypatch.setattr(holes, "PATIENCE_SECONDS", 0.0)
     with pytest.raises(KafkaUnreachable):
         probe.without_holes(missing)
+
+
+@pytest.mark.parametrize(("answer", "said"), [(gone, "is gone"), (anew, "made anew")])
+def test_a_look_tells_what_has_changed(monkeypatch: pytest.MonkeyPatch, answer: Answer, said: str) -> None:
+    looking, _ = guarding(monkeypatch, there, answer)
+    looking.look()
+    with pytest.raises(K2BeamError, match=said):
+        looking.look()
+
+
+def test_a_look_does_not_wait_for_a_cluster_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    looking, answering = guarding(monkeypatch, away)
+    looking.look()
+    assert answering.asked == 1

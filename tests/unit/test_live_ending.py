@@ -14,7 +14,7 @@ from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import sdk_worker
 
 from k2beam import live
-from k2beam.beam_job import RunnerGone, quiet
+from k2beam.beam_job import RunnerGone, quiet, reason_of
 from k2beam.errors import K2BeamError
 from k2beam.kafka.cluster import Topic
 from k2beam.kafka.config import KafkaConfig
@@ -51,9 +51,16 @@ def guard() -> TopicGuard:
     return TopicGuard(KafkaConfig("broker:9092"), (Topic("ticks", "kafka:c/ticks/1", (0,)),))
 
 
-def ends(result: Result) -> None:
+class Unchanged:
+    """A guard whose topics are still the same."""
+
+    def look(self) -> None:
+        """Say nothing."""
+
+
+def ends(result: Result, guard: Any = Unchanged()) -> None:  # noqa: B008 - has no state
     followed: dict[str, Any] = dict.fromkeys(("live", "config", "goal", "catalog", "probe"))
-    live._follow(result, threading.Event(), **followed, taken_before=0)
+    live._follow(result, threading.Event(), **followed, taken_before=0, guard=guard)
 
 
 def test_a_runner_that_is_gone_is_said_and_not_cancelled() -> None:
@@ -73,6 +80,20 @@ def test_a_failed_job_says_why_once(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.text == ""
     live._end(result, None, guard())
     assert result.cancelled == 0
+
+
+def test_a_job_that_failed_since_its_topic_is_gone_says_that() -> None:
+    class Gone:
+        def look(self) -> None:
+            raise K2BeamError("a topic of this job is gone")
+
+    with pytest.raises(K2BeamError, match="topic of this job is gone"):
+        ends(Result(PipelineState.FAILED, "java.lang.RuntimeException: x"), Gone())
+
+
+def test_of_a_stack_of_java_the_exception_is_told() -> None:
+    stack = "org.apache.beam.X: first\n\tat a.b(C.java:1)\nCaused by: org.apache.Y: second\n\tat d.e(F.java:614)\n"
+    assert reason_of(Result(PipelineState.FAILED, stack)) == "Caused by: org.apache.Y: second"
 
 
 def test_only_what_beam_says_after_a_cancellation_is_hidden(
