@@ -154,7 +154,7 @@ def damage(data: bytes, start: int, changes: list[tuple[str, float, bytes]]) -> 
         at = start + int(place * (length - start))
         if kind == "flip":
             data = data[:at] + bytes(byte ^ (what[0] or 1) for byte in data[at : at + 1]) + data[at + 1 :]
-            hit.append((at, at + 1))
+            hit.append((at, at + 1 + deleted))  # what was deleted at this place before has moved another byte here
         elif kind == "delete":
             data = data[:at] + data[at + len(what) :]
             hit.append((at, at + deleted))  # deletions at one place add up
