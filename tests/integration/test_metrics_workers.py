@@ -23,6 +23,7 @@ from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, find_t
 from k2beam.metrics.worker import MetricsConfig, close_endpoint, endpoint_address
 from k2beam.options import IngestConfig, beam_options
 from k2beam.pipeline import build
+from k2beam.run import quoted_executable
 from k2beam.run import run_ingest
 from tests.lake_helpers import lake_config, write_config
 from tests.replay_helpers import assert_truth, dead_letter_classes, simulated
@@ -189,7 +190,9 @@ def test_two_worker_processes_are_two_targets(tmp_path: Path) -> None:
 
     scraper = threading.Thread(target=scrape_targets)
     scraper.start()
-    pipeline.run().wait_until_finish()
+    with quoted_executable():
+        result = pipeline.run()
+    result.wait_until_finish()
     scraper.join()
 
     assert len(scraped) == 2
