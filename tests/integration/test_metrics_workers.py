@@ -23,8 +23,7 @@ from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, find_t
 from k2beam.metrics.worker import MetricsConfig, close_endpoint, endpoint_address
 from k2beam.options import IngestConfig, beam_options
 from k2beam.pipeline import build
-from k2beam.run import quoted_executable
-from k2beam.run import run_ingest
+from k2beam.run import quoted_executable, run_ingest
 from tests.lake_helpers import lake_config, write_config
 from tests.replay_helpers import assert_truth, dead_letter_classes, simulated
 from transforms.read_archive import ReadArchive
