@@ -41,7 +41,9 @@ Fake = Callable[..., Path]
 
 def executable(path: Path, content: str = "") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!{sys.executable}\n{content}", encoding="utf-8")
+    # To Python the second line is a string; a line that begins with #! can't name a path with a space.
+    start = f'#!/bin/sh\n"exec" "{sys.executable}" "$0" "$@"\n'
+    path.write_text(f"{start}{content}", encoding="utf-8")
     path.chmod(0o755)
     return path
 
