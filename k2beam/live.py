@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -126,9 +126,8 @@ def _run(
     quiet.end()
     with signals_to_us():
         result = pipeline.run()
-    probe = HoleProbe(live.kafka, topics, ASK_SECONDS)
     try:
-        _follow(result, stop, live, config, goal, catalog, goal.taken(covered), probe, guard)
+        _follow(result, stop, guard, _reached(live, config, topics, goal, catalog, goal.taken(covered)))
         # A streaming job on Flink tells its job server no counters while it runs.
         counted = counters(result) if on_flink is None else on_flink.counters()
     finally:
@@ -136,18 +135,25 @@ def _run(
     return counted
 
 
-def _follow(
-    result: Any,
-    stop: threading.Event,
-    live: LiveConfig,
-    config: IngestConfig,
-    goal: Goal,
-    catalog: Catalog,
-    taken_before: int,
-    probe: HoleProbe,
-    guard: TopicGuard,
-) -> None:
-    """Wait until the goal is reached by what is committed, or until told to stop.
+def _reached(
+    live: LiveConfig, config: IngestConfig, topics: Sequence[Topic], goal: Goal, catalog: Catalog, taken_before: int
+) -> Callable[[], bool]:
+    """Asks the tables whether the goal is reached by what is committed; a job without a goal asks nothing."""
+    if live.max_messages is None and not live.until_caught_up:
+        return lambda: False
+    probe = HoleProbe(live.kafka, topics, ASK_SECONDS)
+
+    def reached() -> bool:
+        covered = read_coverage(catalog, config.lake.namespace)
+        if live.max_messages is not None and goal.taken(covered) - taken_before >= live.max_messages:
+            return True
+        return live.until_caught_up and not probe.without_holes(goal.missing(covered))
+
+    return reached
+
+
+def _follow(result: Any, stop: threading.Event, guard: TopicGuard, reached: Callable[[], bool]) -> None:
+    """Wait until the goal is reached, or until told to stop.
 
     The guard looks before each commit; it looks here too, since a reader whose topic is gone may wait for ever, and
     then there is no commit.
@@ -161,10 +167,7 @@ def _follow(
         if state in ENDED:
             guard.look()  # what the reader says of a topic that is gone is a stack of Java
             raise K2BeamError(f"the job ended as {state}: {reason_of(result)}; {AGAIN}")
-        covered = read_coverage(catalog, config.lake.namespace)
-        if live.max_messages is not None and goal.taken(covered) - taken_before >= live.max_messages:
-            return
-        if live.until_caught_up and not probe.without_holes(goal.missing(covered)):
+        if reached():
             return
 
 

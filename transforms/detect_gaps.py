@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 import apache_beam as beam
@@ -137,9 +137,7 @@ class _FoldSlices(beam.DoFn):  # type: ignore[misc]
     ) -> Iterator[GapBatch]:
         packed = sequence.read()
         state = self._load(key) if packed is None else KeyState.from_bytes(packed)
-        counts: Counts = Counter()
-        for piece in _in_order(arrived.read()):
-            counts.update(state.add(piece))
+        counts = state.add_all(map(Slice, arrived.read()))
         arrived.clear()
         # Runners may fire early: what the timer's own time does not cover goes on waiting.
         folded = state.fold(None if timestamp >= _END else timestamp.micros, self._grace)
@@ -175,16 +173,6 @@ class _FoldSlices(beam.DoFn):  # type: ignore[misc]
     def _load(self, key: str) -> KeyState:
         seeded = self._seed.load(*parse_key(key)) if self._seed is not None else None
         return seeded or KeyState()
-
-
-def _in_order(packed: Iterable[bytes]) -> list[Slice]:
-    """Slices by event time: runners hand them over in any order, which would count as OUT_OF_ORDER messages."""
-
-    def begin(piece: Slice) -> int:
-        runs = piece.read().runs
-        return runs[0].first_time if runs else 0
-
-    return sorted(map(Slice, packed), key=begin)
 
 
 _COUNTERS = {name: beam.metrics.Metrics.counter("k2beam", f"sequence_{name.value}") for name in SequenceClass}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pyroaring import BitMap64
 
 from k2beam.coverage import SourcePartition, runs
+from k2beam.kafka.count import since_first
 
 if TYPE_CHECKING:
     from k2beam.kafka.cluster import Bounds, Topic
@@ -69,10 +70,12 @@ class Backlogs:
         key = SourcePartition(topic.source, partition)
         holes = self._holes.setdefault(key, BitMap64())
         holes.remove_range(0, bounds.low)
-        missing = _offsets(bounds.low, bounds.end) - covered
+        missing = since_first(bounds, covered) - covered
+        expected = len(missing)
+        missing.remove_range(0, bounds.low)
+        lost = expected - len(missing)
         oldest = self._probe(topic.name, partition, missing - holes, holes)
-        lost = _offsets(min(covered.min(), bounds.end), bounds.low) - covered if covered else BitMap64()
-        return Backlog(len(missing - holes), oldest.time if oldest else None, len(covered), len(lost))
+        return Backlog(len(missing - holes), oldest.time if oldest else None, len(covered), lost)
 
     def _probe(self, topic: str, partition: int, unknown: BitMap64, holes: BitMap64) -> Message | None:
         """Add to ``holes`` those at the beginning of a stretch of ``unknown``; gives its oldest message."""
@@ -87,10 +90,3 @@ class Backlogs:
             if oldest is None and found is not None and found.offset in unknown:
                 oldest = found
         return oldest
-
-
-def _offsets(first: int, end: int) -> BitMap64:
-    offsets = BitMap64()
-    if end > first:
-        offsets.add_range(first, end)
-    return offsets

@@ -36,7 +36,7 @@ def count_topics(cluster: Cluster, topics: Sequence[Topic], probe: HoleProbe, cl
     wanted, holes = {}, {}
     for key, bound in cluster.bounds(topics).items():
         taken = claimed[key]
-        wanted[key] = _since_first(bound, taken)
+        wanted[key] = since_first(bound, taken)
         unknown = wanted[key] - taken
         unknown.remove_range(0, bound.low)
         holes[key] = probe.probe(*key, unknown) if unknown else BitMap64()
@@ -60,7 +60,8 @@ def _without_holes(
     return expected
 
 
-def _since_first(bound: Bounds, taken: BitMap64) -> BitMap64:
+def since_first(bound: Bounds, taken: BitMap64) -> BitMap64:
+    """Every offset of a partition from the first one ``taken`` or the broker's first, if that is lower, to its end."""
     offsets = BitMap64()
     first = min(bound.low, taken.min()) if taken else bound.low
     if bound.end > first:

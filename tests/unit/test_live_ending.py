@@ -59,8 +59,7 @@ class Unchanged:
 
 
 def ends(result: Result, guard: Any = Unchanged()) -> None:  # noqa: B008 - has no state
-    followed: dict[str, Any] = dict.fromkeys(("live", "config", "goal", "catalog", "probe"))
-    live._follow(result, threading.Event(), **followed, taken_before=0, guard=guard)
+    live._follow(result, threading.Event(), guard, lambda: False)
 
 
 def test_a_runner_that_is_gone_is_said_and_not_cancelled() -> None:
