@@ -138,8 +138,9 @@ def test_without_grace_it_is_not_asked(folder: Path, monkeypatch: pytest.MonkeyP
 
 def test_what_it_started_ends_with_it(folder: Path) -> None:
     running = start(folder, PARENT.replace("CHILD", repr(STUBBORN)))
-    child = int(wait_for(folder, "child").split("child")[1])
-    wait_for(folder, "on")
+    wait_for(folder, "child")
+    lines = wait_for(folder, "on\n").splitlines()  # of two processes: in either order
+    child = int(next(line for line in lines if line.startswith("child")).split()[1])
     server.stop(running, 10)
     deadline = time.monotonic() + 30
     while exists(child):
