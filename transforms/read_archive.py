@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
-from apache_beam import pvalue
 
-from k2beam.archive import ArchiveChunk, ArchiveLimits, ArchiveReader, ReadProblem, check_archives, plan_archive
+from k2beam.archive import ArchiveChunk, ArchiveLimits, ArchivePlan, ArchiveReader, check_archives, plan_archive
 from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch
-
-_LOGGER = logging.getLogger(__name__)
-_NAMESPACE = "k2beam"
-_ERRS = "errs"
-_PROBLEMS = "problems"
-_TAILS = ("truncated_tail", "damaged_tail")
-
-
-class ReadArchiveResult(NamedTuple):
-    """The outputs of :class:`ReadArchive`.
-
-    ``batches``: RawBatch and BlockBatch. ``errs``: DeadLetterBatch, for broken blocks and damaged stretches.
-    ``problems``: ReadProblem, for tails and empty files; they have no offsets and are logged as warnings too.
-    """
-
-    batches: beam.PCollection[RawBatch | BlockBatch]
-    errs: beam.PCollection[DeadLetterBatch]
-    problems: beam.PCollection[ReadProblem]
+from transforms.planned import PlannedBatches, ReadPlanned
 
 
 class ReadArchive(beam.PTransform):  # type: ignore[misc]
@@ -62,58 +44,22 @@ class ReadArchive(beam.PTransform):  # type: ignore[misc]
         self._root = root
         self._reader = ArchiveReader(limits or ArchiveLimits(), rows_per_batch, bytes_per_batch)
 
-    def expand(self, pbegin: Any) -> ReadArchiveResult:
+    def expand(self, pbegin: Any) -> PlannedBatches:
         headers = check_archives(self._paths, self._root, self._reader.limits)
-        planned = (
-            pbegin
-            | "Paths" >> beam.Create([header.path for header in headers])
-            | "Plan"
-            >> beam.ParDo(_Plan(self._root, self._reader.limits))
-            .with_output_types(ArchiveChunk, **{_PROBLEMS: ReadProblem})
-            .with_outputs(_PROBLEMS, main="chunks")
-        )
-        read = (
-            planned.chunks
-            | "Spread" >> beam.Reshuffle()
-            | "Read"
-            >> beam.ParDo(_Read(self._reader))
-            .with_output_types(RawBatch | BlockBatch, **{_ERRS: DeadLetterBatch})
-            .with_outputs(_ERRS, main="batches")
-        )
-        return ReadArchiveResult(read.batches, read[_ERRS], planned[_PROBLEMS])
+        source = _Archives(self._root, self._reader)
+        read: PlannedBatches = pbegin | ReadPlanned(source, [header.path for header in headers], broken="broken_blocks")
+        return read
 
 
-class _Plan(beam.DoFn):  # type: ignore[misc]
-    """One path to its chunks; problems are tagged, logged and counted."""
+@dataclass(frozen=True, slots=True)
+class _Archives:
+    """Avro containers, for :class:`transforms.planned.ReadPlanned`."""
 
-    def __init__(self, root: str | None, limits: ArchiveLimits) -> None:
-        self._root = root
-        self._limits = limits
-        self._tails = beam.metrics.Metrics.counter(_NAMESPACE, "truncated_tails")
+    root: str | None
+    reader: ArchiveReader
 
-    def process(self, path: str) -> Iterator[Any]:
-        plan = plan_archive(path, self._root, self._limits)
-        for problem in plan.problems:
-            _LOGGER.warning("%s: %s", problem.kind, problem.message)
-            if problem.kind in _TAILS:
-                self._tails.inc()
-            yield pvalue.TaggedOutput(_PROBLEMS, problem)
-        yield from plan.chunks
+    def plan(self, path: str) -> ArchivePlan:
+        return plan_archive(path, self.root, self.reader.limits)
 
-
-class _Read(beam.DoFn):  # type: ignore[misc]
-    """One chunk to its batches; dead letters are tagged."""
-
-    def __init__(self, reader: ArchiveReader) -> None:
-        self._reader = reader
-        self._records = beam.metrics.Metrics.counter(_NAMESPACE, "records_read")
-        self._broken = beam.metrics.Metrics.counter(_NAMESPACE, "broken_blocks")
-
-    def process(self, chunk: ArchiveChunk) -> Iterator[Any]:
-        for batch in self._reader.read(chunk):
-            if isinstance(batch, DeadLetterBatch):
-                self._broken.inc(batch.num_rows)
-                yield pvalue.TaggedOutput(_ERRS, batch)
-            else:
-                self._records.inc(batch.num_rows)
-                yield batch
+    def read(self, chunk: ArchiveChunk) -> Iterator[RawBatch | BlockBatch | DeadLetterBatch]:
+        return self.reader.read(chunk)

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
-from apache_beam import pvalue
 
-import transforms.coders  # noqa: F401 - registers the coders of the batches
-from k2beam.archive import ReadProblem
 from k2beam.errors import UsageError
-from k2beam.ingest.csv.files import CsvChunk, CsvFile, FileVariables, check_files, plan_csv
+from k2beam.ingest.csv.files import CsvChunk, CsvFile, CsvPlan, FileVariables, check_files, plan_csv
 from k2beam.ingest.csv.mapping import CsvMapping
 from k2beam.ingest.csv.reader import CsvReader
 from k2beam.model import BlockBatch, DeadLetterBatch
-
-_LOGGER = logging.getLogger(__name__)
-_NAMESPACE = "k2beam"
-_ERRS = "errs"
-_PROBLEMS = "problems"
-
-
-class ReadCsvResult(NamedTuple):
-    """The outputs of :class:`ReadCsv`.
-
-    ``batches``: BlockBatch, v2 Avro records. ``errs``: DeadLetterBatch, for lines that gave none. ``problems``:
-    ReadProblem, for last lines without a line end and files without lines; they have no offsets and are logged.
-    """
-
-    batches: beam.PCollection[BlockBatch]
-    errs: beam.PCollection[DeadLetterBatch]
-    problems: beam.PCollection[ReadProblem]
+from transforms.planned import PlannedBatches, ReadPlanned
 
 
 class ReadCsv(beam.PTransform):  # type: ignore[misc]
@@ -73,59 +54,24 @@ class ReadCsv(beam.PTransform):  # type: ignore[misc]
         self._complete = complete
         self._chunk_bytes = chunk_bytes
 
-    def expand(self, pbegin: Any) -> ReadCsvResult:
+    def expand(self, pbegin: Any) -> PlannedBatches:
         mapping = self._reader.mapping
         files = check_files(self._paths, mapping, self._variables, self._loaded_at, complete=self._complete)
-        planned = (
-            pbegin
-            | "Files" >> beam.Create(files)
-            | "Plan"
-            >> beam.ParDo(_Plan(self._chunk_bytes, self._complete))
-            .with_output_types(CsvChunk, **{_PROBLEMS: ReadProblem})
-            .with_outputs(_PROBLEMS, main="chunks")
-        )
-        read = (
-            planned.chunks
-            | "Spread" >> beam.Reshuffle()
-            | "Read"
-            >> beam.ParDo(_Read(self._reader))
-            .with_output_types(BlockBatch, **{_ERRS: DeadLetterBatch})
-            .with_outputs(_ERRS, main="batches")
-        )
-        return ReadCsvResult(read.batches, read[_ERRS], planned[_PROBLEMS])
+        source = _CsvFiles(self._reader, self._chunk_bytes, self._complete)
+        read: PlannedBatches = pbegin | ReadPlanned(source, files, broken="broken_lines")
+        return read
 
 
-class _Plan(beam.DoFn):  # type: ignore[misc]
-    """One file to its chunks; problems are tagged, logged and counted."""
+@dataclass(frozen=True, slots=True)
+class _CsvFiles:
+    """CSV files, for :class:`transforms.planned.ReadPlanned`."""
 
-    def __init__(self, chunk_bytes: int, complete: bool) -> None:
-        self._chunk_bytes = chunk_bytes
-        self._complete = complete
-        self._tails = beam.metrics.Metrics.counter(_NAMESPACE, "truncated_tails")
+    reader: CsvReader
+    chunk_bytes: int
+    complete: bool
 
-    def process(self, file: CsvFile) -> Iterator[Any]:
-        plan = plan_csv(file, self._chunk_bytes, complete=self._complete)
-        for problem in plan.problems:
-            _LOGGER.warning("%s: %s", problem.kind, problem.message)
-            if problem.kind == "truncated_tail":
-                self._tails.inc()
-            yield pvalue.TaggedOutput(_PROBLEMS, problem)
-        yield from plan.chunks
+    def plan(self, file: CsvFile) -> CsvPlan:
+        return plan_csv(file, self.chunk_bytes, complete=self.complete)
 
-
-class _Read(beam.DoFn):  # type: ignore[misc]
-    """One chunk to its batches; dead letters are tagged."""
-
-    def __init__(self, reader: CsvReader) -> None:
-        self._reader = reader
-        self._records = beam.metrics.Metrics.counter(_NAMESPACE, "records_read")
-        self._broken = beam.metrics.Metrics.counter(_NAMESPACE, "broken_lines")
-
-    def process(self, chunk: CsvChunk) -> Iterator[Any]:
-        for batch in self._reader.read(chunk):
-            if isinstance(batch, DeadLetterBatch):
-                self._broken.inc(batch.num_rows)
-                yield pvalue.TaggedOutput(_ERRS, batch)
-            else:
-                self._records.inc(batch.num_rows)
-                yield batch
+    def read(self, chunk: CsvChunk) -> Iterator[BlockBatch | DeadLetterBatch]:
+        return self.reader.read(chunk)
