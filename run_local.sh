@@ -60,10 +60,11 @@ use_cache() {
   fi
 }
 
-# A virtual environment that was copied or moved with its checkout has scripts that point to the old place.
+# The mark is written when the environment is whole: one that was cut off has none, and one that was copied or moved
+# with its checkout, whose scripts point to the old place, has another.
 make_venv() {
   local python
-  if is_python311 "$PYTHON" && [ "$(cat "$VENV/k2beam-home" 2>/dev/null || echo "$VENV")" = "$VENV" ]; then
+  if is_python311 "$PYTHON" && [ "$(cat "$VENV/k2beam-home" 2>/dev/null)" = "$VENV" ]; then
     return
   fi
   python="$(find_python)"
@@ -112,26 +113,6 @@ show() {
   k2beam "$@"
 }
 
-say_what_was_new() {
-  "$PYTHON" -c '
-import json, sys
-stats = json.load(sys.stdin)
-print(json.dumps(stats, indent=2))
-rows, dead, known = sum(stats["written"].values()), stats["dead_letters"], stats["already_covered"]
-if rows or dead:
-    print(f"\nAdded {rows:,} rows and {dead:,} dead letters.")
-else:
-    print(f"\nNothing was added: all {known:,} records are in the tables already.")
-'
-}
-
-ingest_samples() {
-  local warehouse="$1" stats
-  say "k2beam ingest archive ${SAMPLES[*]} --warehouse $warehouse"
-  stats="$(k2beam ingest archive "${SAMPLES[@]}" --warehouse "$warehouse" --output json)"
-  say_what_was_new <<<"$stats"
-}
-
 say_what_next() {
   cat <<TEXT
 
@@ -139,8 +120,9 @@ The data is in $1. To go on:
   '$VENV/bin/k2beam' query summary --symbol BTCUSDT --day 2026-01-05 --warehouse '$1'
   '$VENV/bin/k2beam' query snapshots --warehouse '$1'
   '$VENV/bin/k2beam' simulate --rows 100000 --symbols 20 --seed 1 --faults gaps=5,duplicates=10 '$1-feed'
-The rows as a pandas DataFrame, in ten lines of Python: examples/dataframe.py
-  '$PYTHON' '$ROOT/examples/dataframe.py' '$1'
+The rows as a pandas DataFrame, in '$PYTHON' (more in examples/dataframe.py):
+  >>> from k2beam.query.engine import Lake
+  >>> Lake(warehouse="$1").trades(symbol="BTCUSDT", columns=["timestamp", "price", "quantity"]).to_pandas()
 TEXT
 }
 
@@ -162,7 +144,7 @@ run_samples() {
   for sample in "${SAMPLES[@]}"; do
     [ -d "$sample" ] || fail "the sample $sample is missing from the checkout: git checkout -- samples"
   done
-  ingest_samples "$warehouse"
+  show ingest archive "${SAMPLES[@]}" --warehouse "$warehouse" --output json
   show query trades --warehouse "$warehouse" --limit 5
   show gaps --warehouse "$warehouse"
   show dlq list --warehouse "$warehouse"
@@ -172,10 +154,16 @@ run_samples() {
 
 # --- the tests ---------------------------------------------------------------
 
-# Prism is the one program outside PyPI that tests need.
+# Prism is the one program outside PyPI that is made before the tests start: building it takes minutes.
 fetch_test_programs() {
-  K2BEAM_PRISM="$("$PYTHON" -m k2beam.platform.prism)"
-  export K2BEAM_PRISM
+  local prism
+  if prism="$("$PYTHON" -m k2beam.platform.prism)"; then
+    export K2BEAM_PRISM="$prism"
+  elif [ -n "${K2BEAM_PRISM:-}" ]; then
+    fail "K2BEAM_PRISM=$K2BEAM_PRISM is not a usable Prism: unset it to have one built"
+  else
+    say "There is no Prism: the tests that need it are skipped, and named at the end"
+  fi
 }
 
 run_tests() {

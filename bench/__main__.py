@@ -1,15 +1,22 @@
-"""``python -m bench [--rows N] [--symbols N]``: prints one table; figures are of this machine and this run."""
+"""``python -m bench [--rows N] [--symbols N]``: prints one table; figures are of this machine and this run.
+
+``--live`` measures the live job instead, ``--demo N`` proves it: the demo N times in a row. Exits with 1 for what went
+wrong.
+"""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.counting import counting
 from bench.decode import decode
+from bench.demo import demos
 from bench.live import live
-from bench.memory import memory
+from bench.memory import csv_memory, memory
 from bench.metrics import metrics
 from bench.replay import replay
 from k2beam.cli.output import OutputFormat, emit_rows
@@ -21,28 +28,50 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--symbols", type=int, default=200)
     parser.add_argument("--output", choices=[choice.value for choice in OutputFormat], default="table")
-    parser.add_argument("--live", action="store_true", help="the live job instead: starts Kafka, a registry and Prism")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--live", action="store_true", help="the live job instead: starts Kafka, a registry and Prism")
+    instead.add_argument(
+        "--demo", type=_count, metavar="N", help="k2beam demo N times instead, clean and with faults in turns"
+    )
+    parser.add_argument("--runs", type=_count, default=1, help="how often the live job's throughput is measured")
     parser.add_argument("--rate", type=int, default=20_000, help="messages a second of the measurement of latency")
     parser.add_argument("--seconds", type=int, default=60, help="its length")
     given = parser.parse_args()
+    if given.demo:
+        for line in demos(given.demo):
+            print(line, flush=True)
+        return
+    results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="k2beam-bench-") as folder:
         root = Path(folder)
-        if given.live:
-            results = list(live(root, given.rows, given.rate, given.seconds))
-        else:
-            results = _replay(root, given.rows, given.symbols)
-    emit_rows(("what", "rows", "value", "unit", "ratio", "beside"), results, OutputFormat(given.output))
+        measuring = (
+            live(root, given.rows, given.rate, given.seconds, given.runs)
+            if given.live
+            else _replay(root, given.rows, given.symbols)
+        )
+        try:
+            for result in measuring:
+                results.append(result)  # one by one: what was measured is shown, whatever fails later
+        finally:
+            emit_rows(("what", "rows", "value", "unit", "ratio", "beside"), results, OutputFormat(given.output))
 
 
-def _replay(root: Path, rows: int, symbols: int) -> list[dict[str, Any]]:
+def _replay(root: Path, rows: int, symbols: int) -> Iterator[dict[str, Any]]:
     for name, number in (("one", rows), ("four", 4 * rows)):
         simulate(root / name, Simulation(rows=number, symbols=symbols, seed=1, envelope="plain", files=8))
-    return [
-        *decode(root),
-        *replay(root / "one", root),
-        *memory(root / "one", root / "four", root),
-        *metrics(root / "one", root),
-    ]
+    yield from decode(root)
+    yield from replay(root / "one", root)
+    yield from memory(root / "one", root / "four", root)
+    yield from csv_memory(rows, root)
+    yield from metrics(root / "one", root)
+    yield from counting(root)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"at least 1, not {number}")
+    return number
 
 
 if __name__ == "__main__":

@@ -88,9 +88,12 @@ def _job(archive: Path, warehouse: Path, *options: str) -> tuple[int, float]:
     """The command itself, with its start; its own clock leaves out the imports."""
     import json
 
-    command = [sys.executable, "-m", "k2beam.cli.main", "ingest", "archive", archive, "--warehouse", warehouse]
+    command = [sys.executable, "-m", "k2beam.cli.main", "ingest", "archive", str(archive)]
     done = subprocess.run(
-        [*command, "--output", "json", "--", *options], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [*command, "--warehouse", str(warehouse), "--output", "json", "--", *options],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     )
     stats = json.loads(done.stdout)
     return stats["consumed"], stats["duration_s"]

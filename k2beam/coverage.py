@@ -23,6 +23,9 @@ from k2beam.errors import LakeError
 PROPERTY_PREFIX = "k2.coverage."
 """Table properties with this prefix hold the coverage; the rest is ``<partition>.<source>``."""
 
+MOST_OFFSETS = 1 << 36
+"""The longest stretch that :func:`span` builds: some 80 MB, years of the busiest partition."""
+
 
 class SourcePartition(NamedTuple):
     """Where offsets count: a source and one of its partitions."""
@@ -182,6 +185,35 @@ def runs(bitmap: BitMap64) -> Iterator[tuple[int, int]]:
         last = end_of_run(bitmap, first)
         yield first, last
         rank += last - first + 1
+
+
+def span(first: int, end: int) -> BitMap64:
+    """The offsets from ``first`` up to ``end``, which is not included.
+
+    Raises LakeError for more than :data:`MOST_OFFSETS`: the ends come from outside, and memory is by their distance.
+    """
+    if end - first > MOST_OFFSETS:
+        raise LakeError(
+            f"offsets {first} to {end - 1} of one partition are more than the {MOST_OFFSETS:,} that can be compared "
+            "with what was taken; look for an offset that does not belong to it"
+        )
+    offsets = BitMap64()
+    offsets.add_range(first, end)
+    return offsets
+
+
+def holes(bitmap: BitMap64, first: int, last: int) -> Iterator[tuple[int, int]]:
+    """The maximal runs (first, last) of what lies between ``first`` and ``last``, both included, and not in a bitmap.
+
+    A hole of any length costs the same: nothing is built of it.
+    """
+    while first <= last:
+        if first in bitmap:
+            first = end_of_run(bitmap, first) + 1
+            continue
+        beyond = next(bitmap.iter_equal_or_larger(first), last + 1)
+        yield first, min(beyond - 1, last)
+        first = beyond
 
 
 def end_of_run(bitmap: BitMap64, first: int) -> int:

@@ -73,7 +73,7 @@ class DemoConfig:
 
     def __post_init__(self) -> None:
         if self.source is not None and not self.source.is_dir():
-            raise UsageError(f"--source {self.source} is no folder of raw_record containers")
+            raise UsageError(f"--source {self.source} is not a folder of raw_record containers")
         if self.keep is not None and self.keep.exists() and (not self.keep.is_dir() or any(self.keep.iterdir())):
             raise UsageError(f"--keep {self.keep} is not an empty folder: name a new one")
 

@@ -20,12 +20,15 @@
     ├── MetricError             a metric was called with a wrong name or wrong labels
     ├── MetricsPushFailed       (k2beam.metrics.push) the Pushgateway did not take the metrics
     ├── PlatformError           (k2beam.platform.prism) a program or server that is needed can't be had
+    │   └── FlinkRestError      (k2beam.platform.flink_jobs) Flink's REST API refused or did not answer
+    ├── RunnerGone              (k2beam.beam_job) the runner of a job does not answer any more
     ├── CsvError                (k2beam.ingest.csv.files) a CSV file changed while it was read
     ├── InvalidRecord           (k2beam.ingest.records) the producer refuses a record; names the field
     ├── NotDelivered            (k2beam.ingest.delivery) messages that the broker did not take
     ├── SpoolError              (k2beam.ingest.spool) a spool file can't be read
-    ├── KafkaFailed             (k2beam.ingest.topics) the broker can't be asked, or refused
-    ├── LoginRefused            (k2beam.kafka.login) the broker does not let this client in
+    ├── KafkaFailed             (k2beam.ingest.topics) the broker can't be reached, or refused
+    ├── KafkaUnreachable        (k2beam.kafka.cluster) the cluster did not answer; asked again later, it may
+    ├── LoginRefused            (k2beam.kafka.login) the broker rejected this client
     ├── FeedError               (k2beam.ingest.feed_client) an exchange refuses, or the attempts are used up
     ├── RegistryError           (k2beam.registry.client) the Schema Registry refused, or its answer is wrong
     │   ├── RegistryUnavailable (k2beam.registry.client) it did not answer while it was waited for

@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,15 +14,16 @@ import apache_beam as beam
 from pyroaring import BitMap64
 
 from k2beam.beam_job import AGAIN, ENDED, cancel, quiet, reason_of, signals_to_us, state_of
-from k2beam.coverage import Coverage
+from k2beam.coverage import Coverage, span
 from k2beam.errors import K2BeamError
 from k2beam.ingest.stats import IngestStats, ingest_stats
-from k2beam.kafka.cluster import ASK_SECONDS, Bounds, Cluster, Topic, start_offsets
+from k2beam.kafka.cluster import ASK_SECONDS, Bounds, Cluster, Topic, first_wanted, start_offsets
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.guard import TopicGuard
 from k2beam.kafka.holes import HoleProbe
 from k2beam.lake.catalog import Catalog, open_catalog
 from k2beam.lake.commit import read_coverage
+from k2beam.lake.firsts import record_firsts
 from k2beam.lake.publish import commits_done
 from k2beam.lake.reconcile import reconcile
 from k2beam.logs import get_logger
@@ -63,9 +65,7 @@ class Goal:
         """What is not covered yet, by source partition."""
         missing = {}
         for key, bound in self.bounds.items():
-            wanted = BitMap64()
-            wanted.add_range(self.starts[key], bound.end)
-            left = wanted - covered[key]
+            left = span(self.starts[key], bound.end) - covered[key]
             if left:
                 missing[key] = left
         return missing
@@ -81,7 +81,7 @@ def run_live(
     """Read topics into the tables until the goal of ``live`` or a SIGINT or SIGTERM; returns the stats.
 
     Exactly once, whatever happens: the next run starts from the coverage. A Kafka that goes away under the job is
-    waited for. Raises K2BeamError when Kafka can't be asked at the start, and when the job ends by itself,
+    waited for. Raises K2BeamError when Kafka can't be reached at the start, and when the job ends by itself,
     which an unbounded one must not.
     """
     started = time.monotonic()
@@ -92,10 +92,16 @@ def run_live(
         topics = cluster.topics(live.topics, live.topic_pattern)
         bounds = cluster.bounds(topics)
         covered = read_coverage(catalog, config.lake.namespace)
-        goal = Goal(start_offsets(bounds, covered), bounds)
-        if not (stop.is_set() or (live.until_caught_up and not goal.missing(covered))):
-            counted = _run(live, config, beam_arguments, resolver, cluster, topics, goal, catalog, covered, stop)
-    reconcile(catalog, config.lake.namespace, run_id=config.write.run_id)
+        # Before anything is read: what retention takes of a partition from now on is seen to be lost.
+        firsts = {key: first_wanted(bound, covered[key]) for key, bound in bounds.items()}
+        record_firsts(catalog, config.lake.namespace, firsts, config.write.retry)
+        with closing(HoleProbe(live.kafka, topics, ASK_SECONDS, stop)) as probe:
+            goal = Goal(start_offsets(bounds, covered, probe.first_given), bounds)
+            if not (stop.is_set() or (live.until_caught_up and not probe.known(goal.missing(covered)))):
+                counted = _run(
+                    live, config, beam_arguments, resolver, cluster, topics, goal, catalog, covered, probe, stop
+                )
+    reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
     return ingest_stats(catalog, config.lake.namespace, config.write.run_id, counted, time.monotonic() - started)
 
 
@@ -109,25 +115,28 @@ def _run(
     goal: Goal,
     catalog: Catalog,
     covered: Coverage,
+    probe: HoleProbe,
     stop: threading.Event,
 ) -> Mapping[str, int]:
     group = f"k2beam-{uuid.uuid4().hex}"
     cluster.seed_group(group, topics, goal.starts)
-    guard = TopicGuard(live.kafka, tuple(topics))
+    guard = TopicGuard(live.kafka, tuple(topics), pattern=live.topic_pattern)
     guarded = replace(config, write=replace(config.write, guard=guard))
     options = beam_options(beam_arguments, streaming=True, default_runner=LIVE_RUNNER)
     on_flink = flink_run(options, group[-12:])
     if on_flink is not None:
         on_flink.check()
-        if uneven := uneven_readers(beam_arguments, len(goal.bounds)):
+        if uneven := uneven_readers(options, len(goal.bounds)):
             get_logger("live").warning(uneven)
+    # Rows that a job committed before it died count as seen from here on, with or without their gaps in the ledger.
+    reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
     pipeline = beam.Pipeline(options=options)
     build(pipeline, ReadKafka(topics, live.kafka, group, live.expansion), guarded, resolver=resolver)
     quiet.end()
     with signals_to_us():
         result = pipeline.run()
     try:
-        _follow(result, stop, guard, _reached(live, config, topics, goal, catalog, goal.taken(covered)))
+        _follow(result, stop, guard, _reached(live, config, goal, catalog, goal.taken(covered), probe))
         # A streaming job on Flink tells its job server no counters while it runs.
         counted = counters(result) if on_flink is None else on_flink.counters()
     finally:
@@ -136,12 +145,11 @@ def _run(
 
 
 def _reached(
-    live: LiveConfig, config: IngestConfig, topics: Sequence[Topic], goal: Goal, catalog: Catalog, taken_before: int
+    live: LiveConfig, config: IngestConfig, goal: Goal, catalog: Catalog, taken_before: int, probe: HoleProbe
 ) -> Callable[[], bool]:
     """Asks the tables whether the goal is reached by what is committed; a job without a goal asks nothing."""
     if live.max_messages is None and not live.until_caught_up:
         return lambda: False
-    probe = HoleProbe(live.kafka, topics, ASK_SECONDS)
 
     def reached() -> bool:
         covered = read_coverage(catalog, config.lake.namespace)

@@ -43,6 +43,8 @@ _SENSITIVE_IN_TEXT = re.compile(
     re.IGNORECASE,
 )
 _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.\-]{0,30}://)[^\s/?#\"'<>]+@")
+_NAMELESS_USERINFO = re.compile(r"(?<![\w.\-:/@])[\w.\-]{1,60}:[^\s/?#\"'<>@]{1,200}@(?=[\w\[])")
+"""``user:password@host``, as addresses are written without a scheme."""
 
 OWN = ("k2beam", "transforms")
 """The project's own loggers, by the first part of their names."""
@@ -52,7 +54,7 @@ EventDict = MutableMapping[str, Any]
 
 def redact_text(text: str) -> str:
     """Mask the userinfo of URLs, and the values in ``password=…`` and its like."""
-    text = _USERINFO.sub(rf"\g<scheme>{MASK}@", text)
+    text = _NAMELESS_USERINFO.sub(f"{MASK}@", _USERINFO.sub(rf"\g<scheme>{MASK}@", text))
     return _SENSITIVE_IN_TEXT.sub(rf"\g<key>{MASK}", text)
 
 
@@ -175,10 +177,11 @@ def get_logger(component: str) -> structlog.stdlib.BoundLogger:
 def commit_logged(receipt: CommitReceipt) -> None:
     """Log the audit line of one commit: what it changed, between which snapshots, how long it took.
 
+    Its event is ``commit`` where there is a new snapshot, and else ``nothing to commit``: the lines are the snapshots.
     ``windows`` are the starts of the first and last one, ``source`` the first few of ``sources`` many.
     """
     get_logger("lake").info(
-        "commit",
+        "commit" if receipt.rows else "nothing to commit",
         table=receipt.table,
         snapshot_before=receipt.snapshot_before,
         snapshot_after=receipt.snapshot_after,

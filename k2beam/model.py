@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Kind = Literal["trades", "quotes", "reference_data"]
 KINDS: tuple[Kind, ...] = ("trades", "quotes", "reference_data")
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 DECIMAL = pa.decimal128(18, 8)
+
+MIN_TIMESTAMP = -62_135_596_800_000_000
+MAX_TIMESTAMP = 253_402_300_799_999_999
+"""Microseconds of years 1 and 9999: beyond them no calendar type of Python, Arrow or Iceberg agrees."""
 
 RAW_BATCH_SCHEMA = pa.schema(
     [
@@ -28,7 +33,10 @@ RAW_BATCH_SCHEMA = pa.schema(
         pa.field("headers", pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))),
     ]
 )
-"""Columns of a :class:`RawBatch`; ``value`` is Confluent-framed, null for a tombstone."""
+"""Columns of a :class:`RawBatch`; ``value`` is Confluent-framed, null for a tombstone.
+
+``timestamp`` is the log's, null where it has none or one outside the years 1 to 9999, which no table can hold.
+"""
 
 PROVENANCE_FIELDS: tuple[pa.Field, ...] = (
     pa.field("_source", pa.string(), nullable=False),
@@ -37,6 +45,26 @@ PROVENANCE_FIELDS: tuple[pa.Field, ...] = (
     pa.field("_ingested_at", TIMESTAMP, nullable=False),
 )
 """The columns that every event table has beside the fields of its Avro schema."""
+
+
+NO_TIMESTAMP = -1
+"""What Kafka gives as the milliseconds of a message without a time."""
+
+
+def log_time(milliseconds: int) -> int | None:
+    """The microseconds of a message's time in Kafka; None without one and outside the years 1 to 9999."""
+    if milliseconds == NO_TIMESTAMP or not MIN_TIMESTAMP <= milliseconds * 1000 <= MAX_TIMESTAMP:
+        return None
+    return milliseconds * 1000
+
+
+def log_timestamps(micros: pa.Int64Array) -> pa.TimestampArray:
+    """Times of a log (microseconds, UTC) as the column ``timestamp``; null outside the years 1 to 9999.
+
+    A log takes any 64 bits from its producers. The message is worth keeping without them.
+    """
+    within = pc.and_(pc.greater_equal(micros, MIN_TIMESTAMP), pc.less_equal(micros, MAX_TIMESTAMP))
+    return pc.if_else(within, micros, None).cast(TIMESTAMP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +144,27 @@ class BlockBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """The batch that events were decoded from, and of each event its row there (int64; through all blocks)."""
+
+    batch: RawBatch | BlockBatch
+    rows: pa.Int64Array
+
+
+@dataclass(frozen=True, slots=True)
 class EventBatch:
     """Decoded events of one kind: the v2 columns followed by :data:`PROVENANCE_FIELDS`.
 
     ``element_time`` (``timestamp('us', 'UTC')``, one for each row) says which window a row
-    belongs to: the log's timestamp when live. None means that the event's own time counts.
+    belongs to: the log's timestamp when live. None means that the event's own time counts. ``origin`` is there until
+    the rows are validated, so that one that is refused becomes a letter with its message whole.
     """
 
     kind: Kind
     data: pa.RecordBatch
     element_time: pa.Array | None = None
     extents: tuple[Extent, ...] = ()
+    origin: Origin | None = None
 
     @property
     def num_rows(self) -> int:
@@ -235,3 +273,5 @@ class CommitReceipt:
     """The sources of the committed rows, sorted."""
     element_times: tuple[tuple[int, int], ...] = ()
     """Of each committed file the least and greatest element time, microseconds; without files that do not know it."""
+    offsets_left_out: int = 0
+    """The source offsets of the rows that were left out: more than the rows, where a dead letter stands for a block."""

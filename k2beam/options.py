@@ -15,6 +15,7 @@ from apache_beam.options.pipeline_options import (
     GoogleCloudOptions,
     PipelineOptions,
     PortableOptions,
+    StandardOptions,
 )
 
 from k2beam.errors import UsageError
@@ -29,6 +30,12 @@ DEFAULT_RUNNER = "FnApiRunner"
 
 DIRECT_RUNNERS = frozenset({"DirectRunner", "SwitchingDirectRunner", "PrismRunner"})
 """The runners that are, or may choose, Prism."""
+
+IN_PROCESS_RUNNERS = DIRECT_RUNNERS | {DEFAULT_RUNNER, "BundleBasedDirectRunner"}
+"""The runners whose options are all known to Beam's Python."""
+
+_RUNNERS = sorted({*StandardOptions.KNOWN_RUNNER_NAMES, DEFAULT_RUNNER})
+_KNOWN_RUNNERS = frozenset(name.rpartition(".")[2].lower() for name in (*StandardOptions.ALL_KNOWN_RUNNERS, *_RUNNERS))
 
 _EMBEDDED_FLINK = frozenset({"[auto]", "[local]", "[collection]"})
 
@@ -55,13 +62,15 @@ def beam_options(
 
     Without a ``--runner`` the in-process runner is taken, and also for a DirectRunner that is given
     a number or mode of workers. A Prism that is at hand is named to the runners that may choose
-    it, so that none is downloaded.
+    it, so that none is downloaded. Raises UsageError for a runner or, on the runners of this process, an option
+    that Beam does not know.
     """
     given = list(arguments)
     if not any(argument == "--runner" or argument.startswith("--runner=") for argument in given):
         given.append(f"--runner={default_runner}")
     options: PipelineOptions = PipelineOptions(given)
     chosen: dict[str, Any] = options.get_all_options()
+    _check(options, chosen["runner"])
     if chosen["runner"] in DIRECT_RUNNERS and _wants_workers(given):
         # Prism would ignore these options; the in-process runner is what has them.
         given.append(f"--runner={DEFAULT_RUNNER}")
@@ -72,6 +81,17 @@ def beam_options(
     if streaming:
         given.append("--streaming")
     return PipelineOptions(given)
+
+
+def _check(options: PipelineOptions, runner: str) -> None:
+    """Beam itself only warns of an option that it does not know. A job server may know more than Python does."""
+    if "." not in runner and not {runner.lower(), f"{runner.lower()}runner"} & _KNOWN_RUNNERS:
+        raise UsageError(f"--runner={runner}: Beam has no such runner; choose from {', '.join(_RUNNERS)}")
+    if runner in IN_PROCESS_RUNNERS:
+        known, all_given = options.get_all_options(), options.get_all_options(retain_unknown_options=True)
+        unknown = sorted(f"--{name}" for name in all_given.keys() - known.keys())
+        if unknown:
+            raise UsageError(f"{', '.join(unknown)} after --: Beam has no such option")
 
 
 def flink_run(options: PipelineOptions, unique: str) -> FlinkRun | None:
@@ -94,20 +114,18 @@ def flink_run(options: PipelineOptions, unique: str) -> FlinkRun | None:
     return FlinkRun(FlinkJobs(master), named.job_name)
 
 
-def uneven_readers(arguments: Sequence[str], partitions: int) -> str | None:
+def uneven_readers(options: PipelineOptions, partitions: int) -> str | None:
     """What is wrong with ``--parallelism`` for so many partitions on Flink, or None.
 
     Beam makes as many readers as parallelism, and more until the partitions are shared equally; a task that gets
     two takes a message from each in turn, and waits for the one that has none.
     """
-    given = [argument.partition("=")[2] for argument in arguments if argument.startswith("--parallelism=")]
-    if not given or not given[-1].isdecimal() or not int(given[-1]) or partitions <= int(given[-1]):
-        return None
-    if partitions % int(given[-1]) == 0:
+    parallelism: int = options.view_as(FlinkRunnerOptions).parallelism
+    if parallelism < 1 or partitions <= parallelism or partitions % parallelism == 0:
         return None
     fitting = [number for number in range(1, partitions + 1) if partitions % number == 0]
     return (
-        f"--parallelism={given[-1]} does not divide {partitions} partitions: a quiet partition then slows its "
+        f"--parallelism={parallelism} does not divide {partitions} partitions: a quiet partition then slows its "
         f"neighbours to some hundred messages a second; take one of {', '.join(map(str, fitting))}"
     )
 

@@ -36,7 +36,8 @@ def build(
 ) -> beam.PCollection:
     """Wire ``source`` through decoding, validation and gaps to the tables; returns CommitReceipts.
 
-    ``resolver`` gives writer schemas by id (see :class:`transforms.decode_avro.DecodeAvro`).
+    ``resolver`` gives writer schemas by id (see :class:`transforms.decode_avro.DecodeAvro`). Build it just before it is
+    run: keys go on from the rows that the tables have now, and what is committed later is taken for the job's own.
     Raises UsageError when an error output of any transform has no consumer.
     """
     read: ReadResult = pipeline | "Read" >> source
@@ -50,7 +51,7 @@ def build(
         | "DetectGaps"
         >> DetectGaps(
             grace_seconds=config.gap_grace_seconds,
-            seed=LedgerSeed(config.lake),
+            seed=LedgerSeed.of_now(config.lake),
             bounded=config.write.bounded,
             metrics=config.metrics,
         )

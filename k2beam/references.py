@@ -19,6 +19,10 @@ _REFERENCE = re.compile(r"\$\{(env|file):([^}]+)\}")
 _SECRET = re.compile(r"password|secret|jaas|\.pem$|keystore\.key$|user\.info|auth\.token", re.IGNORECASE)
 
 
+_USERINFO = re.compile(r"(?:[a-zA-Z][a-zA-Z0-9+.\-]*://)?[^/?#]*@")
+"""The part of a URL before its host; names of servers are often given without a scheme."""
+
+
 class Reference(NamedTuple):
     """What is referred to: ``kind`` is env or file, ``name`` the variable or path."""
 
@@ -74,7 +78,12 @@ def file_content(path: str, option: str) -> str:
         raise UsageError(f"{option}: the file {path} can't be read: {error.strerror}") from error
     except UnicodeDecodeError:
         # Without the cause: its text quotes a byte of the secret.
-        raise UsageError(f"{option}: the file {path} can't be read: it is no UTF-8") from None
+        raise UsageError(f"{option}: the file {path} can't be read: it is not UTF-8") from None
+
+
+def has_userinfo(url: str) -> bool:
+    """Whether a URL, or an address without a scheme, has a name or password before its host."""
+    return _USERINFO.match(url) is not None
 
 
 def check_client_config(config: Mapping[str, str]) -> None:

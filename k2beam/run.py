@@ -38,7 +38,7 @@ def run_ingest(
     state = result.wait_until_finish()
     if state not in (PipelineState.DONE, None):
         raise K2BeamError(f"the job ended as {state}; run it again: what was committed is left out, the rest is taken")
-    reconcile(catalog, config.lake.namespace, run_id=config.write.run_id)
+    reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
     duration = time.monotonic() - started
     return ingest_stats(catalog, config.lake.namespace, config.write.run_id, counters(result), duration)
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
+from urllib.parse import quote_plus
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from k2beam.codec.arrays import mask_of, text_bytes
 from k2beam.codec.decimals import unscaled_words
 from k2beam.model import KINDS, Kind
+
+LONGEST_EXCHANGE = 200
+"""Bytes of an exchange in the folder of its partition, percent-encoded; file systems take names of 255."""
 
 FUTURE_LIMIT = 24 * 3600 * 1_000_000
 """Microseconds that a timestamp may be ahead of the clock."""
@@ -51,7 +56,17 @@ class Violation:
 
 def _empty(batch: pa.RecordBatch, column: str, now: int) -> Mask:
     del now
-    return _mask(pc.equal(pc.binary_length(batch.column(column)), 0))
+    return mask_of(pc.equal(pc.binary_length(batch.column(column)), 0))
+
+
+def _too_long(batch: pa.RecordBatch, column: str, now: int) -> Mask:
+    del now
+    texts = batch.column(column)
+    # A byte takes up to three, so what is short enough by far needs no encoding.
+    broken = text_bytes(texts) > LONGEST_EXCHANGE // 3
+    for row in np.flatnonzero(broken).tolist():
+        broken[row] = len(quote_plus(texts[row].as_py(), safe="")) > LONGEST_EXCHANGE
+    return broken
 
 
 def _negative(batch: pa.RecordBatch, column: str, now: int) -> Mask:
@@ -63,7 +78,7 @@ def _negative_price(batch: pa.RecordBatch, column: str, now: int) -> Mask:
     broken = _negative(batch, column, now)
     if not broken.any():
         return broken
-    return broken & _mask(pc.is_in(batch.column("asset_class"), pa.array(PRICED_ABOVE_ZERO)))
+    return broken & mask_of(pc.is_in(batch.column("asset_class"), pa.array(PRICED_ABOVE_ZERO)))
 
 
 def _micros(batch: pa.RecordBatch, column: str) -> npt.NDArray[np.int64]:
@@ -79,10 +94,6 @@ def _in_future(batch: pa.RecordBatch, column: str, now: int) -> Mask:
     return np.asarray(_micros(batch, column) > now + FUTURE_LIMIT)
 
 
-def _mask(array: pa.BooleanArray) -> Mask:
-    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)
-
-
 _QUOTE_PRICES = ("bid_price", "ask_price")
 _QUOTE_QUANTITIES = ("bid_quantity", "ask_quantity")
 _TIMES = ("timestamp", "ingestion_timestamp")
@@ -94,6 +105,7 @@ _LATE = "is more than a day ahead of the clock"
 RULES: tuple[Rule, ...] = (
     Rule("empty_symbol", "is empty", ("symbol",), _empty),
     Rule("empty_exchange", "is empty", ("exchange",), _empty),
+    Rule("bad_exchange", f"has more than {LONGEST_EXCHANGE} bytes, percent-encoded", ("exchange",), _too_long),
     Rule("negative_price", _AGAINST_ZERO, ("price",), _negative_price, ("trades",)),
     Rule("negative_price", _AGAINST_ZERO, _QUOTE_PRICES, _negative_price, ("quotes",)),
     Rule("negative_quantity", _AGAINST_ZERO, ("quantity",), _negative, ("trades",)),

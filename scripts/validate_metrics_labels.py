@@ -5,8 +5,9 @@
     python scripts/validate_metrics_labels.py --fix      mend what can be mended in one way only
 
 Names and labels are followed through constants, dict literals, ``**`` and merges, conditional expressions and private
-helpers. Where they are known only when the program runs, the finding says "cannot tell"; it is accepted where a
-comment on the call's lines names the test that drives it: ``# metrics: covered by tests/unit/test_x.py::test_name``.
+helpers; handles through annotations, what functions return and ``MetricsConfig.open``. Where they are known only when
+the program runs, the finding says "cannot tell"; it is accepted where a comment on the call's lines names the test that
+drives it: ``# metrics: covered by tests/unit/test_x.py::test_name``.
 
 Each finding is a line of standard output: file:line: metric: what is wrong. Exit codes: 0 clean, 1 findings, 2 usage.
 """

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from k2beam.platform.prism import find_prism
 from tests.metrics_recorder import CallSiteRecorder
@@ -18,6 +19,10 @@ os.environ["K2BEAM_STRICT_METRICS"] = "1"
 
 # Beam says that it stops Prism when the process ends, which would come after pytest's closing line.
 logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
+
+# How long an example takes depends on what else the machine does, and is no property of the code.
+settings.register_profile("k2beam", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("k2beam")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""Which calls of metrics in the source were made while the tests ran, and what they changed.
+"""Which calls of metrics in the source were made while the tests ran, what they changed, and which were read back.
 
 Call sites are noted in this process only: what runs in a process of its own, such as a worker's, is not seen, so each
 call needs a test that drives it here.
@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry, parser
 
 from k2beam.metrics.handle import Metrics
-from k2beam.metrics.registry import STANDARD_LABELS
+from k2beam.metrics.registry import BY_NAME, STANDARD_LABELS
 from scripts.metrics_lint.calls import METHODS, CallSite, call_sites, python_files
 from scripts.metrics_lint.source import Project
 
@@ -28,10 +28,16 @@ Recorded = set[tuple[str, int]]
 """File and line of calls; the file as the interpreter names it."""
 
 
+_on_read: list[Callable[[str], None]] = []
+"""Told the name of each sample that a test reads through :class:`Samples`."""
+
+
 class CallSiteRecorder:
     """A plugin of pytest: notes the callers of metrics, and fails a run of all tests that left a call out.
 
-    Says nothing where tests failed, or where only a part of them was chosen.
+    A call is left out where no test made it, or none of those that did read its metric afterwards: as a change in
+    :class:`Samples`, by ``get_sample_value``, or in an exposition that was parsed. Whether the test then compared
+    what it read is not seen. Says nothing where tests failed, or where only a part of them was chosen.
     """
 
     def __init__(self, root: Path) -> None:
@@ -39,22 +45,56 @@ class CallSiteRecorder:
         self._chosen: set[Path] = set()
         self._partly = False
         self.recorded: Recorded = set()
+        self.read_back: Recorded = set()
+        self._unread: defaultdict[str, Recorded] = defaultdict(set)
         self.problems: list[str] = []
 
     def install(self) -> None:
         """Let each method of every handle note its caller first."""
         for name in METHODS:
             setattr(Metrics, name, self._noting(getattr(Metrics, name)))
+        _on_read.append(self._note_read)
+        CollectorRegistry.get_sample_value = self._reading(CollectorRegistry.get_sample_value)  # type: ignore[method-assign]
+        parser.text_string_to_metric_families = self._parsing(parser.text_string_to_metric_families)
 
     def _noting(self, method: Any) -> Any:
-        recorded = self.recorded
-
-        def noting(*arguments: Any, **labels: Any) -> None:
+        def noting(handle: Metrics, name: str, /, *arguments: Any, **labels: Any) -> None:
             caller = sys._getframe(1)
-            recorded.add((caller.f_code.co_filename, caller.f_lineno))
-            method(*arguments, **labels)
+            place = (caller.f_code.co_filename, caller.f_lineno)
+            self.recorded.add(place)
+            self._unread[str(name)].add(place)
+            method(handle, name, *arguments, **labels)
 
         return noting
+
+    def _reading(self, get_sample_value: Any) -> Any:
+        def reading(registry: CollectorRegistry, name: str, labels: dict[str, str] | None = None) -> float | None:
+            self._note_read(name)
+            found: float | None = get_sample_value(registry, name, labels)
+            return found
+
+        return reading
+
+    def _parsing(self, parse: Any) -> Any:
+        def parsing(text: str) -> Iterator[Any]:
+            for family in parse(text):
+                self._note_read(family.name)
+                yield family
+
+        return parsing
+
+    def _note_read(self, sample: str) -> None:
+        """The calls of this test are read back that a sample, or a family, may show."""
+        suffixes = ("_count", "_sum", "_bucket")
+        short = next((sample.removesuffix(suffix) for suffix in suffixes if sample.endswith(suffix)), sample)
+        # The parser takes _total from the name of a counter's family.
+        for name in (sample, short, f"{sample}_total"):
+            if name in BY_NAME:
+                self.read_back |= self._unread.pop(name, set())
+
+    def pytest_runtest_logstart(self) -> None:
+        """What one test does is not read back by another."""
+        self._unread.clear()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -66,7 +106,7 @@ class CallSiteRecorder:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if exitstatus == pytest.ExitCode.OK and self.is_whole(session.config.args):
-            self.problems = differences(all_call_sites(self._root), self.recorded, self._root)
+            self.problems = differences(all_call_sites(self._root), self.recorded, self.read_back, self._root)
             if self.problems:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -87,13 +127,14 @@ def all_call_sites(root: Path) -> list[CallSite]:
     return call_sites(Project(root), python_files(root / package for package in PACKAGES))
 
 
-def differences(sites: Iterable[CallSite], recorded: Recorded, root: Path) -> list[str]:
-    """The calls in the source that were not made, and the calls made that are not known in the source."""
+def differences(sites: Iterable[CallSite], recorded: Recorded, read_back: Recorded, root: Path) -> list[str]:
+    """The calls in the source that were not made or not read back, and those made that are not known in the source."""
     homes = [root / package for package in PACKAGES]
     made = {(Path(file), line) for file, line in recorded}
     made = {(file, line) for file, line in made if any(file.is_relative_to(home) for home in homes)}
     known = {(site.module.path, line): site for site in sites for line in site.lines}
     called = {known[place] for place in made if place in known}
+    read = {known[place] for file, line in read_back if (place := (Path(file), line)) in known}
     left_out = [
         f"{site}: no test made this call of {site.method}"
         for site in dict.fromkeys(known.values())
@@ -104,7 +145,12 @@ def differences(sites: Iterable[CallSite], recorded: Recorded, root: Path) -> li
         for file, line in sorted(made)
         if (file, line) not in known
     ]
-    return [*left_out, *unknown]
+    unread = [
+        f"{site}: a test made this call of {site.method}, and none that did read the metric back"
+        for site in dict.fromkeys(known.values())
+        if site in called - read
+    ]
+    return [*left_out, *unread, *unknown]
 
 
 class Samples:
@@ -124,6 +170,9 @@ class Samples:
         now = self._read()
         changed = {name: value - self._before.get(name, 0.0) for name, value in now.items()}
         self._before = now
+        for name in (name for name, value in changed.items() if value):
+            for note in _on_read:
+                note(name.partition("{")[0])
         return {name: value for name, value in changed.items() if value}
 
     def _read(self) -> dict[str, float]:
@@ -141,6 +190,4 @@ class Samples:
                     continue
                 assert {*sample.labels} >= {*STANDARD_LABELS}
                 labels = {name: sample.labels[name] for name in sorted({*sample.labels} - {*STANDARD_LABELS})}
-                value = self._registry.get_sample_value(sample.name, sample.labels)
-                assert value is not None
-                yield f"{sample.name}{{{','.join(f'{name}={text}' for name, text in labels.items())}}}", value
+                yield f"{sample.name}{{{','.join(f'{name}={text}' for name, text in labels.items())}}}", sample.value

@@ -76,10 +76,11 @@ class Sleeps:
 
 
 class FakeMessage:
-    """What a delivery report carries."""
+    """What a delivery report carries: as librdkafka has it, one of a failure has neither headers nor a timestamp."""
 
     def __init__(self, topic: str, value: bytes | None, key: bytes | None, headers: Any, timestamp: int) -> None:
         self._parts = (topic, value, key, headers, timestamp)
+        self.failed = False
 
     def topic(self) -> str:
         return self._parts[0]
@@ -91,10 +92,10 @@ class FakeMessage:
         return self._parts[2]
 
     def headers(self) -> Any:
-        return self._parts[3]
+        return None if self.failed else self._parts[3]
 
     def timestamp(self) -> tuple[int, int]:
-        return (1, self._parts[4] or 1_700_000_000_000)
+        return (0, -1) if self.failed else (1, self._parts[4] or 1_700_000_000_000)
 
 
 class FakeKafka:
@@ -148,6 +149,7 @@ class FakeKafka:
         reports, self._queue = self._queue[:count], self._queue[count:]
         for message, on_delivery in reports:
             code = self.fails(message.topic(), message.value())
+            message.failed = code is not None
             if code is None:
                 self.sent.append(message)
             on_delivery(None if code is None else KafkaError(code), message)

@@ -50,6 +50,12 @@ def count(messages: Sequence[Message]) -> tuple[Epoch, ...]:
     return recount(times, sequences)
 
 
+def seeded(messages: Sequence[Message]) -> KeyState:
+    """The state that a job begins with after these messages."""
+    times, sequences = (np.array([m[k] for m in messages], dtype=np.int64) for k in (0, 1))
+    return KeyState.from_messages(times, sequences)
+
+
 def sliced(messages: Sequence[Message], element_time: int | None = None) -> Slice:
     times, sequences = (np.array([m[k] for m in messages], dtype=np.int64) for k in (0, 1))
     elements = None if element_time is None else np.full(len(messages), element_time, dtype=np.int64)

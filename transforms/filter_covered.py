@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.coverage import Coverage
@@ -19,6 +21,11 @@ from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch
 
 Batch = RawBatch | BlockBatch | DeadLetterBatch
 
+SOURCE_KINDS = ("kafka", "archive", "csv")
+"""The kinds of sources that the readers name."""
+OTHER = "other"
+"""The label of every other source."""
+
 
 class FilterCovered(beam.PTransform):  # type: ignore[misc]
     """PCollection of RawBatch, BlockBatch or DeadLetterBatch -> the same without covered offsets.
@@ -28,7 +35,8 @@ class FilterCovered(beam.PTransform):  # type: ignore[misc]
     container goes on whole unless all of its records are covered.
 
     Beam counters: ``consumed`` (offsets that came in) and ``already_covered`` (left out here); the
-    same in Prometheus by kind of source, as ``metrics`` says.
+    same in Prometheus by kind of source, as ``metrics`` says. Of letters, which a reader has made,
+    also ``dead_letters`` and ``dead_letter_offsets``: those that go on.
     """
 
     def __init__(self, lake: LakeConfig, metrics: MetricsConfig = DEFAULT_METRICS) -> None:
@@ -49,6 +57,8 @@ class _FilterCoveredFn(beam.DoFn):  # type: ignore[misc]
         self._coverage = Coverage()
         self._consumed = beam.metrics.Metrics.counter("k2beam", "consumed")
         self._already_covered = beam.metrics.Metrics.counter("k2beam", "already_covered")
+        self._dead_letters = beam.metrics.Metrics.counter("k2beam", "dead_letters")
+        self._dead_letter_offsets = beam.metrics.Metrics.counter("k2beam", "dead_letter_offsets")
 
     def setup(self) -> None:
         self._coverage = read_coverage(open_catalog(self._lake), self._lake.namespace)
@@ -56,32 +66,40 @@ class _FilterCoveredFn(beam.DoFn):  # type: ignore[misc]
 
     def process(self, batch: Batch) -> Iterator[Batch]:
         kept = without_covered(batch, self._coverage)
-        before, after = offsets_of(batch), offsets_of(kept)
-        self._consumed.inc(before)
-        self._already_covered.inc(before - after)
-        kind = source_kind(batch)
-        self._metrics.increment("k2_messages_consumed_total", before, source_kind=kind)
-        self._metrics.increment("k2_already_covered_total", before - after, source_kind=kind)
-        if after:
+        before, after = offsets_by_kind(batch), offsets_by_kind(kept)
+        self._consumed.inc(before.total())
+        self._already_covered.inc(before.total() - after.total())
+        for kind, offsets in before.items():
+            self._metrics.increment("k2_messages_consumed_total", offsets, source_kind=kind)
+            self._metrics.increment("k2_already_covered_total", offsets - after[kind], source_kind=kind)
+        if isinstance(kept, DeadLetterBatch):
+            self._dead_letters.inc(len(kept.letters))
+            self._dead_letter_offsets.inc(after.total())
+        if after.total():
             yield kept
 
 
-def source_kind(batch: Batch) -> str:
-    """What stands before the first colon of the batch's source: ``kafka`` or ``archive``."""
+def source_kind(source: str) -> str:
+    """What stands before the first colon of a source, if it is one of :data:`SOURCE_KINDS`; else ``other``.
+
+    The envelope of an archived message may name any source, and a label's values must be few.
+    """
+    kind = source.partition(":")[0]
+    return kind if kind in SOURCE_KINDS else OTHER
+
+
+def offsets_by_kind(batch: Batch) -> Counter[str]:
+    """How many source offsets a batch stands for, by the kind of their source."""
+    offsets: Counter[str] = Counter()
     if isinstance(batch, BlockBatch):
-        source = batch.source
+        offsets[source_kind(batch.source)] += batch.num_rows
     elif isinstance(batch, RawBatch):
-        source = batch.data.column("source")[0].as_py() if batch.num_rows else ""
+        for source in pc.value_counts(batch.data.column("source")).to_pylist():
+            offsets[source_kind(source["values"])] += source["counts"]
     else:
-        source = batch.letters[0].source if batch.letters else ""
-    return source.partition(":")[0]
-
-
-def offsets_of(batch: Batch) -> int:
-    """How many source offsets a batch stands for."""
-    if isinstance(batch, DeadLetterBatch):
-        return sum(letter.last - letter.offset + 1 for letter in batch.letters)
-    return batch.num_rows
+        for letter in batch.letters:
+            offsets[source_kind(letter.source)] += letter.last - letter.offset + 1
+    return offsets
 
 
 def without_covered(batch: Any, coverage: Coverage) -> Any:

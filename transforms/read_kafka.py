@@ -19,7 +19,14 @@ from k2beam.errors import K2BeamError
 from k2beam.kafka.cluster import Topic
 from k2beam.kafka.config import KafkaConfig
 from k2beam.logs import get_logger
-from k2beam.model import RAW_BATCH_SCHEMA, DeadLetterBatch, RawBatch
+from k2beam.model import (
+    MAX_TIMESTAMP,
+    MIN_TIMESTAMP,
+    NO_TIMESTAMP,
+    RAW_BATCH_SCHEMA,
+    DeadLetterBatch,
+    RawBatch,
+)
 
 BYTES_A_BATCH = 32 << 20
 _FIELDS = ("topic", "partition", "offset", "timestamp", "key", "value", "headers")
@@ -45,7 +52,8 @@ class ReadKafka(beam.PTransform):  # type: ignore[misc]
     ``expansion`` is the address of the Java expansion service. A batch closes at
     ``rows_per_batch``, at 32 MiB and at the end of its bundle.
 
-    Delivery: at least once, each message with its source, partition and offset; an unbounded source.
+    Delivery: at least once, each committed message (``read_committed``) with its source, partition and
+    offset; an unbounded source.
     """
 
     def __init__(
@@ -149,5 +157,8 @@ def _by_topic(topics: list[str], sources: Mapping[str, str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(encoded.indices, names).cast(pa.string())
 
 
-def _microseconds(milliseconds: list[int]) -> Any:
-    return np.array(milliseconds, dtype=np.int64) * 1000
+def _microseconds(milliseconds: list[int]) -> pa.Array:
+    """As :func:`k2beam.model.log_time`, for all at once."""
+    millis = np.array(milliseconds, dtype=np.int64)
+    told = (millis != NO_TIMESTAMP) & (millis >= MIN_TIMESTAMP // 1000) & (millis <= MAX_TIMESTAMP // 1000)
+    return pa.array(np.where(told, millis, 0) * 1000, mask=~told)

@@ -42,11 +42,12 @@ beam.coders.registry.register_coder(Slice, SliceCoder)
 class SequenceSlices(beam.PTransform):  # type: ignore[misc]
     """PCollection[EventBatch] -> PCollection[tuple[str, Slice]], keyed ``exchange|symbol|kind``, global window.
 
-    Kinds without a ``source_sequence`` (reference data) give nothing. A row's element time counts from the batch's
-    Beam timestamp if that is later: of a backlog, the grace begins when a message is read and not when it was
-    logged, or each message would be folded before the one that a shuffle still holds. A slice's Beam timestamp is its
-    highest element time, or that of the batch if it is later. Nothing is kept between batches: a batch that is
-    processed again gives the same slices, and the fold takes a message that comes twice for one.
+    Kinds without a ``source_sequence`` (reference data) give nothing. Where a batch has a Beam timestamp, the time of
+    its reading, that is the element time of its rows: of a backlog, the grace begins when a message is read and not
+    when it was logged, or each message would be folded before the one that a shuffle still holds; and a message whose
+    log time lies years ahead must not hold its key back until then. A slice's Beam timestamp is its highest element
+    time. Nothing is kept between batches: a batch that is processed again gives the same slices, and the fold takes a
+    message that comes twice for one.
     """
 
     def expand(self, batches: beam.PCollection[EventBatch]) -> beam.PCollection[tuple[str, Slice]]:
@@ -60,15 +61,16 @@ class SequenceSlices(beam.PTransform):  # type: ignore[misc]
 class _SliceBatch(beam.DoFn):  # type: ignore[misc]
     def process(self, batch: EventBatch, timestamp: Timestamp = beam.DoFn.TimestampParam) -> Iterator[TimestampedValue]:
         latest = GlobalWindow().max_timestamp()
-        for key, piece in slices_of(batch, timestamp.micros):
+        read_at = None if timestamp == MIN_TIMESTAMP else timestamp.micros
+        for key, piece in slices_of(batch, read_at):
             element_time = Timestamp(micros=piece.read().highest_element_time)
-            yield TimestampedValue((key, piece), min(max(timestamp, element_time), latest))
+            yield TimestampedValue((key, piece), min(element_time, latest))
 
 
-def slices_of(batch: EventBatch, not_before: int = MIN_TIMESTAMP.micros) -> list[tuple[str, Slice]]:
+def slices_of(batch: EventBatch, read_at: int | None = None) -> list[tuple[str, Slice]]:
     """The slices of one batch; none if its kind has no sequence numbers or it has no rows.
 
-    No element time is before ``not_before`` (microseconds).
+    ``read_at`` (microseconds) is the element time of all rows; without it each row's is the log's, or its event's.
     """
     data = batch.data
     if SEQUENCE_COLUMN not in data.schema.names or not data.num_rows:
@@ -76,13 +78,16 @@ def slices_of(batch: EventBatch, not_before: int = MIN_TIMESTAMP.micros) -> list
     codes, keys = _keys(batch)
     sequence = data.column(SEQUENCE_COLUMN)
     times = _microseconds(data.column(EVENT_TIME_COLUMN[batch.kind]))
-    logged = times if batch.element_time is None else _microseconds(batch.element_time)
+    if read_at is not None:
+        element_times = np.full(len(times), read_at, dtype=np.int64)
+    else:
+        element_times = times if batch.element_time is None else _microseconds(batch.element_time)
     slices = slice_runs(
         codes,
         pc.fill_null(sequence, 0).to_numpy(zero_copy_only=False),
         times,
         valid=None if not sequence.null_count else sequence.is_valid().to_numpy(zero_copy_only=False),
-        element_times=np.maximum(logged, not_before),
+        element_times=element_times,
     )
     return [(keys[code], piece) for code, piece in slices]
 

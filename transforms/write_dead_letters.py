@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import apache_beam as beam
+from apache_beam.metrics import Metrics as BeamMetrics
 
 import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.jsonable import to_json
@@ -22,7 +23,11 @@ class WriteDeadLetters(beam.PTransform):  # type: ignore[misc]
 
     The rows go on to WriteIceberg, which gives them exactly once. With ``json_lines`` (a folder)
     a copy is written there, a file a batch, in place only when it's whole; the copy is
-    at-least-once: a retried bundle writes it again. Counts letters by stage and class, as ``metrics`` says.
+    at-least-once: a retried bundle writes it again. Counts by stage and class, as ``metrics`` says, and
+    by offsets, as the audit does: a broken block is one letter for all of its records.
+
+    Beam counters: ``dead_letters_<stage>``, letters. Flink shows one value for a name in an operator, however many
+    of its steps count under it; these are each counted by one step.
     """
 
     def __init__(self, json_lines: str | None = None, metrics: MetricsConfig = DEFAULT_METRICS) -> None:
@@ -46,7 +51,12 @@ class _ToRowsFn(beam.DoFn):  # type: ignore[misc]
         self._metrics = self._metrics_config.open("dead_letters")
 
     def process(self, batch: DeadLetterBatch) -> Iterator[RowBatch]:
-        for (stage, error_class), count in Counter((one.stage, one.error_class) for one in batch.letters).items():
+        for name, count in Counter(letter.stage for letter in batch.letters).items():
+            BeamMetrics.counter("k2beam", f"dead_letters_{name}").inc(count)
+        offsets: Counter[tuple[str, str]] = Counter()
+        for letter in batch.letters:
+            offsets[letter.stage, letter.error_class] += letter.last - letter.offset + 1
+        for (stage, error_class), count in offsets.items():
             self._metrics.increment("k2_dead_letters_total", count, stage=stage, error_class=error_class)
         yield dead_letter_rows(batch)
 

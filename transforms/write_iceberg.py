@@ -26,9 +26,10 @@ from k2beam.lake.buffer import Group, GroupKey, RowBuffer
 from k2beam.lake.catalog import Catalog, LakeConfig, open_catalog
 from k2beam.lake.config import WriteConfig
 from k2beam.lake.files import StagedFile, write_rows
+from k2beam.lake.observe import failures_counted
 from k2beam.lake.publish import Publisher, Staged, weight
 from k2beam.lake.rows import RowBatch, event_rows
-from k2beam.lake.tables import Table, open_table
+from k2beam.lake.tables import SEQUENCE_GAPS, Table, open_table
 from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import CommitReceipt, EventBatch
 
@@ -45,7 +46,7 @@ class WriteIceberg(beam.PTransform):  # type: ignore[misc]
     CommitConflict or CommitUnknown when a commit's retries are used up: the runner retries the
     bundle or fails the job, and nothing is lost.
 
-    Beam counters: ``rows_written_<table>``, ``data_files_<table>``, ``left_out_<table>`` and
+    Beam counters: ``rows_written_<table>``, ``data_files_<table>``, ``left_out_<table>`` (offsets) and
     ``commits_<table>``; the distribution ``commit_ms`` has the milliseconds that commits took. By ``metrics`` the same
     in Prometheus, with the time that files take.
     """
@@ -57,7 +58,7 @@ class WriteIceberg(beam.PTransform):  # type: ignore[misc]
         self._metrics = metrics
 
     def expand(self, inputs: Sequence[beam.PCollection] | beam.PCollection) -> beam.PCollection:
-        rows, gaps = inputs if isinstance(inputs, tuple) else ((inputs,), None)
+        rows, gaps = _rows_and_gaps(inputs)
         write_files = [
             batches
             | f"WriteFiles{index}"
@@ -75,13 +76,16 @@ class WriteIceberg(beam.PTransform):  # type: ignore[misc]
         )
 
     def _extract_input_pvalues(self, inputs: Any) -> Any:
-        rows, gaps = inputs if isinstance(inputs, tuple) else ((inputs,), None)
+        rows, gaps = _rows_and_gaps(inputs)
         return inputs, (*rows, gaps) if gaps is not None else tuple(rows)
 
 
-def _by_ledger(gaps: Any) -> tuple[str, Any]:
-    from k2beam.lake.tables import SEQUENCE_GAPS
+def _rows_and_gaps(inputs: Any) -> tuple[Sequence[beam.PCollection], beam.PCollection | None]:
+    """The inputs apart; a PCollection alone is one of rows."""
+    return inputs if isinstance(inputs, tuple) else ((inputs,), None)
 
+
+def _by_ledger(gaps: Any) -> tuple[str, Any]:
     return SEQUENCE_GAPS, gaps
 
 
@@ -116,10 +120,11 @@ class _WriteFilesFn(beam.DoFn):  # type: ignore[misc]
             yield WindowedValue(self._write(key, group), self._latest, (GlobalWindow(),))
 
     def _write(self, key: GroupKey, group: Group) -> tuple[str, StagedFile]:
-        if key.table not in self._tables:
-            self._tables[key.table] = open_table(self._catalog, self._lake.namespace, key.table)
-        started = time.monotonic()
-        staged = write_rows(self._tables[key.table], group.rows(), key.window, group.extents.values())
+        with failures_counted(self._metrics, key.table, "write"):
+            if key.table not in self._tables:
+                self._tables[key.table] = open_table(self._catalog, self._lake.namespace, key.table)
+            started = time.monotonic()
+            staged = write_rows(self._tables[key.table], group.rows(), key.window, group.extents.values())
         staged = replace(staged, oldest=group.oldest, newest=group.newest)
         self._metrics.histogram("k2_write_duration_seconds", time.monotonic() - started, table=key.table)
         return key.table, staged
@@ -209,5 +214,5 @@ def _count(receipt: CommitReceipt) -> None:
     BeamMetrics.counter("k2beam", f"rows_written_{receipt.table}").inc(receipt.rows)
     BeamMetrics.counter("k2beam", f"data_files_{receipt.table}").inc(receipt.files)
     BeamMetrics.counter("k2beam", f"commits_{receipt.table}").inc(1 if receipt.rows else 0)
-    BeamMetrics.counter("k2beam", f"left_out_{receipt.table}").inc(receipt.rows_left_out)
+    BeamMetrics.counter("k2beam", f"left_out_{receipt.table}").inc(receipt.offsets_left_out)
     BeamMetrics.distribution("k2beam", "commit_ms").update(receipt.duration_us // 1000)

@@ -51,11 +51,6 @@ def count_archive(path: str, limits: ArchiveLimits | None = None, root: str | No
     return ArchiveCount(path, plan.header.raw, plan.source, 0, plan.records, coverage, plan.problems)
 
 
-def archive_coverage(path: str, limits: ArchiveLimits | None = None, root: str | None = None) -> Coverage:
-    """Everything that a complete read of the container takes (see :class:`ArchiveCount`)."""
-    return count_archive(path, limits, root).coverage
-
-
 def _raw_coverage(plan: ArchivePlan, limits: ArchiveLimits, root: str | None) -> Coverage:
     coverage = Coverage()
     with open_archive(plan.header.path, root) as file:

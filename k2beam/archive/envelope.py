@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from k2beam.archive.varint import read_long
 from k2beam.errors import BrokenBlock
-from k2beam.model import RAW_BATCH_SCHEMA
+from k2beam.model import RAW_BATCH_SCHEMA, log_timestamps
 
 _HEADERS = RAW_BATCH_SCHEMA.field("headers").type
 _INT32_MAX = 2**31 - 1
@@ -56,12 +56,12 @@ class Columns:
             getattr(self, name).extend(getattr(other, name))
 
     def to_arrow(self) -> pa.RecordBatch:
-        """The columns in :data:`k2beam.model.RAW_BATCH_SCHEMA`."""
+        """The columns in :data:`k2beam.model.RAW_BATCH_SCHEMA`; a time outside the years 1 to 9999 becomes null."""
         arrays = [
             pa.array(self.source, pa.string()),
             pa.array(self.partition, pa.int32()),
             pa.array(self.offset, pa.int64()),
-            pa.array(self.timestamp, pa.int64()).cast(RAW_BATCH_SCHEMA.field("timestamp").type),
+            log_timestamps(pa.array(self.timestamp, pa.int64())),
             pa.array(self.key, pa.binary()),
             pa.array(self.value, pa.binary()),
             self._headers_array(),

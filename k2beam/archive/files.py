@@ -33,9 +33,10 @@ def expand_paths(paths: Sequence[str]) -> list[str]:
 def open_archive(path: str, root: str | None = None) -> BinaryIO:
     """Open an archive for reading, buffered. The root is checked at each open, on the resolved path.
 
-    Raises UsageError when the file (or the root) is not there, ArchiveRefused when it is outside
-    ``root`` (also through a link or ``..``) or no regular file, ArchiveError when it can't be opened.
+    Raises UsageError when the file (or the root) is not there or the path is not UTF-8, ArchiveRefused when it is
+    outside ``root`` (also through a link or ``..``) or no regular file, ArchiveError when it can't be opened.
     """
+    check_path_is_text(path)
     real = _resolve(path, root)
     try:
         # O_NONBLOCK: opening a pipe must not wait for its writer. O_NOFOLLOW: the path is resolved already.
@@ -46,6 +47,15 @@ def open_archive(path: str, root: str | None = None) -> BinaryIO:
         os.close(handle)
         raise ArchiveRefused(f"{path}: not a regular file; name an Avro container, or a folder of them")
     return os.fdopen(handle, "rb", buffering=_BUFFER)
+
+
+def check_path_is_text(path: str) -> None:
+    """Raise UsageError for a path whose bytes are not UTF-8: no column of a table and no JSON could hold it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise UsageError(f"{shown}: the path is not UTF-8, and dead letters must name it; rename the file") from error
 
 
 def file_size(file: BinaryIO) -> int:

@@ -15,7 +15,7 @@ from k2beam import schemas
 from k2beam.archive.codecs import CODECS
 from k2beam.archive.files import expand_paths, open_archive
 from k2beam.archive.varint import read_long
-from k2beam.codec.safety import check_schema_safety
+from k2beam.codec.avro_types import record_type
 from k2beam.errors import ArchiveRefused, SchemaError, UsageError
 
 MAGIC = b"Obj\x01"
@@ -161,7 +161,7 @@ def _parse_json(text: bytes, path: str, key: str) -> Any:
 def _check_schema(schema: Any, path: str) -> bool:
     """Whether the schema is the raw_record envelope."""
     try:
-        check_schema_safety(schema)
+        record_type(schema)
         known = schemas.identify(schema)
     except SchemaError as error:
         raise ArchiveRefused(f"{path}: {str(error)[:500]}") from error

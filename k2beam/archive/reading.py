@@ -139,7 +139,7 @@ class ArchiveReader:
             error_message=f"{header.path}, byte {frame.position}, {frame.data_size} bytes: {error}{kept}",
             payload=payload,
             headers=(
-                ("k2.path", header.path.encode("utf-8", "surrogateescape")),
+                ("k2.path", header.path.encode()),
                 ("k2.position", str(frame.position).encode()),
                 ("k2.codec", header.codec.encode()),
                 ("k2.length", str(frame.data_size).encode()),

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from k2beam.cli.kafka_options import KafkaSecurity, kafka_security
+from k2beam.cli.lake_options import LakeOptions, lake_options
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import (
-    CatalogOption,
     OutputFormat,
     OutputOption,
-    WarehouseOption,
     emit_object,
     emit_rows,
     guarded,
     lake_config,
     progress,
+    step_progress,
 )
 from k2beam.errors import UsageError
 
@@ -59,11 +59,11 @@ def register(app: typer.Typer) -> None:
 
 
 @guarded
-@with_options(security=kafka_security)
+@with_options(lake=lake_options, security=kafka_security)
 def audit_command(
     source: SourceOption = None,
-    warehouse: WarehouseOption = None,
-    catalog: CatalogOption = None,
+    *,
+    lake: LakeOptions,
     bootstrap: Annotated[
         str | None, typer.Option(metavar="HOSTS", help="Kafka's addresses: count --topic and --topic-pattern there.")
     ] = None,
@@ -71,7 +71,6 @@ def audit_command(
     topic_pattern: Annotated[str | None, typer.Option(help="Regular expression that matches whole names.")] = None,
     mend: MendOption = True,
     compare: CompareOption = None,
-    *,
     security: KafkaSecurity,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -79,20 +78,20 @@ def audit_command(
     from k2beam.lake.audit import audit
     from k2beam.lake.catalog import open_catalog
 
-    config = lake_config(warehouse, catalog)
+    config = lake.config()
     kafka = _cluster(bootstrap, security)
-    lake = open_catalog(config, create=False)
+    opened = open_catalog(config, create=False)
     other = None if compare is None else open_catalog(lake_config(compare), create=False)
-    with progress(f"auditing {config.describe()}") as advance:
+    with step_progress(f"auditing {config.describe()}") as tell:
         report = audit(
-            lake,
+            opened,
             config.namespace,
             tuple(source or ()),
-            counted=_topics(lake, config.namespace, kafka, tuple(topic or ()), topic_pattern),
+            counted=_topics(opened, config.namespace, kafka, tuple(topic or ()), topic_pattern),
             mend=mend,
-            on_step=lambda _step: advance(1),
+            on_step=tell,
         )
-    compared = None if other is None else _compare(lake, other, config.namespace)
+    compared = None if other is None else _compare(opened, other, config.namespace)
     _emit(report, compared, output)
     if not report.ok or (compared is not None and not compared.same):
         raise typer.Exit(1)
@@ -102,7 +101,7 @@ def _cluster(bootstrap: str | None, security: KafkaSecurity) -> KafkaConfig | No
     if bootstrap is not None:
         return security.at(bootstrap)
     if security != KafkaSecurity():
-        raise UsageError("credentials of Kafka are of no use without --bootstrap HOSTS")
+        raise UsageError("credentials of Kafka have no effect without --bootstrap HOSTS")
     return None
 
 

@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 
 from k2beam.cli.kafka_options import KafkaSecurity, kafka_security
+from k2beam.cli.lake_options import LakeOptions, lake_options
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
-from k2beam.cli.output import CatalogOption, OutputFormat, OutputOption, WarehouseOption, emit_object, lake_config
+from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.cli.registry_options import RegistryLogin, registry_login
 from k2beam.codec.clock import now_us
 from k2beam.errors import UsageError
@@ -30,7 +31,7 @@ def register_csv(ingest_app: typer.Typer) -> None:
     ingest_app.command("csv")(csv_files)
 
 
-@with_options(security=kafka_security, login=registry_login, metrics=metrics_options)
+@with_options(lake=lake_options, security=kafka_security, login=registry_login, metrics=metrics_options)
 def csv_files(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="CSV files, all of one mapping.")],
@@ -46,19 +47,22 @@ def csv_files(
     complete: Annotated[
         bool, typer.Option("--complete", help="Take a last line without a line end: nobody writes the files any more.")
     ] = False,
-    warehouse: WarehouseOption = None,
-    catalog: CatalogOption = None,
+    *,
+    lake: LakeOptions,
     bootstrap: Annotated[str | None, typer.Option(metavar="HOSTS", help="Kafka brokers, for --to topic.")] = None,
     registry: Annotated[str | None, typer.Option(metavar="URL", help="Schema registry, for --to topic.")] = None,
     dead_letters: Annotated[
-        Path, typer.Option(metavar="FILE", help="For --to topic: bad lines go to FILE.dead_letters.jsonl.")
-    ] = Path("ingest-csv"),
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="For --to topic: bad lines go to FILE.dead_letters.jsonl, a new file; by default one for the run.",
+        ),
+    ] = None,
     dead_letters_json: Annotated[
         str | None, typer.Option(help="For --to tables: folder for a copy of the dead letters as JSON lines.")
     ] = None,
-    target_file_mb: Annotated[int, typer.Option(help="Parquet size at which a data file is closed, MiB.")] = 64,
-    memory_mb: Annotated[int, typer.Option(help="Rows that a worker buffers before it writes, MiB.")] = 96,
-    *,
+    target_file_mb: Annotated[int, typer.Option(min=1, help="Parquet size at which a data file is closed, MiB.")] = 64,
+    memory_mb: Annotated[int, typer.Option(min=1, help="Rows that a worker buffers before it writes, MiB.")] = 96,
     security: KafkaSecurity,
     login: RegistryLogin,
     metrics: MetricsOptions,
@@ -81,15 +85,14 @@ def csv_files(
         write = WriteConfig(
             run_id=uuid.uuid4().hex, target_file_bytes=target_file_mb * _MIB, memory_bytes=memory_mb * _MIB
         )
-        config = IngestConfig(
-            lake_config(warehouse, catalog), write, dead_letters_json=dead_letters_json, metrics=metrics.config
-        )
+        config = IngestConfig(lake.config(), write, dead_letters_json=dead_letters_json, metrics=metrics.config)
         source = ReadCsv(files, reader.mapping, loaded_at=loaded_at, variables=variables, complete=complete)
         stats = run_ingest(source, config, context.obj or ())
         metrics.push(stats)
         emit_object(stats.as_dict(), output, title="ingest csv")
         return
-    metrics.refuse_for(f"--to {to}")
+    if to != "topic":
+        metrics.refuse_for(f"--to {to}")
     checked = check_files(files, reader.mapping, variables, loaded_at, complete=complete)
     if to.startswith(_ARCHIVE) and to != _ARCHIVE:
         done, warnings = write_archive(checked, reader, Path(to.removeprefix(_ARCHIVE)), complete=complete)
@@ -101,11 +104,13 @@ def csv_files(
 
         kafka = security.at(bootstrap)
         check_login(kafka)
-        producer = MarketDataProducer(bootstrap, login.at(registry), config=kafka.client_options())
-        try:
-            done, warnings = produce(checked, reader, producer, dead_letters, complete=complete)
-        finally:
-            producer.close()
+        with metrics.counting() as counts:
+            handle = counts.open("producer")
+            producer = MarketDataProducer(bootstrap, login.at(registry), config=kafka.client_options(), metrics=handle)
+            try:
+                done, warnings = produce(checked, reader, producer, dead_letters, complete=complete)
+            finally:
+                producer.close()
     else:
         raise UsageError(f"--to takes tables, archive:OUT.avro or topic, not {to!r}")
     for warning in warnings:

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from k2beam.cli.output import (
-    CatalogOption,
-    OutputFormat,
-    OutputOption,
-    WarehouseOption,
-    emit_object,
-    emit_rows,
-    guarded,
-    lake_config,
-)
-
-if TYPE_CHECKING:
-    from k2beam.query.engine import Lake
+from k2beam.cli.lake_options import LakeOptions, lake_options
+from k2beam.cli.option_groups import with_options
+from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows, guarded
 
 dlq_app = typer.Typer(help="Dead letters: messages that could not be used, kept whole.", no_args_is_help=True)
 
@@ -30,42 +20,37 @@ def register(app: typer.Typer) -> None:
 
 @dlq_app.command("list")
 @guarded
+@with_options(lake=lake_options)
 def list_letters(
     error_class: Annotated[str | None, typer.Option("--class", help="Only this error class.")] = None,
     stage: Annotated[str | None, typer.Option("--stage", help="Only this stage, such as decode.")] = None,
     source: Annotated[str | None, typer.Option("--source", help="Only this source, as the list shows it.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=0, help="At most so many.")] = None,
-    warehouse: WarehouseOption = None,
-    catalog: CatalogOption = None,
+    *,
+    lake: LakeOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """The dead letters by source, partition and offset, without those that became events since."""
     from k2beam.query.deadletters import COLUMNS, DeadLetterSelection, list_dead_letters
 
-    lake = _lake(warehouse, catalog)
+    opened = lake.open()
     selection = DeadLetterSelection(error_class, stage, source, limit)
-    emit_rows(COLUMNS, list_dead_letters(lake.catalog, lake.namespace, selection), output)
+    emit_rows(COLUMNS, list_dead_letters(opened.catalog, opened.namespace, selection), output)
 
 
 @dlq_app.command("show")
 @guarded
+@with_options(lake=lake_options)
 def show(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="The source, as `dlq list` shows it.")],
     partition: Annotated[int, typer.Argument(metavar="PARTITION")],
     offset: Annotated[int, typer.Argument(metavar="OFFSET")],
-    warehouse: WarehouseOption = None,
-    catalog: CatalogOption = None,
+    *,
+    lake: LakeOptions,
     output: OutputOption = OutputFormat.JSON,
 ) -> None:
     """Everything about one dead letter: provenance, error, key, payload, headers, record."""
     from k2beam.query.deadletters import show_dead_letter
 
-    lake = _lake(warehouse, catalog)
-    emit_object(show_dead_letter(lake.catalog, lake.namespace, source, partition, offset), output)
-
-
-def _lake(warehouse: str | None, catalog: str | None) -> Lake:
-    # pyiceberg takes most of a second to import; --help must not wait for it.
-    from k2beam.query.engine import Lake
-
-    return Lake.of(lake_config(warehouse, catalog))
+    opened = lake.open()
+    emit_object(show_dead_letter(opened.catalog, opened.namespace, source, partition, offset), output)

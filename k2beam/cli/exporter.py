@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from k2beam.cli.ingest import seconds
+from k2beam.cli.durations import positive_seconds
 from k2beam.cli.kafka_options import KafkaSecurity, kafka_security
+from k2beam.cli.lake_options import LakeOptions, lake_options
 from k2beam.cli.option_groups import with_options
-from k2beam.cli.output import CatalogOption, WarehouseOption, guarded, lake_config
+from k2beam.cli.output import guarded
 from k2beam.errors import UsageError
 
 
@@ -20,17 +21,16 @@ def register(app: typer.Typer) -> None:
 
 
 @guarded
-@with_options(security=kafka_security)
+@with_options(lake=lake_options, security=kafka_security)
 def exporter(
-    warehouse: WarehouseOption = None,
-    catalog: CatalogOption = None,
+    *,
+    lake: LakeOptions,
     bootstrap: Annotated[
         str | None,
         typer.Option(metavar="HOSTS", help="Kafka's addresses: look at --topic and --topic-pattern there."),
     ] = None,
     topic: Annotated[list[str] | None, typer.Option(help="A topic whose lag is shown; may be repeated.")] = None,
     topic_pattern: Annotated[str | None, typer.Option(help="Regular expression that matches whole names.")] = None,
-    *,
     security: KafkaSecurity,
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where /metrics is served; port 0 takes a free one.")
@@ -45,13 +45,11 @@ def exporter(
     from k2beam.exporter.service import ExporterConfig, serve, snapshot
 
     host, port = _address(listen)
-    every = seconds(interval, "--interval")
-    if every <= 0:
-        raise UsageError(f"--interval takes more than no time, not {interval!r}")
+    every = positive_seconds(interval, "--interval")
     if bootstrap is None and security != KafkaSecurity():
-        raise UsageError("credentials of Kafka are of no use without --bootstrap HOSTS")
+        raise UsageError("credentials of Kafka have no effect without --bootstrap HOSTS")
     config = ExporterConfig(
-        lake=lake_config(warehouse, catalog),
+        lake=lake.config(),
         kafka=None if bootstrap is None else security.at(bootstrap),
         topics=tuple(topic or ()),
         topic_pattern=topic_pattern,

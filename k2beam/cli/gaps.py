@@ -7,15 +7,9 @@ from typing import Annotated
 
 import typer
 
-from k2beam.cli.output import (
-    CatalogOption,
-    OutputFormat,
-    OutputOption,
-    WarehouseOption,
-    emit_rows,
-    guarded,
-    lake_config,
-)
+from k2beam.cli.lake_options import LakeOptions, lake_options
+from k2beam.cli.option_groups import with_options
+from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, guarded
 
 
 class Status(StrEnum):
@@ -39,6 +33,7 @@ def register(app: typer.Typer) -> None:
 
 
 @guarded
+@with_options(lake=lake_options)
 def gaps(
     symbol: Annotated[str | None, typer.Option("--symbol", help="Only this symbol.")] = None,
     exchange: Annotated[str | None, typer.Option("--exchange", help="Only this exchange.")] = None,
@@ -48,15 +43,14 @@ def gaps(
     ),
     all_gaps: Annotated[bool, typer.Option("--all", help="The same as --status all.")] = False,
     history: Annotated[bool, typer.Option("--history", help="Every revision of every gap.")] = False,
-    warehouse: WarehouseOption = None,
-    catalog: CatalogOption = None,
+    *,
+    lake: LakeOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """The gaps in exchange sequences, each as its latest revision has it."""
-    from k2beam.lake.catalog import open_catalog
     from k2beam.query.ledger import COLUMNS, GapSelection, gap_rows
 
-    config = lake_config(warehouse, catalog)
+    opened = lake.open()
     selection = GapSelection(
         symbol=symbol,
         exchange=exchange,
@@ -64,4 +58,4 @@ def gaps(
         filled=all_gaps or status is Status.ALL,
         history=history,
     )
-    emit_rows(COLUMNS, gap_rows(open_catalog(config, create=False), config.namespace, selection), output)
+    emit_rows(COLUMNS, gap_rows(opened.catalog, opened.namespace, selection), output)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from k2beam.cli.ingest import ingest_app, seconds, verdict
+from k2beam.cli.durations import seconds, whole_seconds
+from k2beam.cli.ingest import ingest_app, verdict
 from k2beam.cli.kafka_options import (
     LOCAL_BOOTSTRAP,
     BootstrapOption,
@@ -15,9 +16,10 @@ from k2beam.cli.kafka_options import (
     KafkaSecurity,
     kafka_security,
 )
+from k2beam.cli.lake_options import LakeOptions, lake_options
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
-from k2beam.cli.output import CatalogOption, OutputFormat, OutputOption, WarehouseOption, emit_object, lake_config
+from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.cli.registry_options import OptionalRegistryOption, RegistryLogin, registry_login
 from k2beam.errors import UsageError
 
@@ -30,7 +32,7 @@ def register(app: typer.Typer) -> None:
     ingest_app.command("kafka")(kafka)
 
 
-@with_options(security=kafka_security, login=registry_login, metrics=metrics_options)
+@with_options(lake=lake_options, security=kafka_security, login=registry_login, metrics=metrics_options)
 def kafka(
     context: typer.Context,
     topic: Annotated[list[str] | None, typer.Option("--topic", help="A topic; may be repeated.")] = None,
@@ -49,8 +51,7 @@ def kafka(
     window: Annotated[str, typer.Option(help="Window of the log's time; rows of two windows share no file.")] = "60s",
     commit_age: Annotated[str, typer.Option(help="How old a written row may get before it is committed.")] = "10s",
     gap_grace: Annotated[str, typer.Option(help="How long a sequence gap waits for late data.")] = "5s",
-    warehouse: WarehouseOption = None,
-    catalog: CatalogOption = None,
+    lake: LakeOptions,
     metrics: MetricsOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -72,11 +73,11 @@ def kafka(
         max_messages=max_messages,
     )
     config = IngestConfig(
-        lake=lake_config(warehouse, catalog),
+        lake=lake.config(),
         write=WriteConfig(
             run_id=uuid.uuid4().hex,
             bounded=False,
-            window_seconds=int(seconds(window, "--window")),
+            window_seconds=whole_seconds(window, "--window"),
             commit_age_seconds=seconds(commit_age, "--commit-age"),
         ),
         gap_grace_seconds=seconds(gap_grace, "--gap-grace"),

@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from k2beam.cli.output import CatalogOption, OutputFormat, OutputOption, WarehouseOption, emit_rows, lake_config
-from k2beam.lake.catalog import open_catalog
-from k2beam.lake.maintain import orphans
-from k2beam.lake.tables import SPECS, find_table
+from k2beam.cli.lake_options import LakeOptions, lake_options
+from k2beam.cli.option_groups import with_options
+from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, guarded
 
 maintain_app = typer.Typer(help="Look after the tables.", no_args_is_help=True)
 
@@ -21,18 +20,24 @@ def register(app: typer.Typer) -> None:
 
 
 @maintain_app.command("orphans")
+@guarded
+@with_options(lake=lake_options)
 def list_orphans(
     older_than_hours: Annotated[
         float, typer.Option(min=0, help="Leave out younger files: a commit of theirs may be on its way.")
     ] = 24.0,
-    warehouse: WarehouseOption = None,
-    catalog: CatalogOption = None,
+    *,
+    lake: LakeOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List data files that no snapshot has, such as a crash leaves. Nothing is deleted."""
-    config = lake_config(warehouse, catalog)
-    opened = open_catalog(config, create=False)
-    tables = [find_table(opened, config.namespace, name) for name in SPECS]
+    # pyiceberg takes most of a second to import; --help must not wait for it.
+    from k2beam.lake.maintain import orphans
+    from k2beam.lake.scan import find_readable
+    from k2beam.lake.tables import SPECS
+
+    opened = lake.open()
+    tables = [find_readable(opened.catalog, opened.namespace, name) for name in SPECS]
     found = (
         {"table": orphan.table, "path": orphan.path, "bytes": orphan.bytes, "modified_at": orphan.modified_at}
         for table in tables

@@ -1,18 +1,19 @@
-"""The options that say how the processes of a job count, shared by the commands that ingest."""
+"""The options that say how the processes of a job count, shared by the commands that ingest and produce."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import urlsplit
 
 import typer
 
 from k2beam.errors import UsageError
-from k2beam.metrics.worker import MetricsConfig
+from k2beam.metrics.worker import MetricsConfig, close_endpoint
+from k2beam.references import has_userinfo
 
 if TYPE_CHECKING:
     from k2beam.ingest.stats import IngestStats
@@ -25,7 +26,7 @@ _Endpoint = Annotated[
     typer.Option(
         "--metrics-endpoint",
         metavar="HOST:PORT-PORT",
-        help="Serve the metrics of each worker process at a free port of these, such as 127.0.0.1:9400-9499.",
+        help="Serve the metrics of each process at a free port of these, such as 127.0.0.1:9400-9499.",
     ),
 ]
 _Targets = Annotated[
@@ -55,24 +56,34 @@ class MetricsOptions:
             )
 
     def refuse_for(self, what: str) -> None:
-        """Raises UsageError where any option is given: ``what`` runs no job that would count."""
+        """Raises UsageError where any option is given: ``what`` neither runs a job nor produces."""
         if self != MetricsOptions():
-            raise UsageError(f"the options of metrics are for a job into the tables; {what} is none")
+            raise UsageError(
+                f"the options of metrics are for what goes into the tables or to Kafka; {what} counts nothing"
+            )
+
+    @contextmanager
+    def counting(self) -> Iterator[MetricsConfig]:
+        """For a command that counts in its own process: what its handles are opened with.
+
+        At the end, a bad one too, the metrics are pushed, if there is where to, and the endpoint goes with its target
+        file.
+        """
+        try:
+            yield self.config
+        finally:
+            self._push("what was produced is not touched by it")
+            close_endpoint()
 
     def push(self, stats: IngestStats) -> None:
         """Push the metrics of this process, if there is where to; what goes wrong is said, and changes nothing else.
 
         ``stats`` are those of the run: they tell what workers in processes of their own have counted.
         """
-        if self.push_gateway is None:
+        if not self._push("the ingest itself is complete"):
             return
-        from k2beam.metrics.push import MetricsPushFailed, counted_here, push_metrics
+        from k2beam.metrics.push import counted_here
 
-        try:
-            push_metrics(self.push_gateway)
-        except MetricsPushFailed as error:
-            logging.getLogger(__name__).error("%s; the ingest itself is complete", error)
-            return
         missing = stats.consumed - round(counted_here("k2_messages_consumed_total"))
         if missing > 0:
             logging.getLogger(__name__).warning(
@@ -81,6 +92,19 @@ class MetricsOptions:
                 missing,
                 stats.consumed,
             )
+
+    def _push(self, untouched: str) -> bool:
+        """Whether the metrics of this process were pushed; ``untouched`` is what a failure does not change."""
+        if self.push_gateway is None:
+            return False
+        from k2beam.metrics.push import MetricsPushFailed, push_metrics
+
+        try:
+            push_metrics(self.push_gateway)
+        except MetricsPushFailed as error:
+            logging.getLogger(__name__).error("%s; %s", error, untouched)
+            return False
+        return True
 
 
 def metrics_options(
@@ -91,7 +115,7 @@ def metrics_options(
     push_gateway: _Gateway = None,
 ) -> MetricsOptions:
     """The group of options, for :func:`k2beam.cli.option_groups.with_options`. Raises UsageError for what can't be."""
-    if push_gateway is not None and "@" in urlsplit(push_gateway).netloc:
+    if push_gateway is not None and has_userinfo(push_gateway):
         raise UsageError(
             "--push-gateway takes no name or password in its URL: they would be seen in lists of processes"
         )
@@ -104,11 +128,11 @@ def metrics_options(
         }
         useless = [name for name, value in given.items() if value]
         if useless:
-            raise UsageError(f"{', '.join(useless)}: of no use with --no-metrics")
+            raise UsageError(f"{', '.join(useless)}: no effect with --no-metrics")
         return MetricsOptions(MetricsConfig(enabled=False))
     if metrics_endpoint is None:
         if metrics_targets is not None:
-            raise UsageError("--metrics-targets is of no use without --metrics-endpoint HOST:PORT-PORT")
+            raise UsageError("--metrics-targets has no effect without --metrics-endpoint HOST:PORT-PORT")
         return MetricsOptions(MetricsConfig(environment=environment), push_gateway)
     host, ports = _address(metrics_endpoint)
     config = MetricsConfig(environment=environment, endpoint=True, host=host, ports=ports, targets=metrics_targets)

@@ -55,7 +55,7 @@ WarehouseOption = Annotated[
     typer.Option(
         "--warehouse",
         metavar="DIR",
-        help=f"Folder of the tables [default: ${WAREHOUSE_VARIABLE} or ./{DEFAULT_WAREHOUSE}]",
+        help=f"Folder of the tables (default: ${WAREHOUSE_VARIABLE} or ./{DEFAULT_WAREHOUSE}).",
     ),
 ]
 CatalogOption = Annotated[
@@ -257,6 +257,21 @@ def progress(description: str, total: float | None = None) -> Iterator[Callable[
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(description, total=total)
         yield lambda step: bar.advance(task, step)
+
+
+@contextmanager
+def step_progress(description: str) -> Iterator[Callable[[str], None]]:
+    """The same for work of which only the steps are known; gives a function that is told the step that begins."""
+    if not sys.stderr.isatty():
+        yield lambda _step: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(escape(description), total=None)
+        yield lambda step: bar.update(task, description=escape(_printable(f"{description}: {step}")))
 
 
 def run_guarded(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from k2beam.cli.ingest import seconds
+from k2beam.cli.durations import positive_seconds
 from k2beam.cli.kafka_options import (
     LOCAL_BOOTSTRAP,
     BootstrapOption,
@@ -19,15 +19,15 @@ from k2beam.cli.kafka_options import (
     kafka_security,
     pairs,
 )
+from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object, guarded
 from k2beam.cli.registry_options import LOCAL_REGISTRY, RegistryLogin, RegistryOption, registry_login
-from k2beam.errors import UsageError
-from k2beam.metrics.handle import Metrics
 
 if TYPE_CHECKING:
     from k2beam.ingest.feed_client import FeedClient, FeedStats, Sink
     from k2beam.kafka.config import KafkaConfig
+    from k2beam.metrics.handle import Metrics
     from k2beam.registry.client import RegistryConfig
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
 
 
 @produce_app.command("binance")
-@with_options(security=kafka_security, login=registry_login)
+@with_options(security=kafka_security, login=registry_login, metrics=metrics_options)
 def binance(
     symbols: Annotated[str, typer.Option(help="Such as btcusdt,ethusdt; dot/usd where the quote asset is not plain.")],
     streams: Annotated[str, typer.Option(help="trade, bookTicker or both, with a comma.")] = "trade,bookTicker",
@@ -65,6 +65,7 @@ def binance(
     duration: Annotated[str | None, typer.Option(help="End after so long, such as 60s.")] = None,
     silence: Annotated[str, typer.Option(help="Reconnect after so long without an event.")] = "60s",
     attempts: Annotated[int | None, typer.Option(min=1, help="Give up after so many failures in a row.")] = None,
+    metrics: MetricsOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Read Binance's spot market until SIGINT or SIGTERM; what was read is delivered before the end."""
@@ -72,19 +73,24 @@ def binance(
     from k2beam.ingest.feed_client import FeedClient, Limits
 
     subscription = Subscription(parse_pairs(symbols), parse_streams(streams), tuple(url or ADDRESSES))
-    limits = Limits(silence=_positive(silence, "--silence"), attempts=attempts)
-    lasting = None if duration is None else _positive(duration, "--duration")
-    kafka = security.at(bootstrap)
-    sink = open_producer(kafka, login.at(registry), pairs("--config", config), spool)
-    try:
-        client = FeedClient(subscription, sink, limits, metrics=Metrics("feed"))
-        found = asyncio.run(_run(client, max_messages, lasting))
-    finally:
-        sink.close()
+    limits = Limits(silence=positive_seconds(silence, "--silence"), attempts=attempts)
+    lasting = None if duration is None else positive_seconds(duration, "--duration")
+    if max_messages is None and lasting is None:
+        metrics.refuse_push_for("a feed without --max-messages or --duration")
+    servers, options = (security.at(bootstrap), login.at(registry)), pairs("--config", config)
+    with metrics.counting() as counts:
+        sink = open_producer(*servers, options, spool, counts.open("producer"))
+        try:
+            client = FeedClient(subscription, sink, limits, metrics=counts.open("feed"))
+            found = asyncio.run(_run(client, max_messages, lasting))
+        finally:
+            sink.close()
     emit_object({"feed": _summary(found), "producer": sink.stats()}, output)
 
 
-def open_producer(kafka: KafkaConfig, registry: RegistryConfig, config: dict[str, str], spool: str) -> Sink:
+def open_producer(
+    kafka: KafkaConfig, registry: RegistryConfig, config: dict[str, str], spool: str, metrics: Metrics
+) -> Sink:
     """The producer to Kafka; imported here, since its client libraries are not needed for anything else.
 
     Raises LoginRefused where the broker does not take the credentials.
@@ -93,12 +99,13 @@ def open_producer(kafka: KafkaConfig, registry: RegistryConfig, config: dict[str
     from k2beam.kafka.login import check_login
 
     check_login(kafka)
-    return MarketDataProducer(kafka.bootstrap, registry, config=kafka.client_options() | config, spool=spool)
+    options = kafka.client_options() | config
+    return MarketDataProducer(kafka.bootstrap, registry, config=options, spool=spool, metrics=metrics)
 
 
 @produce_app.command("resend")
 @guarded
-@with_options(security=kafka_security)
+@with_options(security=kafka_security, metrics=metrics_options)
 def resend(
     spool: Annotated[Path, typer.Argument(metavar="SPOOL", help="The file of undelivered messages.")],
     bootstrap: BootstrapOption = LOCAL_BOOTSTRAP,
@@ -106,6 +113,7 @@ def resend(
     security: KafkaSecurity,
     config: ClientOption = None,
     timeout: Annotated[str, typer.Option(help="How long each message may take, such as 120s.")] = "120s",
+    metrics: MetricsOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Send what a producer could not deliver, to the topics that it was for, and remove the file.
@@ -116,20 +124,15 @@ def resend(
     from k2beam.ingest.delivery import resend as send_again
     from k2beam.kafka.login import check_login
 
-    kafka, limit = security.at(bootstrap), _positive(timeout, "--timeout")
+    kafka, limit = security.at(bootstrap), positive_seconds(timeout, "--timeout")
     check_login(kafka)
-    done = send_again(spool, bootstrap, kafka.client_options() | pairs("--config", config), limit)
+    options = kafka.client_options() | pairs("--config", config)
+    with metrics.counting() as counts:
+        done = send_again(spool, bootstrap, options, limit, metrics=counts.open("resend"))
     emit_object(done, output)
     if done.failed:
         typer.echo(f"Not delivered: {done.failed:,} messages, kept in {done.spool}", err=True)
         raise typer.Exit(1)
-
-
-def _positive(text: str, option: str) -> float:
-    found = seconds(text, option)
-    if found <= 0:
-        raise UsageError(f"{option} must be above 0, not {text!r}")
-    return found
 
 
 async def _run(client: FeedClient, max_messages: int | None, duration: float | None) -> FeedStats:

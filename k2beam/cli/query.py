@@ -8,20 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from k2beam.cli.output import (
-    CatalogOption,
-    OutputFormat,
-    OutputOption,
-    WarehouseOption,
-    emit_object,
-    emit_rows,
-    guarded,
-    lake_config,
-)
+from k2beam.cli.lake_options import LakeOptions, lake_options
+from k2beam.cli.option_groups import with_options
+from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows, guarded
 from k2beam.model import Kind
 
 if TYPE_CHECKING:
-    from k2beam.query.engine import Lake
+    from k2beam.query.selection import Selection
 
 query_app = typer.Typer(help="Read the tables: rows, summaries, sizes and snapshots.", no_args_is_help=True)
 
@@ -49,6 +42,7 @@ ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="Even
 AsOfOption = Annotated[
     str | None, typer.Option("--as-of", metavar="TIME|ID", help="The tables as they were: a time or a snapshot id.")
 ]
+MomentOption = Annotated[str | None, typer.Option("--as-of", metavar="TIME", help="The tables as they were then.")]
 DuplicatesOption = Annotated[
     bool, typer.Option("--with-duplicates", help="Keep every copy of a message, not only the first.")
 ]
@@ -58,6 +52,50 @@ ColumnsOption = Annotated[
 ]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class SelectionOptions:
+    """Which rows, as the options say."""
+
+    symbol: str | None
+    exchange: str | None
+    start: str | None
+    end: str | None
+
+    def at(self, as_of: str | None) -> Selection:
+        """The same in the tables as they were."""
+        from k2beam.query.selection import Selection
+
+        return Selection(self.symbol, self.exchange, self.start, self.end, as_of)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EventOptions:
+    """How many of the rows and what of them, as the options say."""
+
+    limit: int | None
+    as_of: str | None
+    with_duplicates: bool
+    columns: tuple[str, ...]
+
+
+def selection_options(
+    symbol: SymbolOption = None, exchange: ExchangeOption = None, start: FromOption = None, end: ToOption = None
+) -> SelectionOptions:
+    """The group of options, for :func:`k2beam.cli.option_groups.with_options`."""
+    return SelectionOptions(symbol, exchange, start, end)
+
+
+def event_options(
+    limit: LimitOption = None,
+    as_of: AsOfOption = None,
+    with_duplicates: DuplicatesOption = False,
+    columns: ColumnsOption = None,
+) -> EventOptions:
+    """The same."""
+    named = columns.split(",") if columns else ()
+    return EventOptions(limit, as_of, with_duplicates, tuple(name.strip() for name in named if name.strip()))
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.add_typer(query_app, name="query")
@@ -65,137 +103,97 @@ def register(app: typer.Typer) -> None:
 
 @query_app.command("trades")
 @guarded
+@with_options(selection=selection_options, rows=event_options, lake=lake_options)
 def trades(
-    symbol: SymbolOption = None,
-    exchange: ExchangeOption = None,
-    start: FromOption = None,
-    end: ToOption = None,
-    limit: LimitOption = None,
-    as_of: AsOfOption = None,
-    with_duplicates: DuplicatesOption = False,
-    columns: ColumnsOption = None,
-    warehouse: WarehouseOption = None,
-    catalog: CatalogOption = None,
-    output: OutputOption = OutputFormat.TABLE,
+    *, selection: SelectionOptions, rows: EventOptions, lake: LakeOptions, output: OutputOption = OutputFormat.TABLE
 ) -> None:
     """Trades in order of time, sequence and offset; each message once."""
-    from k2beam.query.selection import Selection
-
-    selection = Selection(symbol, exchange, start, end, as_of)
-    _emit_events(_lake(warehouse, catalog), "trades", selection, limit, with_duplicates, columns, output)
+    _emit_events("trades", selection, rows, lake, output)
 
 
 @query_app.command("quotes")
 @guarded
+@with_options(selection=selection_options, rows=event_options, lake=lake_options)
 def quotes(
-    symbol: SymbolOption = None,
-    exchange: ExchangeOption = None,
-    start: FromOption = None,
-    end: ToOption = None,
-    limit: LimitOption = None,
-    as_of: AsOfOption = None,
-    with_duplicates: DuplicatesOption = False,
-    columns: ColumnsOption = None,
-    warehouse: WarehouseOption = None,
-    catalog: CatalogOption = None,
-    output: OutputOption = OutputFormat.TABLE,
+    *, selection: SelectionOptions, rows: EventOptions, lake: LakeOptions, output: OutputOption = OutputFormat.TABLE
 ) -> None:
     """Quotes in order of time, sequence and offset; each message once."""
-    from k2beam.query.selection import Selection
-
-    selection = Selection(symbol, exchange, start, end, as_of)
-    _emit_events(_lake(warehouse, catalog), "quotes", selection, limit, with_duplicates, columns, output)
+    _emit_events("quotes", selection, rows, lake, output)
 
 
 @query_app.command("summary")
 @guarded
+@with_options(lake=lake_options)
 def summary(
     symbol: Annotated[str, typer.Option("--symbol", help="The symbol, exactly as it is stored.")],
     day: Annotated[str, typer.Option("--day", metavar="YYYY-MM-DD", help="The day, in UTC.")],
     exchange: ExchangeOption = None,
     as_of: AsOfOption = None,
     with_duplicates: DuplicatesOption = False,
-    warehouse: WarehouseOption = None,
-    catalog: CatalogOption = None,
+    *,
+    lake: LakeOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Open, high, low, close, volume, trades and VWAP of a symbol's day, exact to 8 places."""
-    emit_object(_lake(warehouse, catalog).summary(symbol, day, exchange, as_of, with_duplicates), output)
+    emit_object(lake.open().summary(symbol, day, exchange, as_of, with_duplicates), output)
 
 
 @query_app.command("symbols")
 @guarded
+@with_options(selection=selection_options, lake=lake_options)
 def symbols(
-    symbol: SymbolOption = None,
-    exchange: ExchangeOption = None,
-    start: FromOption = None,
-    end: ToOption = None,
-    as_of: Annotated[str | None, typer.Option("--as-of", metavar="TIME", help="The tables as they were then.")] = None,
-    warehouse: WarehouseOption = None,
-    catalog: CatalogOption = None,
+    *,
+    selection: SelectionOptions,
+    as_of: MomentOption = None,
+    lake: LakeOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """The symbols of each event table: rows (copies included), first and last event."""
     from k2beam.query import overview
-    from k2beam.query.selection import Selection
 
-    lake = _lake(warehouse, catalog)
-    selection = Selection(symbol, exchange, start, end, as_of)
-    _emit_all(overview.SymbolCount, overview.symbols(lake.catalog, lake.namespace, selection), output)
+    opened = lake.open()
+    found = overview.symbols(opened.catalog, opened.namespace, selection.at(as_of))
+    _emit_all(overview.SymbolCount, found, output)
 
 
 @query_app.command("stats")
 @guarded
-def stats(
-    as_of: Annotated[str | None, typer.Option("--as-of", metavar="TIME", help="The tables as they were then.")] = None,
-    warehouse: WarehouseOption = None,
-    catalog: CatalogOption = None,
-    output: OutputOption = OutputFormat.TABLE,
-) -> None:
+@with_options(lake=lake_options)
+def stats(*, as_of: MomentOption = None, lake: LakeOptions, output: OutputOption = OutputFormat.TABLE) -> None:
     """Rows, files, bytes, first and last time of each table."""
     from k2beam.query import overview
 
-    lake = _lake(warehouse, catalog)
-    _emit_all(overview.TableStats, overview.stats(lake.catalog, lake.namespace, as_of), output)
+    opened = lake.open()
+    _emit_all(overview.TableStats, overview.stats(opened.catalog, opened.namespace, as_of), output)
 
 
 @query_app.command("snapshots")
 @guarded
+@with_options(lake=lake_options)
 def snapshots(
     table: Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")] = None,
-    warehouse: WarehouseOption = None,
-    catalog: CatalogOption = None,
+    *,
+    lake: LakeOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """The snapshots of each table, oldest first."""
     from k2beam.query import overview
 
-    lake = _lake(warehouse, catalog)
-    _emit_all(overview.SnapshotInfo, overview.snapshots(lake.catalog, lake.namespace, table or ()), output)
-
-
-def _lake(warehouse: str | None, catalog: str | None) -> Lake:
-    # pyiceberg takes most of a second to import; --help must not wait for it.
-    from k2beam.query.engine import Lake
-
-    return Lake.of(lake_config(warehouse, catalog))
+    opened = lake.open()
+    _emit_all(overview.SnapshotInfo, overview.snapshots(opened.catalog, opened.namespace, table or ()), output)
 
 
 def _emit_events(
-    lake: Lake,
-    kind: Kind,
-    selection: Any,
-    limit: int | None,
-    with_duplicates: bool,
-    columns: str | None,
-    output: OutputFormat,
+    kind: Kind, selection: SelectionOptions, rows: EventOptions, lake: LakeOptions, output: OutputFormat
 ) -> None:
-    wanted: Sequence[str] = [name.strip() for name in columns.split(",") if name.strip()] if columns else ()
-    if not wanted and output is OutputFormat.TABLE:
-        wanted = TABLE_COLUMNS[kind]
-    schema, batches = lake.events(kind, selection, columns=wanted, limit=limit, with_duplicates=with_duplicates)
-    rows = (row for batch in batches for row in batch.to_pylist(maps_as_pydicts="strict"))
-    emit_rows(schema.names, rows, output)
+    columns: Sequence[str] = rows.columns
+    if not columns and output is OutputFormat.TABLE:
+        columns = TABLE_COLUMNS[kind]
+    schema, batches = lake.open().events(
+        kind, selection.at(rows.as_of), columns=columns, limit=rows.limit, with_duplicates=rows.with_duplicates
+    )
+    found = (row for batch in batches for row in batch.to_pylist(maps_as_pydicts="strict"))
+    emit_rows(schema.names, found, output)
 
 
 def _emit_all(row_type: type[Any], rows: Iterable[Any], output: OutputFormat) -> None:

@@ -59,7 +59,7 @@ class RegistryLogin:
         if url:
             return self.at(url)
         if self != RegistryLogin():
-            raise UsageError("the --registry-… options are of no use without --registry URL")
+            raise UsageError("the --registry-… options have no effect without --registry URL")
         return None
 
 

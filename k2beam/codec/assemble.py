@@ -12,9 +12,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from k2beam.codec.avro_types import AvroType, Primitive, without_null
-from k2beam.codec.columns import MAX_TIMESTAMP, MIN_TIMESTAMP, Column, Fault, build_column
+from k2beam.codec.columns import Column, Fault, build_column
 from k2beam.codec.contract import Decoded, RowError, WriterSchema
 from k2beam.codec.strict import StrictError, decode_exact
+from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP
+
+_WIDEST_SHOWN = 1024
+"""Bytes of a decimal that is out of range and yet shown as a number."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -142,6 +146,9 @@ def _logical(value: Any, avro_type: AvroType) -> Any:
     if value is None or not isinstance(inner, Primitive) or not inner.logical:
         return value
     if inner.name == "bytes":
+        # Python writes out a number of 4300 digits at most; one that is longer stays as its bytes.
+        if len(value) > _WIDEST_SHOWN:
+            return value
         scale = int(inner.logical[:-1].rpartition(",")[2])
         digits = str(abs(unscaled := int.from_bytes(value, "big", signed=True)))
         return Decimal((int(unscaled < 0), tuple(map(int, digits)), -scale))

@@ -3,6 +3,10 @@
 The tree is what the strict decoder walks, what the columns are planned from and what schema
 resolution compares, so that names, namespaces and documentation are dealt with once, here
 (Avro 1.11 specification, "Schema Declaration" and "Names").
+
+Avro puts no bound on what a few bytes may stand for: under a recursive schema a short message nests until the stack
+is gone, and an array of items that take no bytes lets five bytes stand for billions of them. Such schemas are
+refused here, before any byte is decoded.
 """
 
 from __future__ import annotations
@@ -12,9 +16,14 @@ from typing import Any
 
 from k2beam.errors import SchemaError
 
-PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
+_LEAST_BYTES = {"null": 0, "boolean": 1, "int": 1, "long": 1, "float": 4, "double": 8, "bytes": 1, "string": 1}
+"""The least that a primitive takes (Avro 1.11 specification, "Binary Encoding")."""
+
+PRIMITIVES = frozenset(_LEAST_BYTES)
 MAX_DEPTH = 64
-"""Deeper schemas are refused: decoders recurse as deep as the schema does."""
+"""Schemas of more levels, the record being the first, are refused: decoders recurse as deep as the schema does."""
+MAX_FIXED_BYTES = 16 << 20
+"""Larger fixed types are refused: no message has as much, and a size has no bound of its own."""
 MAX_NODES = 10_000
 """Larger schemas are refused: named types written out can double with each level."""
 
@@ -98,12 +107,26 @@ def record_type(schema: Any) -> Record:
     """The tree of a record schema (parsed JSON).
 
     Raises SchemaError where it is no record, or is malformed, recursive, deeper than
-    :data:`MAX_DEPTH` or, written out, larger than :data:`MAX_NODES`.
+    :data:`MAX_DEPTH` or, written out, larger than :data:`MAX_NODES`, and for arrays and maps of items
+    that take no bytes (null, a fixed of size 0, records of these) and a fixed of more than
+    :data:`MAX_FIXED_BYTES`.
     """
     tree = _Parser().parse(schema, "", 0)
     if not isinstance(tree, Record):
         raise SchemaError("the schema of a message must be a record")
     return tree
+
+
+def least_bytes(avro_type: AvroType) -> int:
+    """The least bytes that a value of the type takes (Avro 1.11 specification, "Binary Encoding")."""
+    match avro_type:
+        case Primitive(name=name):
+            return _LEAST_BYTES[name]
+        case Fixed(size=size):
+            return size
+        case Record(fields=fields):
+            return sum(least_bytes(field.type) for field in fields)
+    return 1
 
 
 class _Parser:
@@ -119,22 +142,42 @@ class _Parser:
         if isinstance(schema, str):
             return Primitive(schema) if schema in PRIMITIVES else self._reference(schema, namespace, depth)
         if isinstance(schema, list):
-            return Union(tuple(self.parse(branch, namespace, depth + 1) for branch in schema))
+            return self._union(schema, namespace, depth)
         if not isinstance(schema, dict) or "type" not in schema:
             raise SchemaError(f"{_shown(schema)} is not an Avro type")
         return self._complex(schema, namespace, depth)
 
     def _grow(self, nodes: int, depth: int) -> None:
         self._nodes += nodes
-        if depth > MAX_DEPTH:
+        if depth >= MAX_DEPTH:
             raise SchemaError(f"the schema is nested deeper than {MAX_DEPTH} types")
         if self._nodes > MAX_NODES:
             raise SchemaError(f"the schema has more than {MAX_NODES} types when its names are written out")
 
+    def _union(self, branches: list[Any], namespace: str, depth: int) -> Union:
+        union = Union(tuple(self.parse(branch, namespace, depth + 1) for branch in branches))
+        if not union.branches or any(isinstance(branch, Union) for branch in union.branches):
+            raise SchemaError("a union must have branches, and no union among them")
+        return union
+
+    def _items(self, schema: dict[str, Any], part: str, namespace: str, depth: int) -> AvroType:
+        if part not in schema:
+            raise SchemaError(f"a type of kind {schema['type']} has no {part}")
+        items = self.parse(schema[part], namespace, depth + 1)
+        if least_bytes(items) == 0:
+            raise SchemaError(
+                f"the schema has a type of kind {schema['type']} whose {part} take no bytes: a few bytes could stand "
+                "for billions of them"
+            )
+        return items
+
     def _reference(self, name: str, namespace: str, depth: int) -> AvroType:
+        # A name without a dot is one of the enclosing namespace, and never one without a namespace.
         qualified = name if "." in name or not namespace else f"{namespace}.{name}"
         if qualified in self._open:
-            raise SchemaError(f"the schema is recursive: {_shown(name)} contains itself")
+            raise SchemaError(
+                f"the schema is recursive: {_shown(name)} contains itself, so a short message could nest for ever"
+            )
         if qualified not in self._defined:
             raise SchemaError(f"the schema uses the type {_shown(name)}, which it does not define")
         tree, nodes = self._defined[qualified]
@@ -144,9 +187,9 @@ class _Parser:
     def _complex(self, schema: dict[str, Any], namespace: str, depth: int) -> AvroType:
         kind = schema["type"]
         if kind == "array":
-            return Array(self.parse(schema.get("items"), namespace, depth + 1))
+            return Array(self._items(schema, "items", namespace, depth))
         if kind == "map":
-            return Map(self.parse(schema.get("values"), namespace, depth + 1))
+            return Map(self._items(schema, "values", namespace, depth))
         if kind in ("record", "error", "enum", "fixed"):
             return self._definition(schema, namespace, depth)
         if isinstance(kind, str) and kind in PRIMITIVES:
@@ -157,6 +200,8 @@ class _Parser:
         name, own_namespace = _qualified(schema, namespace)
         if name in self._defined or name in self._open:
             raise SchemaError(f"the schema defines the type {_shown(name)} twice")
+        if name.rpartition(".")[2] in PRIMITIVES:
+            raise SchemaError(f"the schema defines the type {_shown(name)}, which is the name of a primitive type")
         nodes = self._nodes
         self._open.add(name)
         tree = self._named(schema, name, own_namespace, depth)
@@ -171,6 +216,8 @@ class _Parser:
             size = schema.get("size")
             if not isinstance(size, int) or isinstance(size, bool) or size < 0:
                 raise SchemaError(f"the fixed type {_shown(name)} has no valid size")
+            if size > MAX_FIXED_BYTES:
+                raise SchemaError(f"the fixed type {_shown(name)} has {size} bytes; at most {MAX_FIXED_BYTES} are read")
             return Fixed(size)
         fields = tuple(self._field(field, namespace, depth) for field in _field_list(schema))
         if len({field.name for field in fields}) < len(fields):
@@ -199,13 +246,12 @@ def _height(avro_type: AvroType) -> int:
 
 def _qualified(schema: dict[str, Any], namespace: str) -> tuple[str, str]:
     """Full name and namespace of a named type (specification, "Names")."""
-    name = schema.get("name")
-    if not isinstance(name, str) or not name:
+    name, own = schema.get("name"), schema.get("namespace", namespace) or ""
+    if not isinstance(name, str) or not name or not isinstance(own, str):
         raise SchemaError(f"a type of kind {schema['type']} has no name")
     if "." in name:
         return name, name.rpartition(".")[0]
-    own = schema.get("namespace", namespace) or ""
-    return (f"{own}.{name}" if own else name), str(own)
+    return (f"{own}.{name}" if own else name), own
 
 
 def _field_list(schema: dict[str, Any]) -> list[Any]:
@@ -237,5 +283,6 @@ def _logical(kind: str, schema: dict[str, Any]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    # What is nested may be too deep, or too much, to be written out.
+    text = f"a {type(value).__name__}" if isinstance(value, dict | list) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,7 +1,7 @@
 """Raw batches to event batches: framing, schemas, decoding and normalisation of whole batches.
 
-Every row of the input comes out once, as a row of one event batch or as one dead letter (a broken
-block: one dead letter for all of its offsets). The stages and error classes of the letters:
+Every row of the input comes out once, as a row of one event batch or as one dead letter (a block in which it is not
+known where records end: one dead letter for all of its offsets). The stages and error classes of the letters:
 
 - ``frame``: tombstone, empty_payload, bad_magic, short_frame;
 - ``schema``: unknown_schema_id, schema_incompatible;
@@ -13,7 +13,8 @@ block: one dead letter for all of its offsets). The stages and error classes of 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -23,12 +24,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2beam.codec.contract import BROKEN_BLOCK, Decoder, WriterSchema
-from k2beam.codec.frame import HEADER_BYTES, split_frames
+from k2beam.codec.frame import HEADER_BYTES, split_frames, unframe
 from k2beam.codec.letters import Failure, block_letter, decode_failure, raw_letters, record_texts, row_letter
 from k2beam.codec.normalise import Provenance, normalise
 from k2beam.codec.strict import decode_many
 from k2beam.errors import SchemaError
-from k2beam.model import TIMESTAMP, BlockBatch, DeadLetter, EventBatch, Kind, RawBatch
+from k2beam.model import TIMESTAMP, BlockBatch, DeadLetter, EventBatch, Kind, Origin, RawBatch
 from k2beam.schemas import EVENT_TIME_COLUMN, event_arrow_schema, full_name
 
 LIVE_SOURCE = "kafka:"
@@ -85,7 +86,7 @@ class BatchDecoder:
                 parts.setdefault(part.kind, []).append(part)
         now = self._clock()
         live = _is_live(batch)
-        events = tuple(_raw_events(_joined(same), batch.data, now, live=live) for same in parts.values())
+        events = tuple(_raw_events(_joined(same), batch, now, live=live) for same in parts.values())
         return DecodedBatch(events, raw_letters(batch.data, failures, now))
 
     def _framed(
@@ -133,9 +134,27 @@ class BatchDecoder:
         now = self._clock()
         events: tuple[EventBatch, ...] = ()
         if len(part.rows):
-            events = (EventBatch(part.kind, _with_provenance(part, places.provenance(part.rows), now)),)
+            data = _with_provenance(part, places.provenance(part.rows), now)
+            events = (EventBatch(part.kind, data, origin=Origin(batch, pa.array(part.rows))),)
         ordered = sorted(failures, key=lambda failure: failure.row)
         return DecodedBatch(events, tuple(places.letter(failure, now) for failure in ordered))
+
+
+def letters_of_events(origin: Origin, failures: Sequence[Failure], failed_at: int) -> tuple[DeadLetter, ...]:
+    """The letters of events that were refused after they had been decoded; each failure's row is that of the event.
+
+    A letter has what any other letter of its source has: the message as it was read, with its key, headers and log's
+    timestamp, or the record's own bytes and its place in the file. ``failed_at`` in microseconds, UTC.
+    """
+    batch = origin.batch
+    found = [failure._replace(row=origin.rows[failure.row].as_py()) for failure in failures]
+    if isinstance(batch, RawBatch):
+        values = batch.data.column("value")
+        ids = [unframe(values[failure.row].as_py())[0] for failure in found]
+        return raw_letters(batch.data, list(zip(ids, found, strict=True)), failed_at)
+    places = _Places(batch, WriterSchema.parse(batch.schema_json))
+    whole = (failure._replace(payload=places.payload(failure.row)) for failure in found)
+    return tuple(places.letter(failure, failed_at) for failure in whole)
 
 
 class _Places:
@@ -208,14 +227,14 @@ def _joined(parts: list[_Part]) -> _Part:
     return _Part(parts[0].kind, table.to_batches()[0].take(pa.array(order)), rows[order])
 
 
-def _raw_events(part: _Part, data: pa.RecordBatch, now: int, *, live: bool) -> EventBatch:
+def _raw_events(part: _Part, batch: RawBatch, now: int, *, live: bool) -> EventBatch:
     names = ("source", "partition", "offset", "timestamp")
-    provenance = Provenance(*(_take(data.column(name), part.rows) for name in names))
-    events = _with_provenance(part, provenance, now)
+    provenance = Provenance(*(_take(batch.data.column(name), part.rows) for name in names))
+    events = EventBatch(part.kind, _with_provenance(part, provenance, now), origin=Origin(batch, pa.array(part.rows)))
     if not live:
-        return EventBatch(part.kind, events)
+        return events
     event_time = part.columns.column(EVENT_TIME_COLUMN[part.kind])
-    return EventBatch(part.kind, events, pc.coalesce(provenance.timestamps, event_time))
+    return replace(events, element_time=pc.coalesce(provenance.timestamps, event_time))
 
 
 def _with_provenance(part: _Part, provenance: Provenance, now: int) -> pa.RecordBatch:
@@ -236,8 +255,10 @@ def _take(column: pa.Array, rows: Rows) -> pa.Array:
 
 
 def _name_in(text: str) -> str:
-    """The full name of a refused schema, where it has one."""
+    """The full name of a refused schema, where it has one that can be written down."""
     try:
-        return full_name(json.loads(text)) or ""
+        name = full_name(json.loads(text)) or ""
+        name.encode()
+        return name
     except (ValueError, RecursionError):
         return ""

@@ -16,9 +16,8 @@ import pyarrow as pa
 from k2beam.codec.avro_types import AvroType, Enum, Fixed, Primitive
 from k2beam.codec.columnar_lanes import Buffer, Lanes, Longs, Mask
 from k2beam.codec.columnar_text import gather, gather_text, with_validity
-from k2beam.codec.columns import MAX_TIMESTAMP, MIN_TIMESTAMP
 from k2beam.codec.decimals import LIMIT
-from k2beam.model import TIMESTAMP
+from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP, TIMESTAMP
 
 Raw = tuple[npt.NDArray[Any], ...]
 """What a leaf noted of each lane: arrays of one length."""

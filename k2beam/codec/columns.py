@@ -17,13 +17,9 @@ import pyarrow as pa
 
 from k2beam.codec.avro_types import Array, AvroType, Enum, Fixed, Map, Primitive, without_null
 from k2beam.codec.decimals import decimal_array, read_unscaled
-from k2beam.model import TIMESTAMP
+from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP, TIMESTAMP
 
 Lengths = npt.NDArray[np.int64]
-
-MIN_TIMESTAMP = -62_135_596_800_000_000
-MAX_TIMESTAMP = 253_402_300_799_999_999
-"""Microseconds of years 1 and 9999: beyond them no calendar type of Python, Arrow or Iceberg agrees."""
 
 _DOUBTFUL = -(1 << 40)
 _VARINT_STEPS = np.array([1 << (7 * size) for size in range(1, 10)], dtype=np.uint64)

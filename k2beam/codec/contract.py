@@ -20,12 +20,11 @@ import pyarrow as pa
 from k2beam.codec.avro_types import Array, AvroType, Field, Map, Primitive, Record, Union, record_type
 from k2beam.codec.columns import is_columnar
 from k2beam.codec.resolve import ColumnRule, resolve
-from k2beam.codec.safety import check_schema_safety
 from k2beam.errors import SchemaError
 from k2beam.schemas import KnownSchema, identify, payload_arrow_schema
 
 BROKEN_BLOCK = "broken_block"
-"""Error class of a block that does not decode whole; its row is the block's first."""
+"""Error class of a block in which it is not known where its records end; its row is the block's first."""
 
 MAX_SCHEMA_CHARS = 1_000_000
 
@@ -64,7 +63,6 @@ def _parse(text: str) -> WriterSchema:
     schema = _load(text)
     # First, because it is bounded in depth and size; the checks after it rely on that.
     tree = record_type(schema)
-    check_schema_safety(schema)
     known = identify(schema)
     if known.kind is None:
         raise SchemaError(f"schema {known.name} is an envelope, not an event; open it with the archive reader")
@@ -85,9 +83,14 @@ def _load(text: str) -> Any:
     if len(text) > MAX_SCHEMA_CHARS:
         raise SchemaError(f"the schema has {len(text)} characters; at most {MAX_SCHEMA_CHARS} are read")
     try:
-        return json.loads(text)
+        schema = json.loads(text)
+        # Names go into messages and headers, which are UTF-8; JSON can escape what is not.
+        json.dumps(schema, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise SchemaError("the schema has half a character (a surrogate without its other half)") from None
     except (ValueError, RecursionError) as error:
         raise SchemaError(f"the schema is not JSON: {error!r:.200}") from None
+    return schema
 
 
 def _check_conformance(schema: Any) -> None:
@@ -156,7 +159,8 @@ class Decoder(Protocol):
     def decode_block(self, block: bytes, count: int, schema: WriterSchema) -> Decoded:
         """``count`` records that fill one container block (decompressed).
 
-        A block that does not decode whole is one :data:`BROKEN_BLOCK` error and no rows.
+        A record with a bad value whose end is known (:mod:`k2beam.codec.strict`) is an error of its row, with its own
+        bytes. A block with any other error is one :data:`BROKEN_BLOCK` error and no rows.
         """
 
     def decode_blocks(self, blocks: Sequence[tuple[bytes, int]], schema: WriterSchema) -> Decoded:

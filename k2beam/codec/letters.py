@@ -92,8 +92,7 @@ def _block_letter(
 
 
 def _block_headers(batch: BlockBatch, block: Block, schema_name: str) -> tuple[tuple[str, bytes], ...]:
-    # Paths may hold bytes that are not UTF-8, which Python carries as surrogates.
-    headers = {"k2.path": batch.path.encode("utf-8", "surrogateescape"), "k2.position": b"%d" % block.position}
+    headers = {"k2.path": batch.path.encode(), "k2.position": b"%d" % block.position}
     if schema_name:
         headers["k2.schema"] = schema_name.encode()
     return tuple(headers.items())

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from k2beam.codec.columns import Fault
 from k2beam.codec.decimals import LIMIT, decimal_array, unscaled_words
+from k2beam.codec.uuids import uuid_texts
 from k2beam.model import TIMESTAMP, Kind
 from k2beam.schemas import payload_arrow_schema, v2_name
 
@@ -88,17 +89,11 @@ def message_ids(provenance: Provenance) -> pa.Array:
         strict=True,
     )
     digests = b"".join(_digests(rows))
-    data = np.frombuffer(digests, dtype=np.uint8).reshape(-1, _DIGEST_BYTES)[:, :16].copy()
-    data[:, 6] = data[:, 6] & 0x0F | 0x50
-    data[:, 8] = data[:, 8] & 0x3F | 0x80
-    return _uuid_texts(data)
+    data = np.frombuffer(digests, dtype=np.uint8).reshape(-1, _DIGEST_BYTES)[:, :16]
+    return uuid_texts(data, version=5)
 
 
 _DIGEST_BYTES = 20
-_HEX = np.frombuffer(b"".join(b"%02x" % byte for byte in range(256)), dtype=np.uint8).reshape(256, 2)
-_UUID_CHARS = 36
-_DASHES = (8, 13, 18, 23)
-_DIGITS = np.delete(np.arange(_UUID_CHARS), _DASHES)
 
 
 def _digests(rows: Iterable[tuple[str, int, int]]) -> Iterator[bytes]:
@@ -111,15 +106,6 @@ def _digests(rows: Iterable[tuple[str, int, int]]) -> Iterator[bytes]:
         state = begun[source, partition].copy()
         state.update(b"%d" % offset)
         yield state.digest()
-
-
-def _uuid_texts(data: npt.NDArray[np.uint8]) -> pa.Array:
-    """The text of UUIDs (one of 16 bytes in each row); uuid.UUID would make an object of each."""
-    count = len(data)
-    texts = np.full((count, _UUID_CHARS), ord("-"), dtype=np.uint8)
-    texts[:, _DIGITS] = _HEX[data].reshape(count, 32)
-    offsets = np.arange(count + 1, dtype=np.int32) * _UUID_CHARS
-    return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(texts)])
 
 
 def _trades(columns: pa.RecordBatch, provenance: Provenance, faults: list[Fault]) -> Columns:

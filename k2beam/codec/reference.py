@@ -59,8 +59,7 @@ class ReferenceDecoder:
         """See :meth:`k2beam.codec.contract.Decoder.decode_blocks`."""
         first_rows = [0, *accumulate(max(count, 0) for _, count in blocks)]
         assembler = Assembler(schema)
-        noted: dict[int, str] = {}
-        unread: list[int] = []
+        doubtful: set[int] = set()
         armed = self._armed_schema(schema)
         chunk = Chunk()
         for number, (block, count) in enumerate(blocks):
@@ -68,14 +67,22 @@ class ReferenceDecoder:
             while not stream.done:
                 stream.read_into(chunk, first_rows[number], CHUNK_ROWS - len(chunk))
                 if len(chunk) >= CHUNK_ROWS:
-                    _note_broken(noted, assembler.add(chunk), first_rows)
+                    doubtful.update(_blocks_of(assembler.add(chunk), first_rows))
                     chunk = Chunk()
             if not stream.whole:
-                unread.append(number)
-        _note_broken(noted, assembler.add(chunk), first_rows)
-        # A record's own error goes first, wherever the chunks end: what is said must not depend on the neighbours.
-        broken = {number: _why_broken(*blocks[number], schema) for number in unread if number not in noted} | noted
-        return _without_broken(assembler.result(), broken, blocks, first_rows)
+                doubtful.add(number)
+        doubtful.update(_blocks_of(assembler.add(chunk), first_rows))
+        read = assembler.result()
+        if not doubtful:
+            return read
+        # Where a record of such a block ends is not known until all of the block was read strictly.
+        strictly = Assembler(schema)
+        broken = [
+            error
+            for number in sorted(doubtful)
+            if (error := _read_strictly(strictly, *blocks[number], first_rows[number], schema))
+        ]
+        return _merged(_without_blocks(read, doubtful, first_rows), strictly.result(), broken)
 
     def _armed_schema(self, schema: WriterSchema) -> dict[str, Any]:
         armed = self._armed.get(schema)
@@ -156,40 +163,43 @@ class _BlockStream:
         self.whole = self._stream.tell() == len(self._block)
 
 
-def _note_broken(broken: dict[int, str], errors: list[RowError], first_rows: list[int]) -> None:
-    """A row that is no encoding breaks its block."""
-    for error in errors:
-        number = int(np.searchsorted(first_rows, error.row, side="right")) - 1
-        broken.setdefault(number, f"record {error.row - first_rows[number]}: {error.error_class}: {error.message}")
+def _blocks_of(errors: list[RowError], first_rows: list[int]) -> set[int]:
+    """The blocks of the rows that are no encoding."""
+    return {int(np.searchsorted(first_rows, error.row, side="right")) - 1 for error in errors}
 
 
-def _why_broken(block: bytes, count: int, schema: WriterSchema) -> str:
-    if not 0 <= count <= len(block):
-        return f"the block announces {count} records in {len(block)} bytes"
+def _read_strictly(
+    assembler: Assembler, block: bytes, count: int, first_row: int, schema: WriterSchema
+) -> RowError | None:
+    """Gives ``assembler`` the records of a block, read strictly; the error of a block whose records are not known."""
     try:
-        decode_many(block, count, schema.tree)
+        if not 0 <= count <= len(block):
+            raise StrictError("truncated", f"the block announces {count} records in {len(block)} bytes")
+        records, ends = decode_many(block, count, schema.tree)
     except StrictError as error:
-        return f"{error.error_class}: {error}"
-    return "the two decoders disagree about this block"
+        message = f"{error.error_class}: {error} (the block has {count} records)"
+        return RowError(first_row, BROKEN_BLOCK, message, block)
+    rows, starts = list(range(first_row, first_row + count)), [0, *ends[:-1]]
+    # The records that could not be read are decoded once more by the assembler, which then tells their errors.
+    assembler.add(Chunk(rows, [block] * count, starts, ends, records, ends))
+    return None
 
 
-def _without_broken(
-    decoded: Decoded, broken: dict[int, str], blocks: Sequence[tuple[bytes, int]], first_rows: list[int]
-) -> Decoded:
-    """Each broken block as one error, and without the rows and errors that came of it."""
-    if not broken:
-        return decoded
+def _without_blocks(decoded: Decoded, numbers: set[int], first_rows: list[int]) -> Decoded:
+    """What came of the other blocks."""
 
-    def block_of(rows: Any) -> npt.NDArray[np.intp]:
-        return np.asarray(np.searchsorted(first_rows, rows, side="right") - 1)
+    def others(rows: Any) -> npt.NDArray[np.bool_]:
+        return ~np.isin(np.searchsorted(first_rows, rows, side="right") - 1, list(numbers))
 
-    good = ~np.isin(block_of(decoded.rows), list(broken))
-    errors = [error for error in decoded.errors if int(block_of(error.row)) not in broken]
-    errors += [
-        RowError(
-            first_rows[number], BROKEN_BLOCK, f"{why} (the block has {blocks[number][1]} records)", blocks[number][0]
-        )
-        for number, why in broken.items()
-    ]
-    columns = decoded.columns.filter(pa.array(good))
-    return Decoded(columns, decoded.rows[good], tuple(sorted(errors, key=lambda error: error.row)))
+    good = others(decoded.rows)
+    errors = tuple(error for error in decoded.errors if others(error.row))
+    return Decoded(decoded.columns.filter(pa.array(good)), decoded.rows[good], errors)
+
+
+def _merged(one: Decoded, other: Decoded, broken: list[RowError]) -> Decoded:
+    """Both in the order of their rows, and the errors of broken blocks."""
+    rows = np.concatenate((one.rows, other.rows))
+    order = np.argsort(rows)
+    columns = pa.concat_batches([one.columns, other.columns]).take(pa.array(order))
+    errors = sorted((*one.errors, *other.errors, *broken), key=lambda error: error.row)
+    return Decoded(columns, rows[order], tuple(errors))

@@ -35,16 +35,21 @@ from k2beam.codec.columns import Fault, is_columnar
 from k2beam.errors import SchemaError
 from k2beam.schemas import avro_schema, payload_arrow_schema
 
-_PROMOTIONS = {
-    ("int", "long"),
-    ("int", "float"),
-    ("int", "double"),
-    ("long", "float"),
-    ("long", "double"),
-    ("float", "double"),
-    ("string", "bytes"),
-    ("bytes", "string"),
+_WIDENS = {
+    "int": ("long", "float", "double"),
+    "long": ("float", "double"),
+    "float": ("double",),
+    "string": ("bytes",),
+    "bytes": ("string",),
 }
+
+
+def promotes(writer: Primitive, reader: Primitive) -> bool:
+    """Whether a value of ``writer`` can be read as ``reader`` without a change of its meaning."""
+    if writer.logical or reader.logical:
+        both_times = writer.logical.startswith("timestamp") and reader.logical.startswith("timestamp")
+        return both_times or writer == reader
+    return writer.name == reader.name or reader.name in _WIDENS.get(writer.name, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +138,7 @@ def _rule(name: str, reader: Field, writer: Field | None) -> ColumnRule:
 def _resolves(writer: AvroType, reader: AvroType) -> bool:
     match writer, reader:
         case Primitive(), Primitive():
-            if writer.logical.startswith("timestamp") and reader.logical.startswith("timestamp"):
-                return True
-            if writer.logical or reader.logical:
-                return writer == reader
-            return writer.name == reader.name or (writer.name, reader.name) in _PROMOTIONS
+            return promotes(writer, reader)
         case Enum(), Enum():
             return writer.name == reader.name
         case Array(), Array():

@@ -7,6 +7,9 @@ that are negative or reach beyond the message, booleans other than 0 and 1, inva
 key twice, a block size that is not the block's, and bytes left over.
 
 Values are physical: bytes for decimals, int for timestamps, str for enums.
+
+Of some errors it is known where the value ends nevertheless: an enum index or boolean out of range, a string that is
+not UTF-8, a map key twice, an int of more than 32 bits. In a block they cost the record, and not the block.
 """
 
 from __future__ import annotations
@@ -38,14 +41,23 @@ def decode_exact(data: bytes, start: int, end: int, schema: Record) -> dict[str,
     return record
 
 
-def decode_many(data: bytes, count: int, schema: Record) -> tuple[list[dict[str, Any]], list[int]]:
-    """``count`` records that fill ``data``, and the position at which each ends. Raises StrictError."""
-    cursor = _Cursor(data, 0, len(data))
-    records: list[dict[str, Any]] = []
+def decode_many(data: bytes, count: int, schema: Record) -> tuple[list[dict[str, Any] | None], list[int]]:
+    """``count`` records that fill ``data``, and the position at which each ends.
+
+    A record with an error that leaves its end known is None; :func:`decode_exact` tells which. Any other error raises
+    StrictError.
+    """
+    cursor = _Cursor(data, 0, len(data), pass_over=True)
+    records: list[dict[str, Any] | None] = []
     ends: list[int] = []
-    for _ in range(count):
-        records.append(cursor.record(schema))
+    for number in range(count):
+        try:
+            record = cursor.record(schema)
+        except StrictError as error:
+            raise StrictError(error.error_class, f"record {number}: {error}") from None
+        records.append(None if cursor.passed_over else record)
         ends.append(cursor.position)
+        cursor.passed_over = False
     if cursor.position != len(data):
         left = len(data) - cursor.position
         raise StrictError("trailing_bytes", f"{left} bytes are left over after {count} records")
@@ -53,13 +65,18 @@ def decode_many(data: bytes, count: int, schema: Record) -> tuple[list[dict[str,
 
 
 class _Cursor:
-    """Reads values from ``data``, never beyond ``end``."""
+    """Reads values from ``data``, never beyond ``end``.
 
-    def __init__(self, data: bytes, start: int, end: int) -> None:
+    ``pass_over``: an error after which the value's end is known is not raised, but makes ``passed_over`` true.
+    """
+
+    def __init__(self, data: bytes, start: int, end: int, *, pass_over: bool = False) -> None:
         self._data = data
         self._start = start
         self._end = end
+        self._pass_over = pass_over
         self.position = start
+        self.passed_over = False
 
     def record(self, schema: Record) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -75,9 +92,9 @@ class _Cursor:
             case Primitive(name=name):
                 return self._primitive(name)
             case Union(branches=branches):
-                return self._value(branches[self._index(len(branches), "union")])
+                return self._value(branches[self._branch(len(branches))])
             case Enum(symbols=symbols):
-                return symbols[self._index(len(symbols), "enum")]
+                return self._symbol(symbols)
             case Fixed(size=size):
                 return self._take(size)
             case Array(items=items):
@@ -106,6 +123,12 @@ class _Cursor:
             case _:
                 return struct.unpack("<d", self._take(8))[0]
 
+    def _note(self, error_class: str, message: str) -> None:
+        """An error of a value that has been read to its end."""
+        if not self._pass_over:
+            raise StrictError(error_class, message)
+        self.passed_over = True
+
     def _at(self) -> str:
         return f"at byte {self.position - self._start}"
 
@@ -133,7 +156,7 @@ class _Cursor:
     def _int(self) -> int:
         value = self._long()
         if not -(1 << 31) <= value < 1 << 31:
-            raise StrictError("int_overflow", f"{self._at()}: {value} does not fit into 32 bits")
+            self._note("int_overflow", f"{self._at()}: {value} does not fit into 32 bits")
         return value
 
     def _length(self) -> int:
@@ -142,16 +165,23 @@ class _Cursor:
             raise StrictError("negative_length", f"{self._at()}: the length {length} is negative")
         return length
 
-    def _index(self, count: int, what: str) -> int:
+    def _branch(self, count: int) -> int:
         index = self._long()
         if not 0 <= index < count:
-            raise StrictError(f"bad_{what}_index", f"{self._at()}: {what} index {index} is not in 0 to {count - 1}")
+            raise StrictError("bad_union_index", f"{self._at()}: union index {index} is not in 0 to {count - 1}")
         return index
+
+    def _symbol(self, symbols: tuple[str, ...]) -> str:
+        index = self._long()
+        if 0 <= index < len(symbols):
+            return symbols[index]
+        self._note("bad_enum_index", f"{self._at()}: enum index {index} is not in 0 to {len(symbols) - 1}")
+        return ""
 
     def _boolean(self) -> bool:
         byte = self._take(1)[0]
         if byte > 1:
-            raise StrictError("bad_boolean", f"{self._at()}: a boolean is 0 or 1, not 0x{byte:02x}")
+            self._note("bad_boolean", f"{self._at()}: a boolean is 0 or 1, not 0x{byte:02x}")
         return byte == 1
 
     def _string(self) -> str:
@@ -159,7 +189,8 @@ class _Cursor:
         try:
             return taken.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise StrictError("invalid_utf8", f"{self._at()}: a string is not UTF-8 ({error.reason})") from None
+            self._note("invalid_utf8", f"{self._at()}: a string is not UTF-8 ({error.reason})")
+            return ""
 
     def _block(self) -> tuple[int, int | None]:
         """Items of the next block, and where it must end if it says so."""
@@ -195,7 +226,7 @@ class _Cursor:
             for _ in range(count):
                 key = self._string()
                 if key in values:
-                    raise StrictError("duplicate_key", f"{self._at()}: the map has the key {key[:40]!r} twice")
+                    self._note("duplicate_key", f"{self._at()}: the map has the key {key[:40]!r} twice")
                 values[key] = self._value(schema)
             self._close(end)
             count, end = self._block()

@@ -1,8 +1,8 @@
 """How far the tables are behind a partition of a log, by the audit's idea of what they must have.
 
-The audit (k2beam/kafka/count.py) expects every offset from the first one that the tables have, or the first one that
-the broker has, to the broker's end, but for the log's own holes. Of what is missing of that, the part below the
-broker's first offset is lost, and the rest is lag.
+The audit (k2beam/kafka/count.py) expects every offset from the first one that the tables have, that the broker has, or
+from which the first job was to read, whichever is lowest, to the broker's end, but for the log's own holes. Of what is
+missing of that, the part below the broker's first offset is lost, and the rest is lag.
 """
 
 from __future__ import annotations
@@ -62,15 +62,18 @@ class Backlogs:
         sources = {topic.source for topic in topics}
         self._holes = {key: holes for key, holes in self._holes.items() if key.source in sources}
 
-    def of(self, topic: Topic, partition: int, bounds: Bounds, covered: BitMap64) -> Backlog:
+    def of(
+        self, topic: Topic, partition: int, bounds: Bounds, covered: BitMap64, recorded: int | None = None
+    ) -> Backlog:
         """The backlog of a partition of which the broker has ``bounds`` and the tables ``covered``.
 
-        Raises K2BeamError when the broker does not answer.
+        ``recorded`` is the offset from which the first job was to read, where there was one. Raises K2BeamError when
+        the broker does not answer.
         """
         key = SourcePartition(topic.source, partition)
         holes = self._holes.setdefault(key, BitMap64())
         holes.remove_range(0, bounds.low)
-        missing = since_first(bounds, covered) - covered
+        missing = since_first(bounds, covered, recorded) - covered
         expected = len(missing)
         missing.remove_range(0, bounds.low)
         lost = expected - len(missing)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from k2beam.codec.clock import now_us
-from k2beam.coverage import Coverage
+from k2beam.coverage import Coverage, SourcePartition
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.exporter.backlog import Backlog, Backlogs, Peek
 from k2beam.exporter.readings import Lake
 from k2beam.lake.commit import read_coverage
+from k2beam.lake.firsts import read_firsts
 from k2beam.metrics.handle import Metrics
 
 if TYPE_CHECKING:
@@ -66,11 +67,12 @@ class LagReading:
         bounds = {topic: found for topic in topics if (found := self._bounds(self._cluster, topic, problems))}
         # After the broker's ends: what is written in between is not yet lag, and is not expected either.
         covered = read_coverage(self._lake.catalog, self._lake.namespace)
+        firsts = read_firsts(self._lake.catalog, self._lake.namespace)
         self._backlogs.keep(topics)
         shown: set[Place] = set()
         for topic, found in bounds.items():
             try:
-                states = self._states(topic, found, covered)
+                states = self._states(topic, found, covered, firsts)
             except K2BeamError as error:
                 problems.append(str(error))
                 continue
@@ -115,12 +117,17 @@ class LagReading:
             problems.append(f"topic {topic.name}: {error}")
             return {}
 
-    def _states(self, topic: Topic, bounds: dict[tuple[str, int], Bounds], covered: Coverage) -> dict[int, Backlog]:
+    def _states(
+        self,
+        topic: Topic,
+        bounds: dict[tuple[str, int], Bounds],
+        covered: Coverage,
+        firsts: Mapping[SourcePartition, int],
+    ) -> dict[int, Backlog]:
+        keys = {partition: SourcePartition(topic.source, partition) for partition in topic.partitions}
         return {
-            partition: self._backlogs.of(
-                topic, partition, bounds[topic.source, partition], covered[topic.source, partition]
-            )
-            for partition in topic.partitions
+            partition: self._backlogs.of(topic, partition, bounds[key], covered[key], firsts.get(key))
+            for partition, key in keys.items()
         }
 
     def _show(self, topic: str, partition: str, state: Backlog) -> None:

@@ -48,19 +48,27 @@ class Rounds:
         try:
             problems = reading.read()
         except K2BeamError as error:
-            reading.forget()
             self._failed(reading.name, str(error))
+            self._forget(reading)
             return False
         # What a catalog, a store or a client raises is without number; whatever it is, the next round tries again.
         except Exception as error:  # noqa: BLE001 - logged with its traceback, counted, and the gauges are gone
-            reading.forget()
             self._failed(reading.name, f"{type(error).__name__}: {error}", error)
+            self._forget(reading)
             return False
         if problems:
             self._failed(reading.name, "; ".join(problems))
             return False
         self._succeeded(reading.name)
         return True
+
+    def _forget(self, reading: Reading) -> None:
+        """Take the gauges of a failed reading away; an error in that must not end the thread, and all readings."""
+        try:
+            reading.forget()
+        except Exception as error:  # noqa: BLE001 - logged with its traceback; the reading is counted already
+            problem = f"{type(error).__name__}: {error}"
+            self._log.error("gauges of a failed reading stay", reading=reading.name, problem=problem, exc_info=error)
 
     def _failed(self, reading: str, problem: str, error: Exception | None = None) -> None:
         self._metrics.increment("k2_exporter_failures_total", reading=reading)

@@ -251,7 +251,7 @@ def _object(frame: str | bytes) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _message(payload: dict[str, Any], pairs: Mapping[str, Pair], received_at: int) -> Message:

@@ -8,18 +8,24 @@ sent but whose acknowledgement never came may be in the topic and in the spool (
 from __future__ import annotations
 
 import logging
+import shlex
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
-from confluent_kafka import Message as KafkaMessage
 
 from k2beam.errors import K2BeamError, UsageError
-from k2beam.ingest.spool import Headers, Message, Spool, locked, read_spool
-from k2beam.ingest.topics import KafkaFailed
+from k2beam.ingest.spool import Message, Spool, locked, read_spool
+from k2beam.ingest.topics import KafkaFailed, parse_topic, topic_name
+from k2beam.metrics.handle import Metrics, NullMetrics
 from k2beam.references import client_config
+
+_log = logging.getLogger(__name__)
 
 DELIVERY_TIMEOUT_S = 120.0
 QUEUE_MESSAGES = 100_000
@@ -42,8 +48,10 @@ _NO_TOPIC = frozenset({"_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_OR_PART"})
 ClientFactory = Callable[..., Any]
 """Makes a confluent_kafka.Producer of its options; tests give another."""
 
-OnResult = Callable[[str, str | None], None]
-"""Called for each message with its topic and, where it was not delivered, the error's name."""
+Labels = Mapping[str, tuple[str, str]]
+"""Exchange and asset class of each topic, as metrics show them."""
+
+_UNKNOWN = "unknown"
 
 
 class NotDelivered(K2BeamError):
@@ -91,13 +99,22 @@ class DeliveryConfig:
 
 
 class Delivery:
-    """Sends messages to a broker, as the module says. Not picklable; used by one thread."""
+    """Sends messages to a broker, as the module says. Not picklable; used by one thread.
+
+    Counts ``k2_kafka_messages_produced_total`` and ``k2_kafka_produce_errors_total``, where ``labels`` has a topic with
+    its exchange and asset class. A topic's first failure is logged, and then each power of ten.
+    """
 
     def __init__(
-        self, config: DeliveryConfig, on_result: OnResult | None = None, client: ClientFactory = Producer
+        self,
+        config: DeliveryConfig,
+        metrics: Metrics | None = None,
+        labels: Labels | None = None,
+        client: ClientFactory = Producer,
     ) -> None:
         self._config = config
-        self._on_result = on_result
+        self._metrics = NullMetrics() if metrics is None else metrics
+        self._labels = {} if labels is None else labels
         self._spool = Spool(config.spool)
         try:
             options = config.client_options() | {"error_cb": self._on_error}
@@ -106,6 +123,8 @@ class Delivery:
             raise UsageError(f"the Kafka client does not take these options: {error}") from error
         self.sent = self.delivered = self.failed = self.lost = self.full_queue = 0
         self._told = 0
+        self._failures: Counter[str] = Counter()
+        self._results: Counter[tuple[str, str | None]] = Counter()
         self._first_error = self._login_error = ""
 
     @property
@@ -130,7 +149,12 @@ class Delivery:
         the login: then it was not taken.
         """
         if self._login_error:
+            self._count(message.topic, "_AUTHENTICATION")
             raise KafkaFailed(self._login_error)
+        if message.timestamp is None:
+            message = replace(message, timestamp=time.time_ns() // 1_000_000)
+        # The report of a failed message has neither its headers nor its time, so the callback holds our own.
+        on_delivery = partial(self._on_delivery, message)
         while True:
             try:
                 self._client.produce(
@@ -138,17 +162,17 @@ class Delivery:
                     value=message.value,
                     key=message.key,
                     headers=list(message.headers) or None,
-                    timestamp=message.timestamp or 0,
-                    on_delivery=self._on_delivery,
+                    timestamp=message.timestamp,
+                    on_delivery=on_delivery,
                 )
                 break
             except BufferError:
                 self.full_queue += 1
-                self._client.poll(_POLL_S)
+                self._poll(_POLL_S)
             except KafkaException as error:
                 raise self._refused(message, error.args[0]) from error
         self.sent += 1
-        self._client.poll(0)
+        self._poll(0)
 
     def keep(self, message: Message, error_type: str, error: str) -> None:
         """Put a message into the spool as one that was not delivered."""
@@ -161,7 +185,9 @@ class Delivery:
         except OSError as problem:
             # Raised from here it would come out of an unrelated send; flush and close tell it.
             self.lost += 1
-            self._first_error = f"{message.topic}: {error}, and the spool {self._config.spool} failed: {problem}"
+            error = f"{error}, and the spool {self._config.spool} failed: {problem}"
+            self._first_error = f"{message.topic}: {error}"
+        self._warn(message.topic, error)
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until every message is acknowledged or has failed, by default to the end of their time.
@@ -170,7 +196,7 @@ class Delivery:
         ``timeout_s`` (they are sent later, or go to the spool).
         """
         limit = self._config.delivery_timeout_s + _GRACE_S if timeout_s is None else timeout_s
-        waiting = self._client.flush(limit)
+        waiting = self._flush(limit)
         if waiting:
             raise NotDelivered(
                 f"{waiting:,} messages still wait for a broker at {self._config.bootstrap} after {limit:g} s;"
@@ -185,11 +211,64 @@ class Delivery:
         Raises NotDelivered for messages that failed and were not told yet.
         """
         limit = self._config.delivery_timeout_s + _GRACE_S if timeout_s is None else timeout_s
-        if self._client.flush(limit):
+        if self._flush(limit):
             self._client.purge()
-            self._client.flush(_GRACE_S)
+            self._flush(_GRACE_S)
         self._spool.close()
         self._tell()
+
+    def _poll(self, timeout_s: float) -> None:
+        self._client.poll(timeout_s)
+        self._count_results()
+
+    def _flush(self, timeout_s: float) -> int:
+        waiting: int = self._client.flush(timeout_s)
+        self._count_results()
+        return waiting
+
+    def _count(self, topic: str, error_type: str | None) -> None:
+        self._results[(topic, error_type)] += 1
+        self._count_results()
+
+    def _count_results(self) -> None:
+        """Count what the reports of a poll said: a call for each topic and result, not for each message."""
+        if not self._results:
+            return
+        results, self._results = self._results, Counter()
+        for (topic, error_type), number in results.items():
+            exchange, asset_class = self._labels.get(topic, (_UNKNOWN, _UNKNOWN))
+            if error_type is None:
+                self._metrics.increment(
+                    "k2_kafka_messages_produced_total",
+                    number,
+                    exchange=exchange,
+                    asset_class=asset_class,
+                    topic=topic,
+                )
+            else:
+                self._metrics.increment(
+                    "k2_kafka_produce_errors_total",
+                    number,
+                    exchange=exchange,
+                    asset_class=asset_class,
+                    topic=topic,
+                    error_type=error_type,
+                )
+
+    def _warn(self, topic: str, error: str) -> None:
+        """Log a topic's first failure and then powers of ten: a broker that is away must not fill the log."""
+        self._failures[topic] += 1
+        number = self._failures[topic]
+        if str(number).strip("0") != "1":
+            return
+        kept = "nothing could be kept"
+        if self.spool_path is not None:
+            again = f"k2beam produce resend {shlex.quote(str(self.spool_path))} --bootstrap {self._config.bootstrap}"
+            kept = f"kept in {self.spool_path}; when this program has ended, send them again: {again}"
+        _log.warning(
+            "topic %s: message %d that was not delivered to %s: %s; %s",
+            *(topic, number, self._config.bootstrap, error, kept),
+        )
 
     def _tell(self) -> None:
         new, self._told = self.failed - self._told, self.failed
@@ -210,31 +289,23 @@ class Delivery:
         if error.code() != KafkaError._AUTHENTICATION or self.delivered or self._login_error:
             return
         self._login_error = self._first_error = (
-            f"Kafka at {self._config.bootstrap} does not let this producer in: {error.str()}; check what its user and"
-            " password refer to"
+            f"Kafka at {self._config.bootstrap} rejected this producer's credentials or certificate: {error.str()}; "
+            "check what its user and password refer to"
         )
         self._client.purge(blocking=False)
 
-    def _on_delivery(self, error: KafkaError | None, message: KafkaMessage) -> None:
-        topic = message.topic() or ""
+    def _on_delivery(self, message: Message, error: KafkaError | None, _report: object) -> None:
+        self._results[(message.topic, None if error is None else error.name())] += 1
         if error is None:
             self.delivered += 1
-        else:
-            self.keep(_kept(topic, message), error.name(), error.str())
-        if self._on_result is not None:
-            self._on_result(topic, None if error is None else error.name())
+            return
+        purged = error.code() == KafkaError._PURGE_QUEUE
+        self.keep(message, error.name(), self._login_error if purged and self._login_error else error.str())
 
     def _refused(self, message: Message, error: KafkaError) -> KafkaFailed:
-        if self._on_result is not None:
-            self._on_result(message.topic, error.name())
+        self._count(message.topic, error.name())
         size = len(message.value or b"")
         return KafkaFailed(f"topic {message.topic}: a message of {size:,} bytes was refused: {error.str()}")
-
-
-def _kept(topic: str, message: KafkaMessage) -> Message:
-    kind, timestamp = message.timestamp()
-    headers = tuple((name, value) for name, value in cast("Headers", message.headers() or ()))
-    return Message(topic, message.key(), message.value(), timestamp if kind and timestamp > 0 else None, headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,18 +323,23 @@ def resend(
     config: Mapping[str, str] | None = None,
     delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
     client: ClientFactory = Producer,
+    metrics: Metrics | None = None,
 ) -> Resent:
     """Send the messages of a spool file again, to the topics that they were for, and remove the file.
 
     What fails again is in a new file beside it. At least once: stopped in the middle, it leaves the file as it was,
     and the next run sends all of it. Raises UsageError and SpoolError, before anything is sent, for a file that is
     not there, in use or damaged; NotDelivered where messages could neither be sent nor kept again (the file stays).
+
+    Counts ``k2_kafka_messages_produced_total`` and ``k2_kafka_produce_errors_total`` as the producer does.
     """
     with locked(spool):
-        for _ in read_spool(spool):
-            pass  # A damaged line must show before the first message is sent.
+        labels: dict[str, tuple[str, str]] = {}
+        # A damaged line must show before the first message is sent.
+        for message in read_spool(spool):
+            labels.setdefault(message.topic, _labels_of(message))
         settings = DeliveryConfig(bootstrap, tuple((config or {}).items()), spool.parent, delivery_timeout_s)
-        delivery = Delivery(settings, client=client)
+        delivery = Delivery(settings, metrics, labels, client)
         for message in read_spool(spool):
             try:
                 delivery.send(message)
@@ -276,3 +352,16 @@ def resend(
                 raise
         spool.unlink()
         return Resent(delivery.delivered, delivery.failed, delivery.spool_path)
+
+
+def _labels_of(message: Message) -> tuple[str, str]:
+    """Exchange and asset class of a message: by its topic, the exchange in the spelling of its key where it has one."""
+    parts = parse_topic(message.topic)
+    if parts is None:
+        return _UNKNOWN, _UNKNOWN
+    spelled = (message.key or b"").partition(b"|")[0].decode("utf-8", "replace")
+    try:
+        same = topic_name(parts.asset_class, parts.kind, spelled) == message.topic
+    except UsageError:
+        same = False
+    return spelled if same else parts.exchange, parts.asset_class

@@ -220,6 +220,8 @@ class FeedClient:
             if self._queue.qsize() < self.limits.queue:
                 self._room.set()
             markets = [market for market in batch if market is not None]
+            for kind, number in Counter(market.kind for market in markets).items():
+                self._metrics.increment("k2_feed_messages_total", number, exchange=binance.EXCHANGE, kind=kind)
             await asyncio.to_thread(self._produce, markets)
             if None in batch:
                 return
@@ -378,7 +380,6 @@ class FeedClient:
         self._queue.put_nowait(market)
         if self._queue.qsize() >= self.limits.queue:
             self._room.clear()
-        self._metrics.increment("k2_feed_messages_total", exchange=binance.EXCHANGE, kind=market.kind)
         if self._taken == self._most:
             self._full.set()
 

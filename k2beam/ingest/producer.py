@@ -91,10 +91,9 @@ class MarketDataProducer:
         self._registry = Registry(registry if isinstance(registry, RegistryConfig) else RegistryConfig(registry))
         self._subjects = subjects
         self._register_schemas = register_schemas
-        self._metrics = metrics or Metrics("producer")
-        self._delivery = Delivery(settings, self._count, client)
         self._routes: dict[tuple[str, str, str], _Route] = {}
         self._labels: dict[str, tuple[str, str]] = {}
+        self._delivery = Delivery(settings, metrics or Metrics("producer"), self._labels, client)
         self._rejected = 0
         self._closed = False
 
@@ -203,18 +202,3 @@ class MarketDataProducer:
         options = {"auto.register.schemas": False, "subject.name.strategy": _STRATEGIES[self._subjects]}
         serialise: Serialise = AvroSerializer(self._registry.client, text, conf=options)
         return serialise
-
-    def _count(self, topic: str, error_type: str | None) -> None:
-        exchange, asset_class = self._labels[topic]
-        if error_type is None:
-            self._metrics.increment(
-                "k2_kafka_messages_produced_total", exchange=exchange, asset_class=asset_class, topic=topic
-            )
-            return
-        self._metrics.increment(
-            "k2_kafka_produce_errors_total",
-            exchange=exchange,
-            asset_class=asset_class,
-            topic=topic,
-            error_type=error_type,
-        )

@@ -59,7 +59,7 @@ def checked(kind: Kind, record: Mapping[str, Any], now_us: int | None = None) ->
             raise _invalid(kind, name, "is missing")
     if len(out) < len(record):
         unknown = next(name for name in record if name not in plan.names)
-        raise _invalid(kind, unknown, f"is no field of {v2_name(kind)}")
+        raise _invalid(kind, unknown, f"is not a field of {v2_name(kind)}")
     _check_values(kind, out, time.time_ns() // 1000 if now_us is None else now_us)
     return out
 

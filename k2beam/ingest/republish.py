@@ -97,7 +97,9 @@ def register_schemas(registry: Registry, schemas: Mapping[int, str], prefix: str
     for schema_id, text in schemas.items():
         name = full_name(json.loads(text))
         if name is None:
-            raise SchemaError(f"the writer schema of id {schema_id} is no record: it has no name to register it under")
+            raise SchemaError(
+                f"the writer schema of id {schema_id} is not a record: it has no name to register it under"
+            )
         ids[schema_id] = registry.register(f"{prefix}{name}", text)
     return ids
 
@@ -164,7 +166,7 @@ def _create(bootstrap: str, names: Mapping[str, str], messages: Sequence[Archive
     specs = [TopicSpec(topic, count, retention_ms=FOREVER_MS) for topic, count in partitions.items()]
     for result in create_topics(bootstrap, specs):
         if result.state == "exists":
-            raise UsageError(f"topic {result.topic} is there already at {bootstrap}: delete it or take another prefix")
+            raise UsageError(f"topic {result.topic} already exists at {bootstrap}: delete it or take another prefix")
         if result.state != "created":
             raise KafkaFailed(f"topic {result.topic} can't be made at {bootstrap}: {result.note}")
 

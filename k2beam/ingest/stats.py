@@ -12,7 +12,8 @@ from typing import Any
 
 from k2beam.lake.catalog import Catalog
 from k2beam.lake.commit import RUN_ID
-from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, find_table
+from k2beam.lake.scan import find_readable
+from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS
 
 SEQUENCE_PREFIX = "sequence_"
 
@@ -77,7 +78,7 @@ _LEFT_OUT = frozenset(f"left_out_{name}" for name in (*EVENT_TABLES.values(), DE
 
 
 def _of_run(catalog: Catalog, namespace: str, name: str, run_id: str) -> tuple[int, list[int]]:
-    table = find_table(catalog, namespace, name)
+    table = find_readable(catalog, namespace, name)
     if table is None:
         return 0, []
     mine = [

@@ -55,7 +55,7 @@ def topic_name(asset_class: str, kind: Kind, exchange: str) -> str:
     name = f"market.{asset_class.lower()}.{kind}.{part}"
     if not re.search(r"[a-z0-9]", part) or len(name) > MAX_NAME:
         raise UsageError(
-            f"exchange {exchange!r:.100} gives no name of a topic: it needs letters or digits, not too many"
+            f"exchange {exchange!r:.100} does not make a topic name: it needs letters or digits, not too many"
         )
     return name
 
@@ -72,7 +72,7 @@ def parse_topic(name: str) -> TopicParts | None:
 def check_topic_name(name: str) -> None:
     """Raises UsageError for a name that Kafka does not allow."""
     if not _LEGAL.fullmatch(name) or name in (".", ".."):
-        raise UsageError(f"{name!r:.300} is no name of a topic: at most {MAX_NAME} of a-z A-Z 0-9 . _ -")
+        raise UsageError(f"{name!r:.300} is not a topic name: at most {MAX_NAME} of a-z A-Z 0-9 . _ -")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import io
 import json
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, get_args
 
-import cramjam
 import fastavro
 import numpy as np
 import numpy.typing as npt
-import zstandard
+
+from k2beam.archive.codecs import compress
+from k2beam.archive.varint import write_long
+from k2beam.codec.uuids import TEXT_BYTES, uuid_characters
 
 Codec = Literal["null", "deflate", "snappy", "zstandard"]
+CODECS: tuple[Codec, ...] = get_args(Codec)
 
 BLOCK_BYTES = 128 * 1024
 """Bytes of a block before compression."""
@@ -124,18 +126,10 @@ def digits(values: Ints, width: int = 18) -> Cells:
 
 def uuid_text(identifiers: Bytes) -> Cells:
     """An Avro ``string``: 16 bytes a row as a UUID of version 8 (RFC 9562, "custom")."""
-    marked = identifiers.copy()
-    marked[:, 6] = (marked[:, 6] & 0x0F) | 0x80
-    marked[:, 8] = (marked[:, 8] & 0x3F) | 0x80
-    hexadecimal = np.frombuffer(b"0123456789abcdef", np.uint8)
-    nibbles = hexadecimal[np.stack([marked >> 4, marked & 0x0F], axis=2)].reshape(-1, 32)
-    data = np.full((len(marked), 37), ord("-"), np.uint8)
-    data[:, 0] = 36 << 1
-    to = 1
-    for start, end in ((0, 8), (8, 12), (12, 16), (16, 20), (20, 32)):
-        data[:, to : to + end - start] = nibbles[:, start:end]
-        to += end - start + 1
-    return Cells(data, np.ones((1, 37), np.bool_))
+    data = np.empty((len(identifiers), 1 + TEXT_BYTES), np.uint8)
+    data[:, 0] = TEXT_BYTES << 1
+    data[:, 1:] = uuid_characters(identifiers, version=8)
+    return Cells(data, np.ones((1, data.shape[1]), np.bool_))
 
 
 def bytes_field(text: bytes) -> bytes:
@@ -143,36 +137,8 @@ def bytes_field(text: bytes) -> bytes:
     return long_bytes(len(text)) + text
 
 
-def long_bytes(value: int) -> bytes:
-    """One Avro ``long``."""
-    rest, out = (value << 1) ^ (value >> 63), bytearray()
-    while rest > 0x7F:
-        out.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    return bytes([*out, rest])
-
-
-def _deflate(block: bytes) -> bytes:
-    compressor = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
-    return compressor.compress(block) + compressor.flush()
-
-
-def _snappy(block: bytes) -> bytes:
-    return bytes(cramjam.snappy.compress_raw(block)) + zlib.crc32(block).to_bytes(4, "big")
-
-
-def _zstandard(block: bytes) -> bytes:
-    return zstandard.ZstdCompressor(level=3).compress(block)
-
-
-_COMPRESS: dict[Codec, Callable[[bytes], bytes]] = {
-    "null": lambda block: block,
-    "deflate": _deflate,
-    "snappy": _snappy,
-    "zstandard": _zstandard,
-}
-
-CODECS: tuple[Codec, ...] = tuple(_COMPRESS)
+long_bytes = write_long
+"""One Avro ``long``."""
 
 
 class ContainerWriter:
@@ -184,7 +150,7 @@ class ContainerWriter:
         header = io.BytesIO()
         texts = {name: json.dumps(value) for name, value in metadata.items()}
         fastavro.writer(header, schema, [], codec=codec, metadata=texts, sync_marker=sync_marker)
-        self._compress = _COMPRESS[codec]
+        self._codec = codec
         self._sync_marker = sync_marker
         self._file = path.open("wb")
         self._file.write(header.getvalue())
@@ -205,6 +171,10 @@ class ContainerWriter:
         while row < len(ends):
             last = max(int(np.searchsorted(ends, start + BLOCK_BYTES, side="right")), row + 1)
             end = int(ends[last - 1])
-            block = self._compress(content[start:end])
-            self._file.write(b"".join((long_bytes(last - row), long_bytes(len(block)), block, self._sync_marker)))
+            self.write_block(last - row, content[start:end])
             row, start = last, end
+
+    def write_block(self, count: int, content: bytes) -> None:
+        """Append ``count`` encoded records as one block."""
+        block = compress(self._codec, content)
+        self._file.write(b"".join((long_bytes(count), long_bytes(len(block)), block, self._sync_marker)))

@@ -16,9 +16,9 @@ from k2beam.archive import write_raw_archive
 from k2beam.codec.frame import frame_error, unframe
 from k2beam.errors import K2BeamError, SchemaError, UsageError
 from k2beam.kafka.cluster import TIMEOUT_SECONDS, Bounds, Topic
-from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.config import READ_COMMITTED, KafkaConfig
 from k2beam.kafka.guard import TopicGuard
-from k2beam.model import RawRecord
+from k2beam.model import RawRecord, log_time
 
 ROWS_A_FILE = 200_000
 BYTES_A_FILE = 64 << 20
@@ -55,9 +55,9 @@ class KafkaArchiver:
 
     Each message keeps source, partition, offset, timestamp (microseconds), key, value and headers, so that replaying
     an archive after the live run adds nothing, and replaying it alone gives the same rows. Read is what a live run
-    reads: messages of aborted transactions too (Kafka's ``read_uncommitted``). The writer schemas of the ids in a
-    file's payloads are in its header; an id that ``schemas`` does not know is left out, and its messages become the
-    dead letters that they are live.
+    reads: committed messages, and none of an aborted transaction. The writer schemas of the ids in a file's payloads
+    are in its header; an id that ``schemas`` does not know is left out, and its messages become the dead letters that
+    they are live.
 
     Delivery: a container appears when it is complete; each offset once, from the first that the broker has to the
     end found at the start. Commits no offsets.
@@ -148,7 +148,7 @@ class PartitionReader:
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
-                "isolation.level": "read_uncommitted",
+                **READ_COMMITTED,
                 "queued.max.messages.kbytes": _QUEUED_KILOBYTES,
             }
         )
@@ -214,7 +214,7 @@ class PartitionReader:
         millis = int(message.timestamp()[1])
         headers = tuple(cast("list[tuple[str, bytes | None]]", message.headers() or []))
         key, value = message.key(), message.value()
-        return RawRecord(self._topic.source, self._number, self._next - 1, millis * 1000, key, value, headers)
+        return RawRecord(self._topic.source, self._number, self._next - 1, log_time(millis), key, value, headers)
 
     def _place(self) -> TopicPartition:
         return TopicPartition(self._topic.name, self._number, self._next)

@@ -10,11 +10,12 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
+from pyroaring import BitMap64
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from k2beam.coverage import Coverage, end_of_run
+from k2beam.coverage import Coverage, span
 from k2beam.errors import K2BeamError, UsageError
-from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.config import READ_COMMITTED, KafkaConfig
 
 TIMEOUT_SECONDS = 20.0
 CLIENT_LOG = logging.getLogger("k2beam.kafka.client")
@@ -24,6 +25,7 @@ PATIENCE_SECONDS = 300.0
 ASK_SECONDS = 5.0
 """How long a running job waits for one answer before it says that there is none, and asks again."""
 ONE_MESSAGE: dict[str, Any] = {
+    **READ_COMMITTED,
     "enable.auto.commit": False,
     "enable.partition.eof": True,
     "auto.offset.reset": "error",
@@ -34,6 +36,8 @@ ONE_MESSAGE: dict[str, Any] = {
     "fetch.wait.max.ms": 50,
 }
 """Settings of a consumer that looks at single messages: by default it would fetch megabytes ahead."""
+FirstGiven = Callable[[str, int, BitMap64], int | None]
+"""The first of some offsets of a source partition that the log gives; None where it gives none."""
 _NO_SUCH_TOPIC = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION, KafkaError.TOPIC_AUTHORIZATION_FAILED}
 )
@@ -96,9 +100,9 @@ class Cluster:
         self._admin = AdminClient({**config.librdkafka()}, logger=CLIENT_LOG)
 
     def topics(self, names: Sequence[str], pattern: str | None = None) -> list[Topic]:
-        """The topics called ``names``, and those that match ``pattern`` as a whole.
+        """The topics called ``names``, and those that match ``pattern`` as a whole, Kafka's internal ones left out.
 
-        Raises UsageError for a name that does not exist and a pattern that matches nothing.
+        Raises UsageError for a name that does not exist and a pattern that matches nothing or is none.
         """
         wanted = sorted({*names, *self._matching(pattern)})
         if not wanted:
@@ -109,8 +113,12 @@ class Cluster:
         return [self._topic(cluster_id, name, futures[name]) for name in wanted]
 
     def bounds(self, topics: Iterable[Topic]) -> dict[tuple[str, int], Bounds]:
-        """Where each partition begins and ends now, by (source, partition)."""
-        consumer = Consumer({**self._config.librdkafka(), "group.id": "k2beam-bounds", "enable.auto.commit": False})
+        """Where each partition begins and ends now, by (source, partition).
+
+        A transaction that is open ends it: what comes behind it can't be read yet.
+        """
+        settings = {**READ_COMMITTED, "group.id": "k2beam-bounds", "enable.auto.commit": False}
+        consumer = Consumer({**self._config.librdkafka(), **settings})
         try:
             return {
                 (topic.source, partition): Bounds(
@@ -161,14 +169,27 @@ class Cluster:
     def _matching(self, pattern: str | None) -> list[str]:
         if pattern is None:
             return []
+        found = self.names(pattern)
+        if not found:
+            raise UsageError(
+                f"--topic-pattern {pattern!r} matches no topic: see what there is, or make the topic first"
+            )
+        return found
+
+    def names(self, pattern: str) -> list[str]:
+        """The names that match ``pattern`` as a whole, sorted. Raises UsageError for what is not a regular expression.
+
+        Names that begin with ``__`` are Kafka's own, such as __consumer_offsets, and match nothing.
+        """
+        try:
+            matches = re.compile(pattern).fullmatch
+        except re.error as error:
+            raise UsageError(f"--topic-pattern {pattern!r} is not a regular expression: {error}") from error
         try:
             known = self._admin.list_topics(timeout=self._timeout_s).topics
         except KafkaException as error:
             raise self._unreachable(error) from error
-        found = [name for name in known if re.fullmatch(pattern, name)]
-        if not found:
-            raise UsageError(f"--topic-pattern {pattern!r} matches none of the {len(known)} topics")
-        return found
+        return sorted(name for name in known if not name.startswith("__") and matches(name))
 
     def _topic(self, cluster_id: str, name: str, future: Any) -> Topic:
         found = self._asked(future, f"topic {name!r}")
@@ -185,22 +206,36 @@ class Cluster:
             raise self._unreachable(error) from error
         except TimeoutError as error:
             raise KafkaUnreachable(
-                f"Kafka at {self._config.bootstrap} can't be asked: no answer for {self._timeout_s:g} s"
+                f"Kafka at {self._config.bootstrap} can't be reached: no answer for {self._timeout_s:g} s"
             ) from error
 
     def _unreachable(self, error: KafkaException) -> KafkaUnreachable:
-        return KafkaUnreachable(f"Kafka at {self._config.bootstrap} can't be asked: {error.args[0].str()}")
+        return KafkaUnreachable(f"Kafka at {self._config.bootstrap} can't be reached: {error.args[0].str()}")
 
 
 def _is_settling(error: BaseException) -> bool:
     return isinstance(error, KafkaException) and error.args[0].code() in _SETTLING
 
 
-def start_offsets(bounds: Mapping[tuple[str, int], Bounds], coverage: Coverage) -> dict[tuple[str, int], int]:
-    """The first offset of each partition that the tables do not have, within what the broker has."""
+def first_wanted(bound: Bounds, taken: BitMap64) -> int:
+    """The first offset of a partition that belongs in the tables, by what the broker has and what was ``taken``."""
+    return min(bound.low, taken.min()) if taken else bound.low
+
+
+def start_offsets(
+    bounds: Mapping[tuple[str, int], Bounds], coverage: Coverage, first_given: FirstGiven | None = None
+) -> dict[tuple[str, int], int]:
+    """The first offset of each partition that the tables do not have, within what the broker has.
+
+    Legal holes are left out where ``first_given`` (:meth:`k2beam.kafka.holes.HoleProbe.first_given`) says so: a log
+    with transaction markers would else be read again from its first marker on. It's asked only about partitions of
+    which something was taken.
+    """
     starts = {}
     for key, bound in bounds.items():
-        covered = coverage[key]
-        start = end_of_run(covered, bound.low) + 1 if bound.low in covered else bound.low
-        starts[key] = min(start, bound.end)
+        missing = span(bound.low, bound.end) - coverage[key]
+        start: int | None = missing.min() if missing else None
+        if start is not None and coverage[key] and first_given is not None:
+            start = first_given(*key, missing)
+        starts[key] = bound.end if start is None else start
     return starts

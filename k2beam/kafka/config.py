@@ -31,6 +31,25 @@ _PROVIDERS = {
     "config.providers.env.class": "org.apache.kafka.common.config.provider.EnvVarConfigProvider",
     "config.providers.file.class": "org.apache.kafka.common.config.provider.DirectoryConfigProvider",
 }
+READ_COMMITTED = {"isolation.level": "read_committed"}
+"""What every consumer reads: an aborted transaction was never sent. librdkafka's default, but not that of Java."""
+_OURS = {
+    "bootstrap.servers": "--bootstrap",
+    "security.protocol": "--security-protocol",
+    "sasl.": "--sasl-mechanism, --sasl-username and --sasl-password",
+    "ssl.truststore.": "--ca-file",
+    "ssl.keystore.": "--certificate-file and --key-file",
+    "ssl.key.": "--key-file",
+    "config.providers": "references, ${env:NAME} and ${file:PATH}",
+    "config.providers.": "references, ${env:NAME} and ${file:PATH}",
+    "group.id": "nothing: each run has a group of its own",
+    "isolation.level": "nothing: what is committed is read",
+    "key.deserializer": "nothing: bytes are read",
+    "value.deserializer": "nothing: bytes are read",
+    "auto.offset.reset": "nothing: the tables say where a run starts",
+    "enable.auto.commit": "nothing: the tables say where a run starts",
+}
+"""Settings of the Java consumer that are k2beam's own, and what to use instead; a dot at the end: all that begin so."""
 _NOT_IN_JAAS = frozenset('"\\\r\n')
 
 
@@ -41,7 +60,8 @@ class KafkaConfig:
     ``sasl_username`` and ``sasl_password`` must be references. ``ca_file``, ``certificate_file`` and ``key_file``
     (PEM, the key in PKCS #8 without a password) are paths, and must be there where the Java worker runs as well.
     ``properties`` are further settings of the Java consumer, secrets among them as references.
-    Raises UsageError for a secret that is no reference, and for settings that contradict each other.
+    Raises UsageError for a secret that is no reference, for settings that contradict each other, and for a property
+    that k2beam sets itself.
     """
 
     bootstrap: str
@@ -59,6 +79,8 @@ class KafkaConfig:
             if value is not None:
                 check_reference(value, option)
         check_client_config(dict(self.properties))
+        for name, _ in self.properties:
+            _check_not_ours(name)
         if self.security_protocol not in PROTOCOLS:
             raise UsageError(f"--security-protocol takes {', '.join(PROTOCOLS)}, not {self.security_protocol!r}")
         if self.sasl_mechanism is not None and self.sasl_mechanism not in _SASL_MODULES:
@@ -116,7 +138,7 @@ class KafkaConfig:
 
         Raises UsageError for a secret that Java's clients would read otherwise than librdkafka does.
         """
-        settings = {"bootstrap.servers": self.bootstrap, "security.protocol": self.security_protocol}
+        settings = {"bootstrap.servers": self.bootstrap, "security.protocol": self.security_protocol, **READ_COMMITTED}
         settings |= self._java_login() | self._java_tls()
         settings |= {name: _for_java(value, name) for name, value in self.properties}
         return settings | (_PROVIDERS if any("${" in value for value in settings.values()) else {})
@@ -145,6 +167,13 @@ class KafkaConfig:
                 "ssl.keystore.key": _for_java(key, "--key-file"),
             }
         return settings
+
+
+def _check_not_ours(name: str) -> None:
+    """The Java consumer alone would follow such a setting, and no other client of the same run."""
+    for ours, instead in _OURS.items():
+        if name == ours or (ours.endswith(".") and name.startswith(ours)):
+            raise UsageError(f"--kafka-property can't set {name}, which k2beam sets itself; use {instead}")
 
 
 def _in_jaas(reference: str, option: str) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 
 from pyroaring import BitMap64
 
-from k2beam.coverage import Coverage
-from k2beam.kafka.cluster import Bounds, Cluster, Topic
+from k2beam.coverage import Coverage, SourcePartition, span
+from k2beam.kafka.cluster import Bounds, Cluster, Topic, first_wanted
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.holes import HoleProbe
 from k2beam.lake.catalog import Catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.expectation import SourceFile
+from k2beam.lake.firsts import read_firsts
 
 
 def topics_as_source(
@@ -21,22 +23,30 @@ def topics_as_source(
     """The topics as the broker has them, as one source of the audit of ``namespace``."""
     cluster = Cluster(config)
     topics = cluster.topics(names, pattern)
-    expected = count_topics(cluster, topics, HoleProbe(config, topics), read_coverage(catalog, namespace))
+    claimed, firsts = read_coverage(catalog, namespace), read_firsts(catalog, namespace)
+    with closing(HoleProbe(config, topics)) as probe:
+        expected = count_topics(cluster, topics, probe, claimed, firsts)
     return SourceFile(f"kafka:{config.bootstrap}", expected)
 
 
-def count_topics(cluster: Cluster, topics: Sequence[Topic], probe: HoleProbe, claimed: Coverage) -> Coverage:
+def count_topics(
+    cluster: Cluster,
+    topics: Sequence[Topic],
+    probe: HoleProbe,
+    claimed: Coverage,
+    firsts: Mapping[SourcePartition, int] | None = None,
+) -> Coverage:
     """Every offset of ``topics`` that must be in the tables.
 
     That is what the broker has now, without the holes it has by right (transaction markers,
     compaction), which are looked for where ``claimed`` has nothing. Offsets between the first one
-    claimed and the first one that the broker still has are expected as well: what retention took
-    before it was read is lost, and must be seen to be.
+    claimed or recorded (``firsts``) and the first one that the broker still has are expected as well: what retention
+    took before it was read is lost, and must be seen to be.
     """
     wanted, holes = {}, {}
     for key, bound in cluster.bounds(topics).items():
         taken = claimed[key]
-        wanted[key] = since_first(bound, taken)
+        wanted[key] = since_first(bound, taken, (firsts or {}).get(SourcePartition(*key)))
         unknown = wanted[key] - taken
         unknown.remove_range(0, bound.low)
         holes[key] = probe.probe(*key, unknown) if unknown else BitMap64()
@@ -60,10 +70,13 @@ def _without_holes(
     return expected
 
 
-def since_first(bound: Bounds, taken: BitMap64) -> BitMap64:
-    """Every offset of a partition from the first one ``taken`` or the broker's first, if that is lower, to its end."""
-    offsets = BitMap64()
-    first = min(bound.low, taken.min()) if taken else bound.low
-    if bound.end > first:
-        offsets.add_range(first, bound.end)
-    return offsets
+def since_first(bound: Bounds, taken: BitMap64, recorded: int | None = None) -> BitMap64:
+    """Every offset of a partition that belongs in the tables, to the broker's end.
+
+    They begin with the lowest of three: the broker's first, the first one ``taken``, and the ``recorded`` one, from
+    which the first job was to read.
+    """
+    first = first_wanted(bound, taken)
+    if recorded is not None:
+        first = min(first, recorded)
+    return span(first, bound.end)

@@ -35,7 +35,8 @@ class TopicGuard:
 
     The job then fails, since it can't tell which of the two a message in flight is from; nothing
     of it is committed, and the next start takes the new topic as a source of its own. A cluster that is
-    away is waited for ``patience_s`` seconds: no commit passes unchecked, and none fails at once.
+    away is waited for ``patience_s`` seconds: no commit passes unchecked, and none fails at once. A look also tells
+    once of each partition that was added, and of each topic that ``pattern`` matches since: they are not read.
     Picklable: it opens its connection where it is first used. ``job`` is what its copies in one process have in
     common, so that :meth:`stop` reaches them.
     """
@@ -43,11 +44,13 @@ class TopicGuard:
     config: KafkaConfig
     topics: tuple[Topic, ...]
     patience_s: float = PATIENCE_SECONDS
+    pattern: str | None = None
     job: str = field(default_factory=lambda: uuid.uuid4().hex)
     _open: list[Cluster] = field(default_factory=list, compare=False, repr=False)
+    _told: set[tuple[str, int | None]] = field(default_factory=set, compare=False, repr=False)
 
-    def __reduce__(self) -> tuple[type[TopicGuard], tuple[KafkaConfig, tuple[Topic, ...], float, str]]:
-        return type(self), (self.config, self.topics, self.patience_s, self.job)
+    def __reduce__(self) -> tuple[type[TopicGuard], tuple[KafkaConfig, tuple[Topic, ...], float, str | None, str]]:
+        return type(self), (self.config, self.topics, self.patience_s, self.pattern, self.job)
 
     def check(self) -> None:
         """Raises K2BeamError when a topic is gone or another one than at the start, and when the job was stopped.
@@ -57,11 +60,34 @@ class TopicGuard:
         self._compare(self._described)
 
     def look(self) -> None:
-        """The same check without patience: a cluster that is away says nothing about its topics."""
-        with contextlib.suppress(KafkaUnreachable):
-            self._compare(self._ask)
+        """The same check without patience: a cluster that is away says nothing about its topics.
 
-    def _compare(self, describe: Callable[[], list[Topic]]) -> None:
+        Warns of what came since the start and is not read.
+        """
+        with contextlib.suppress(KafkaUnreachable):
+            self._tell_added(self._compare(self._ask))
+            self._tell_matching()
+
+    def _tell_added(self, found: Sequence[Topic]) -> None:
+        now = {topic.name: topic.partitions for topic in found}
+        for topic in self.topics:
+            for partition in sorted({*now[topic.name]} - {*topic.partitions}):
+                self._tell(topic.name, partition, "a partition was added and is not read by this job: run it again")
+
+    def _tell_matching(self) -> None:
+        if self.pattern is None:
+            return
+        for name in self._cluster().names(self.pattern):
+            if name not in {topic.name for topic in self.topics}:
+                self._tell(name, None, "a topic matches --topic-pattern now and is not read by this job: run it again")
+
+    def _tell(self, topic: str, partition: int | None, said: str) -> None:
+        if (topic, partition) not in self._told:
+            self._told.add((topic, partition))
+            where = {"topic": topic} if partition is None else {"topic": topic, "partition": partition}
+            get_logger("kafka").warning(said, **where)
+
+    def _compare(self, describe: Callable[[], list[Topic]]) -> list[Topic]:
         try:
             found = describe()
         except UsageError as error:
@@ -69,9 +95,11 @@ class TopicGuard:
         changed = _changed(self.topics, found)
         if changed:
             raise K2BeamError(
-                f"topic {', '.join(changed)} was made anew while this job ran: its offsets count anew. "
-                "What was not committed by then is not taken; start the job again to take the new topic"
+                f"topic {', '.join(changed)} was deleted and created again while this job ran: its offsets "
+                "start again from 0. What was not committed by then is not taken; start the job again to take the new "
+                "topic"
             )
+        return found
 
     def stop(self) -> None:
         """Let nothing of this job pass any more, in this process: a check that waits for the cluster ends too."""
@@ -103,9 +131,12 @@ class TopicGuard:
         return found
 
     def _ask(self) -> list[Topic]:
+        return self._cluster().topics([topic.name for topic in self.topics])
+
+    def _cluster(self) -> Cluster:
         if not self._open:
             self._open.append(Cluster(self.config, ASK_SECONDS))
-        return self._open[0].topics([topic.name for topic in self.topics])
+        return self._open[0]
 
     def _say(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None

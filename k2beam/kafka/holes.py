@@ -2,74 +2,86 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from pyroaring import BitMap64
 
 from k2beam.coverage import runs
 from k2beam.errors import K2BeamError
 from k2beam.kafka.cluster import CLIENT_LOG, ONE_MESSAGE, PATIENCE_SECONDS, TIMEOUT_SECONDS, KafkaUnreachable, Topic
 from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.cursor import AWAY, Cursor, Stopped
 from k2beam.logs import get_logger
 
 STEADY_SECONDS = 3.0
 """How long the missing offsets must be the same before the broker is asked about them."""
 
-_AWAY = frozenset(
-    {
-        KafkaError._TRANSPORT,
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._TIMED_OUT,
-        KafkaError._TIMED_OUT_QUEUE,
-        KafkaError._RESOLVE,
-        KafkaError._WAIT_COORD,
-        KafkaError.REQUEST_TIMED_OUT,
-        KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.BROKER_NOT_AVAILABLE,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-    }
-)
-"""What a client says of brokers that are away: it goes on trying."""
+_SETTINGS = {**ONE_MESSAGE, "fetch.message.max.bytes": 262_144, "group.id": "k2beam-probe"}
+"""More at once than one message: stretches that are near each other are found by reading on."""
+
+_Place = tuple[str, int]
 
 
 class HoleProbe:
     """Tells which missing offsets the broker does not have either. Remembers what it found.
 
-    One answer is waited for ``timeout_s`` seconds.
+    One answer is waited for ``timeout_s`` seconds, and none any more once ``stop`` is set. Its connection stays open;
+    :meth:`close` it.
     """
 
-    def __init__(self, config: KafkaConfig, topics: Sequence[Topic], timeout_s: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        config: KafkaConfig,
+        topics: Sequence[Topic],
+        timeout_s: float = TIMEOUT_SECONDS,
+        stop: threading.Event | None = None,
+    ) -> None:
         self._config = config
         self._timeout_s = timeout_s
+        self._stop = stop
         self._names = {topic.source: topic.name for topic in topics}
-        self._holes: dict[tuple[str, int], BitMap64] = {}
-        self._last: dict[tuple[str, int], BitMap64] = {}
+        self._consumer: Consumer | None = None
+        self._gone: dict[_Place, BitMap64] = {}
+        self._last: dict[_Place, BitMap64] = {}
         self._since = time.monotonic()
         self._away_since: float | None = None
 
-    def without_holes(self, missing: Mapping[tuple[str, int], BitMap64]) -> dict[tuple[str, int], BitMap64]:
-        """``missing`` without the holes; asks the broker only when nothing has changed for a while.
+    def close(self) -> None:
+        """Let the connection go; the next question opens another."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
 
-        A broker that is away leaves all as it is, to be asked again later; raises KafkaUnreachable
-        when it has been away for five minutes.
+    def known(self, missing: Mapping[_Place, BitMap64]) -> dict[_Place, BitMap64]:
+        """``missing`` without what was found to be gone: holes, and what retention took. Asks nobody."""
+        return {key: rest for key, offsets in missing.items() if (rest := offsets - self._gone.get(key, BitMap64()))}
+
+    def without_holes(self, missing: Mapping[_Place, BitMap64]) -> dict[_Place, BitMap64]:
+        """``missing`` without what can't come; asks the broker only when nothing has changed for a while.
+
+        What retention took can't come either: it's left out with a warning, and is for the audit to report. A broker
+        that is away leaves all as it is, to be asked again later; raises KafkaUnreachable when it has been away for
+        five minutes.
         """
-        left = self._unknown(missing)
+        left = self.known(missing)
         if left != self._last:
             self._last, self._since = left, time.monotonic()
         elif left and time.monotonic() - self._since >= STEADY_SECONDS:
             self._probe_all(left)
-            left = self._last = self._unknown(missing)
+            left = self._last = self.known(missing)
             self._since = time.monotonic()
         return left
 
-    def _probe_all(self, missing: Mapping[tuple[str, int], BitMap64]) -> None:
+    def _probe_all(self, missing: Mapping[_Place, BitMap64]) -> None:
         try:
             for (source, partition), offsets in missing.items():
-                found = self.probe(source, partition, offsets)
-                self._holes.setdefault((source, partition), BitMap64()).update(found)
+                self.probe(source, partition, offsets)
+        except Stopped:
+            return
         except KafkaUnreachable as error:
             now = time.monotonic()
             self._away_since = now if self._away_since is None else self._away_since
@@ -79,56 +91,79 @@ class HoleProbe:
         else:
             self._away_since = None
 
-    def _unknown(self, missing: Mapping[tuple[str, int], BitMap64]) -> dict[tuple[str, int], BitMap64]:
-        return {key: rest for key, offsets in missing.items() if (rest := offsets - self._holes.get(key, BitMap64()))}
-
     def probe(self, source: str, partition: int, offsets: BitMap64) -> BitMap64:
-        """Which of ``offsets`` the broker skips: one look at the start of each stretch of them.
+        """Which of ``offsets`` the broker skips by right: one look at the start of each stretch of them.
 
         A stretch that begins with a message is left as it is behind that message: something of it
-        is missing that is no hole, and it will be looked at again. Raises KafkaUnreachable when the
-        broker does not answer, and K2BeamError when it refuses.
+        is missing that is no hole, and it will be looked at again. What retention took meanwhile is no hole: it is
+        remembered as lost, with a warning. Raises KafkaUnreachable when the broker does not answer, K2BeamError when
+        it refuses, and Stopped.
         """
-        settings = {**self._config.librdkafka(), **ONE_MESSAGE, "group.id": "k2beam-probe"}
-        consumer = Consumer(settings, logger=CLIENT_LOG)
         holes = BitMap64()
-        try:
+        with self._cursor(source, partition) as cursor:
             for first, last in runs(offsets):
-                place = TopicPartition(self._names[source], partition, first)
-                consumer.assign([place])
-                given = self._next_offset(consumer, place)
-                end = last if given is None else min(last, given - 1)
-                if end >= first:
-                    holes.add_range(first, end + 1)
-            return holes
-        except KafkaException as error:
-            raise _failed(error.args[0], source, partition) from error
-        finally:
-            consumer.close()
+                found, _ = self._look(cursor, (source, partition), first, last)
+                holes |= found
+        return holes
 
-    def _next_offset(self, consumer: Consumer, place: TopicPartition) -> int | None:
-        """The offset of the next message; None at the end of the partition."""
-        deadline = time.monotonic() + self._timeout_s
-        while (left := deadline - time.monotonic()) > 0:
-            message = consumer.poll(left)
-            if message is None:
-                break
-            error = message.error()
-            if error is None:
-                return message.offset()
-            if error.code() == KafkaError._PARTITION_EOF:
-                return None
-            if error.code() == KafkaError._AUTO_OFFSET_RESET:
-                # Retention took the offset meanwhile: the log now begins further on.
-                return consumer.get_watermark_offsets(place, timeout=self._timeout_s)[0]
-            if error.code() not in _AWAY:
-                raise KafkaException(error)
-        raise KafkaUnreachable(
-            f"{place.topic} partition {place.partition} can't be probed: "
-            f"{self._config.bootstrap} gave nothing for {self._timeout_s:g} s"
+    def first_given(self, source: str, partition: int, missing: BitMap64) -> int | None:
+        """The first of ``missing`` that the log gives, and so is no hole; None where it gives none of them.
+
+        A probe that is told to stop takes the first of them for it. Raises as :meth:`probe` does.
+        """
+        try:
+            with self._cursor(source, partition) as cursor:
+                for first, last in runs(missing):
+                    _, given = self._look(cursor, (source, partition), first, last)
+                    if given is not None and given <= last:
+                        return given
+        except Stopped:
+            return missing.min()
+        return None
+
+    def _look(self, cursor: Cursor, place: _Place, first: int, last: int) -> tuple[BitMap64, int | None]:
+        """The holes at the beginning of a stretch, and the first message at it or behind it."""
+        given = cursor.at(first)
+        holes = BitMap64()
+        end = last + 1 if given is None else min(last + 1, given)
+        begin = min(max(first, cursor.low), end)
+        holes.add_range(begin, end)
+        gone = self._gone.setdefault(place, BitMap64())
+        gone.update(holes)
+        if begin > first:
+            gone.add_range(first, begin)
+            self._say_lost(place, first, begin - 1)
+        return holes, given
+
+    def _say_lost(self, place: _Place, first: int, last: int) -> None:
+        get_logger("kafka").warning(
+            "retention took offsets before they were read; they are lost, and the audit reports them",
+            topic=self._names[place[0]],
+            partition=place[1],
+            first=first,
+            last=last,
         )
+
+    @contextmanager
+    def _cursor(self, source: str, partition: int) -> Iterator[Cursor]:
+        if self._consumer is None:
+            self._consumer = Consumer({**self._config.librdkafka(), **_SETTINGS}, logger=CLIENT_LOG)
+        consumer = self._consumer
+        try:
+            yield Cursor(consumer, self._names[source], partition, self._timeout_s, self._stop)
+            consumer.unassign()
+        except KafkaException as error:
+            self.close()
+            raise _failed(error.args[0], source, partition) from error
+        except KafkaUnreachable as error:
+            self.close()
+            where = f"{self._names[source]} partition {partition} can't be probed at {self._config.bootstrap}"
+            raise KafkaUnreachable(f"{where}: {error}") from error
+        except Stopped:
+            self.close()
+            raise
 
 
 def _failed(error: KafkaError, source: str, partition: int) -> K2BeamError:
-    kind = KafkaUnreachable if error.code() in _AWAY else K2BeamError
+    kind = KafkaUnreachable if error.code() in AWAY else K2BeamError
     return kind(f"{source} partition {partition} can't be probed: {error.str()}")

@@ -57,4 +57,4 @@ def _told(config: KafkaConfig, error: KafkaError) -> str:
         if error.code() == KafkaError._AUTHENTICATION
         else "check --ca-file, --certificate-file and --key-file, and that the addresses are those of a TLS listener"
     )
-    return f"Kafka at {config.bootstrap} does not let this client in: {error.str()}; {hint}"
+    return f"Kafka at {config.bootstrap} rejected this client's credentials or certificate: {error.str()}; {hint}"

@@ -151,14 +151,15 @@ def _check_coverage(name: str, table: Table, count: OffsetCount, findings: _Find
         claimed = Coverage()
     found = Coverage(count.offsets)
     without_rows, without_coverage = claimed - found, found - claimed
-    lies = (
+    discrepancies = (
         (without_rows, "are covered but have no row; they would never be taken again"),
         (without_coverage, "have rows but are not covered; they would be taken again"),
     )
-    for lie, consequence in lies:
-        for key in lie:
+    for offsets, consequence in discrepancies:
+        for key in offsets:
             findings.problems.append(
-                f"table {name}: {_offsets(lie[key])} of {_place(key)} {consequence}: rebuild the coverage from the rows"
+                f"table {name}: {_offsets(offsets[key])} of {_place(key)} {consequence}: "
+                "rebuild the coverage from the rows"
             )
     return TableFinding(
         table=name,
@@ -204,20 +205,19 @@ def _check_source(key: SourcePartition, expectation: Expectation, counts: dict[s
     letters = counts[DEAD_LETTERS].offsets.get(key, BitMap64()) if DEAD_LETTERS in counts else BitMap64()
     dead = letters - events
     seen = events | dead
-    expected = expectation.of(key, seen)
-    missing = expected - seen
+    missing = expectation.missing(key, seen, SHOWN_RANGES)
     return SourceFinding(
         source=key.source,
         partition=key.partition,
         first=seen.min() if seen else None,
         last=seen.max() if seen else None,
         end=expectation.end(key),
-        expected=len(expected),
+        expected=len(seen) + missing.count,
         received=len(events),
         dead=len(dead),
-        missing=len(missing),
+        missing=missing.count,
         duplicate=surplus + sum(count.surplus[key] for count in counts.values()),
-        missing_ranges=tuple(itertools.islice(runs(missing), SHOWN_RANGES)),
+        missing_ranges=missing.ranges,
     )
 
 
@@ -239,7 +239,7 @@ def _duplicates(key: SourcePartition, surplus: int, counts: dict[str, OffsetCoun
         shared |= one & other
     if shared:
         places.append(f"in more than one event table {_offsets(shared)}")
-    return f"{_place(key)}: {surplus:,} rows too many: {'; '.join(places)}"
+    return f"{_place(key)}: {surplus:,} extra rows: {'; '.join(places)}"
 
 
 def _check_ledger(

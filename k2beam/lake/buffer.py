@@ -93,13 +93,8 @@ class RowBuffer:
         return group
 
 
-def split_rows(rows: RowBatch, window_us: int) -> list[tuple[GroupKey, pa.RecordBatch]]:
-    """Split rows by window and partition; the order within a part is kept."""
-    return [(key, batch) for key, batch, _ in _parts(rows, window_us)]
-
-
 def _parts(rows: RowBatch, window_us: int) -> list[tuple[GroupKey, pa.RecordBatch, Micros]]:
-    """The same with the element times of each part."""
+    """Rows by window and partition, with the element times of each part; the order within a part is kept."""
     spec = SPECS[rows.table]
     micros = _micros(rows.element_time)
     windows = micros - micros % window_us

@@ -17,14 +17,13 @@ from pyiceberg.table import Table
 
 from k2beam.coverage import Coverage
 from k2beam.lake.files import StagedFile, rewrite_without
-from k2beam.lake.tables import COVERED_TABLES, EXPECTED_PREFIX, find_table, open_table
-from k2beam.lake.transaction import Append, RetryPolicy, commit_loop
+from k2beam.lake.scan import find_readable
+from k2beam.lake.tables import COVERED_TABLES, EXPECTED_PREFIX, open_table
+from k2beam.lake.transaction import COMMIT_ID, Append, RetryPolicy, commit_loop
 from k2beam.model import CommitReceipt
 
 RUN_ID = "k2.run-id"
 """Entry of a snapshot's summary: the run that committed it."""
-COMMIT_ID = "k2.commit-id"
-"""Entry of a snapshot's summary: one value for all tries of one commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +33,7 @@ class Selection:
     files: tuple[StagedFile, ...]
     coverage: Coverage
     rows_left_out: int
+    offsets_left_out: int
 
     @property
     def rows(self) -> int:
@@ -77,7 +77,12 @@ def select(table: Table, staged: Sequence[StagedFile], covered: Coverage) -> Sel
             files.append(fresh)
             added.update(Coverage.from_bytes(fresh.coverage))
         taken.update(coverage)
-    return Selection(tuple(files), added, sum(file.rows for file in staged) - sum(file.rows for file in files))
+    return Selection(
+        tuple(files),
+        added,
+        rows_left_out=sum(file.came for file in staged) - sum(file.rows for file in files),
+        offsets_left_out=sum(file.offsets for file in staged) - len(added),
+    )
 
 
 def commit_files(
@@ -108,41 +113,39 @@ def commit_files(
         return _append(table, selection, covered, summary)
 
     outcome = commit_loop(lambda: open_table(catalog, namespace, name), plan, policy, on_retry)
-    landed = selections[-1] if selections and _has_commit(outcome.table, summary[COMMIT_ID]) else None
-    total = sum(file.rows for file in staged)
+    snapshot = outcome.landed(summary[COMMIT_ID])
+    before, after = outcome.ids(snapshot)
+    landed = selections[-1] if snapshot is not None else None
+    came, offsets = sum(file.came for file in staged), sum(file.offsets for file in staged)
     return CommitReceipt(
         table=name,
-        snapshot_before=outcome.snapshot_before,
-        snapshot_after=outcome.table.metadata.current_snapshot_id,
+        snapshot_before=before,
+        snapshot_after=after,
         rows=landed.rows if landed else 0,
         files=len(landed.files) if landed else 0,
         bytes=landed.bytes if landed else 0,
         duration_us=(time.monotonic_ns() - started) // 1000,
         attempts=outcome.attempts,
-        rows_left_out=landed.rows_left_out if landed else total,
+        rows_left_out=landed.rows_left_out if landed else came,
         coverage_digest=landed.coverage.digest() if landed else "",
         windows=landed.windows if landed else (),
         sources=landed.sources if landed else (),
         element_times=landed.element_times if landed else (),
+        offsets_left_out=landed.offsets_left_out if landed else offsets,
     )
 
 
 def read_coverage(catalog: Catalog, namespace: str, tables: Iterable[str] = COVERED_TABLES) -> Coverage:
-    """The coverage of all ``tables`` together; a table that was never made covers nothing."""
+    """The coverage of all ``tables`` together; a table that was never made covers nothing.
+
+    Raises UnreadableFile where a table's metadata is gone or damaged, LakeError for a property that is damaged.
+    """
     coverage = Coverage()
     for name in tables:
-        table = find_table(catalog, namespace, name)
+        table = find_readable(catalog, namespace, name)
         if table is not None:
             coverage.update(Coverage.from_properties(table.properties))
     return coverage
-
-
-def _has_commit(table: Table, commit_id: str) -> bool:
-    """Whether a try landed, also one whose outcome was reported wrongly."""
-    return any(
-        snapshot.summary is not None and snapshot.summary.additional_properties.get(COMMIT_ID) == commit_id
-        for snapshot in reversed(table.snapshots())
-    )
 
 
 def _append(table: Table, selection: Selection, covered: Coverage, summary: Mapping[str, str]) -> Append:

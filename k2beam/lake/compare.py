@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
-from k2beam.coverage import Coverage
 from k2beam.errors import LakeError
+from k2beam.lake.commit import read_coverage
 from k2beam.lake.ledger_read import current_gaps
 from k2beam.lake.scan import find_readable, plan_files, read_file, table_name
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, GAP_SCHEMA, SEQUENCE_GAPS, SPECS
@@ -168,10 +168,7 @@ class _Lake:
         self._catalog = catalog
         self._namespace = namespace
         self._tables = {name: find_readable(catalog, namespace, name) for name in TABLES}
-        self._events = Coverage()
-        for name in EVENT_TABLES.values():
-            if (table := self._tables[name]) is not None:
-                self._events.update(Coverage.from_properties(table.properties))
+        self._events = read_coverage(catalog, namespace, EVENT_TABLES.values())
 
     def rows(self, name: str) -> Iterator[pa.RecordBatch]:
         """The rows of a table in small batches, without the columns that may differ; in no order."""

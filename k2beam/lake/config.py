@@ -41,7 +41,7 @@ class WriteConfig:
     def __post_init__(self) -> None:
         for name in ("window_seconds", "target_file_bytes", "memory_bytes", "commit_rows", "commit_bytes"):
             if getattr(self, name) <= 0:
-                raise UsageError(f"--{name.replace('_', '-')} must be above 0, not {getattr(self, name)}")
+                raise UsageError(f"{name} must be above 0, not {getattr(self, name)}")
 
     @property
     def window_us(self) -> int:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import heapq
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from pyroaring import BitMap64
 
-from k2beam.coverage import Coverage, SourcePartition
+from k2beam.coverage import Coverage, SourcePartition, holes, runs
 from k2beam.errors import LakeError
 from k2beam.lake.tables import EXPECTED_PREFIX
+
+FIRST_PREFIX = "k2.first."
+"""Table properties ``k2.first.<partition>.<source>``: the offset from which the first job was to read."""
 
 End = Literal["source", "recorded", "unverified"]
 
@@ -23,6 +29,18 @@ class SourceFile:
     coverage: Coverage
 
 
+Span = tuple[int, int]
+"""The first and the last offset of a stretch, both included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Offsets that are expected and not there: how many, and the first of their ranges."""
+
+    count: int
+    ranges: tuple[Span, ...]
+
+
 @dataclass
 class Expectation:
     """The offsets that must be in the tables.
@@ -30,10 +48,13 @@ class Expectation:
     ``counted`` are those found in the source's own files, ``spans`` the stretches from the first to
     the last offset of each such file: a hole inside a span is the source's own, one outside is not
     explained by it. ``ends`` are recorded end offsets (exclusive).
+
+    Offsets come from the data, so two that follow each other may be any distance apart: stretches are kept as their
+    ends, and only what was received or counted is held one by one.
     """
 
     counted: Coverage = field(default_factory=Coverage)
-    spans: Coverage = field(default_factory=Coverage)
+    spans: dict[SourcePartition, list[Span]] = field(default_factory=lambda: defaultdict(list))
     ends: dict[SourcePartition, int] = field(default_factory=dict)
 
     def add_file(self, file: SourceFile) -> None:
@@ -41,7 +62,7 @@ class Expectation:
         self.counted.update(file.coverage)
         for key in file.coverage:
             offsets = file.coverage[key]
-            self.spans.add_range(key.source, key.partition, offsets.min(), offsets.max())
+            self.spans[key].append((offsets.min(), offsets.max()))
 
     def add_recorded(self, ends: Mapping[SourcePartition, int]) -> None:
         """Expect the offsets up to recorded ends; of several ends the highest counts."""
@@ -58,33 +79,77 @@ class Expectation:
             return "source"
         return "recorded" if key in self.ends else "unverified"
 
-    def of(self, key: SourcePartition, seen: BitMap64) -> BitMap64:
-        """All that is expected of ``key``, given the offsets ``seen`` of it in the tables.
+    def missing(self, key: SourcePartition, seen: BitMap64, shown: int) -> Missing:
+        """What is expected of ``key`` beyond the offsets ``seen`` of it in the tables, with the first ``shown`` ranges.
 
-        That is what its files hold, what lies below its recorded end, and what lies between the
+        Expected is what its files hold, what lies below its recorded end, and what lies between the
         first and the last offset seen, where no file of the source says that it never was.
         """
-        expected = BitMap64()
+        stretches = self._stretches(key, seen)
+        counted = self.counted[key] - seen
+        for first, last in stretches:
+            counted.remove_range(first, last + 1)
+        gone = (last + 1 - first - seen.range_cardinality(first, last + 1) for first, last in stretches)
+        within = itertools.chain.from_iterable(holes(seen, *stretch) for stretch in stretches)
+        found = _joined(heapq.merge(within, runs(counted)))
+        return Missing(len(counted) + sum(gone), tuple(itertools.islice(found, shown)))
+
+    def _stretches(self, key: SourcePartition, seen: BitMap64) -> list[Span]:
+        """Where every offset is expected: apart from each other, in order."""
+        stretches: list[Span] = []
         if seen:
-            expected.add_range(seen.min(), seen.max() + 1)
-            expected -= self.spans[key] - seen
-        if key in self.ends:
-            expected.add_range(0, self.ends[key])
-        return expected | self.counted[key]
+            stretches += _outside(self.spans.get(key, ()), seen.min(), seen.max())
+        if self.ends.get(key):
+            stretches.append((0, self.ends[key] - 1))
+        return list(_joined(sorted(stretches)))
 
 
 def recorded_ends(properties: Mapping[str, str]) -> dict[SourcePartition, int]:
     """The end offsets that readers recorded in a table's properties. Raises LakeError for a damaged one."""
-    ends: dict[SourcePartition, int] = {}
+    return _recorded(properties, EXPECTED_PREFIX, "an end offset")
+
+
+def recorded_firsts(properties: Mapping[str, str]) -> dict[SourcePartition, int]:
+    """The offsets from which the first job was to read, by a table's properties. Raises LakeError for a damaged one."""
+    return _recorded(properties, FIRST_PREFIX, "a first offset")
+
+
+def _recorded(properties: Mapping[str, str], prefix: str, what: str) -> dict[SourcePartition, int]:
+    found: dict[SourcePartition, int] = {}
     for name, text in properties.items():
-        if not name.startswith(EXPECTED_PREFIX):
+        if not name.startswith(prefix):
             continue
-        partition, _, source = name.removeprefix(EXPECTED_PREFIX).partition(".")
+        partition, _, source = name.removeprefix(prefix).partition(".")
         try:
-            ends[SourcePartition(source, int(partition))] = int(text)
+            found[SourcePartition(source, int(partition))] = int(text)
         except ValueError as error:
-            raise LakeError(f"table property {name}={text!r} is damaged: an end offset was expected") from error
-    return ends
+            raise LakeError(f"table property {name}={text!r} is damaged: {what} was expected") from error
+    return found
+
+
+def _outside(spans: Iterable[Span], first: int, last: int) -> Iterator[Span]:
+    """What of ``first`` to ``last`` is in none of the ``spans``."""
+    for start, end in sorted(spans):
+        if first < start:
+            yield first, min(start - 1, last)
+        first = max(first, end + 1)
+        if first > last:
+            return
+    yield first, last
+
+
+def _joined(spans: Iterable[Span]) -> Iterator[Span]:
+    """Sorted spans, with those that overlap or touch made one."""
+    current: Span | None = None
+    for first, last in spans:
+        if current is not None and first <= current[1] + 1:
+            current = current[0], max(current[1], last)
+            continue
+        if current is not None:
+            yield current
+        current = first, last
+    if current is not None:
+        yield current
 
 
 def lost_files(files: Iterable[SourceFile], seen: Coverage) -> list[SourceFile]:

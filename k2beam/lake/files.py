@@ -19,7 +19,8 @@ from pyiceberg.io.pyarrow import write_file
 from pyiceberg.manifest import DataFile
 from pyiceberg.partitioning import PartitionField, PartitionFieldValue, PartitionKey
 from pyiceberg.schema import Schema
-from pyiceberg.table import Table, WriteTask
+from pyiceberg.table import Table, TableProperties, WriteTask
+from pyiceberg.types import StringType
 
 from k2beam.coverage import Coverage
 from k2beam.lake.tables import SPECS, TableSpec
@@ -33,7 +34,9 @@ class StagedFile:
     ``coverage`` holds the offsets of its rows as serialised bitmaps, ``entry`` pyiceberg's own
     description of the file (path, counts, bounds), ``window`` the start of its window in
     microseconds, ``expected`` the extents of its sources. ``oldest`` and ``newest`` are the least and
-    greatest element time of its rows (microseconds; the log's time where a job is live), if known.
+    greatest element time of its rows (microseconds; the log's time where a job is live), if known. ``repeated`` rows
+    came for it with an offset that another of its rows has, and were not written. ``offsets`` are all source offsets
+    that the rows which came stand for, repeated ones each time (a dead letter may stand for many).
     """
 
     table: str
@@ -46,6 +49,13 @@ class StagedFile:
     expected: tuple[Extent, ...] = ()
     oldest: int | None = None
     newest: int | None = None
+    repeated: int = 0
+    offsets: int = 0
+
+    @property
+    def came(self) -> int:
+        """How many rows came for it."""
+        return self.rows + self.repeated
 
     def data_file(self) -> DataFile:
         """The entry for a manifest."""
@@ -59,6 +69,7 @@ def write_rows(table: Table, rows: pa.Table, window: int, expected: Iterable[Ext
     ``rows`` has the columns of the table's :class:`TableSpec`. Raises what the file system raises.
     """
     spec = SPECS[table.name()[-1]]
+    came, offsets = rows.num_rows, _offsets(rows)
     rows, coverage = _distinct_offsets(rows)
     covered = coverage.to_bytes()
     rows = rows.take(pa.array(sort_order(rows, spec)))
@@ -69,7 +80,7 @@ def write_rows(table: Table, rows: pa.Table, window: int, expected: Iterable[Ext
         record_batches=rows.to_batches(),
         partition_key=_partition_key(table, rows),
     )
-    entry = next(iter(write_file(table.io, table.metadata, iter([task]))))
+    entry = _write(table, task)
     return StagedFile(
         table=spec.name,
         path=entry.file_path,
@@ -79,7 +90,22 @@ def write_rows(table: Table, rows: pa.Table, window: int, expected: Iterable[Ext
         coverage=covered,
         entry=pickle.dumps(entry, protocol=5),
         expected=tuple(extent for extent in expected if (extent.source, extent.partition) in covered),
+        repeated=came - rows.num_rows,
+        offsets=offsets,
     )
+
+
+def _write(table: Table, task: WriteTask) -> DataFile:
+    try:
+        return next(iter(write_file(table.io, table.metadata, iter([task]))))
+    except UnicodeEncodeError:
+        # pyiceberg shortens a column's greatest text to 16 characters and raises the last: U+D7FF to half a character.
+        # The same file, written again without the bounds of its texts, is read like any other.
+        metadata = table.metadata
+        texts = [field.name for field in metadata.schema().fields if field.field_type == StringType()]
+        counted = {f"{TableProperties.METRICS_MODE_COLUMN_CONF_PREFIX}.{name}": "counts" for name in texts}
+        unbounded = metadata.model_copy(update={"properties": {**metadata.properties, **counted}})
+        return next(iter(write_file(table.io, unbounded, iter([task]))))
 
 
 def rewrite_without(table: Table, staged: StagedFile, taken: Coverage) -> StagedFile | None:
@@ -163,6 +189,16 @@ def _add_ranges(coverage: Coverage, rows: pa.Table | pa.RecordBatch) -> None:
     wide = pc.not_equal(rows.column("_offset"), rows.column("_offset_last"))
     for row in rows.filter(wide).select(names).to_pylist():
         coverage.add_range(*(row[name] for name in names))
+
+
+def _offsets(rows: pa.Table) -> int:
+    """How many source offsets the rows stand for, repeated ones each time; 0 where the table has none."""
+    if "_offset" not in rows.schema.names:
+        return 0
+    if "_offset_last" not in rows.schema.names:
+        return int(rows.num_rows)
+    further = pc.sum(pc.subtract(rows.column("_offset_last"), rows.column("_offset"))).as_py() or 0
+    return int(rows.num_rows + further)
 
 
 def _distinct_offsets(rows: pa.Table) -> tuple[pa.Table, Coverage]:

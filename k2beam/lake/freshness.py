@@ -16,7 +16,7 @@ from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
 from pyiceberg.table import FileScanTask, Table
 
 from k2beam.lake.ledger_read import read_ledger
-from k2beam.lake.scan import UnreadableFile, plan_files, read_file, table_name
+from k2beam.lake.scan import blaming, plan_files, read_file, table_name
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.schemas import EVENT_TIME_COLUMN
 
@@ -85,15 +85,15 @@ class TableReader:
         snapshot = table.current_snapshot()
         if snapshot is None:
             return TableState(None, 0, Files())
-        manifests = _read_or_blame(table, snapshot.manifest_list, lambda: snapshot.manifests(table.io))
+        with blaming(table_name(table), snapshot.manifest_list):
+            manifests = snapshot.manifests(table.io)
         data = {one.manifest_path: one for one in manifests if one.content == ManifestContent.DATA}
         digests = self._seen.only(data, lambda path: self._digest(table, data[path]))
         return TableState(snapshot.timestamp_ms * 1_000, len(table.metadata.snapshots), sum(digests, Files()))
 
     def _digest(self, table: Table, manifest: ManifestFile) -> Files:
-        entries = _read_or_blame(
-            table, manifest.manifest_path, lambda: manifest.fetch_manifest_entry(table.io, discard_deleted=True)
-        )
+        with blaming(table_name(table), manifest.manifest_path):
+            entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
         return sum((self._of_file(table, entry.data_file) for entry in entries), Files())
 
     def _of_file(self, table: Table, file: DataFile) -> Files:
@@ -174,11 +174,3 @@ def _count_letters(table: Table, task: FileScanTask) -> Counter[tuple[str, str]]
 def _stages_and_classes(table: Table, task: FileScanTask) -> Iterator[tuple[str, str]]:
     for batch in read_file(table, task, ("stage", "error_class")):
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
-
-
-def _read_or_blame(table: Table, path: str, read: Callable[[], list[V]]) -> list[V]:
-    try:
-        return read()
-    except (OSError, ValueError, EOFError) as error:
-        reason = "is gone" if isinstance(error, FileNotFoundError) else f"can't be read: {error}".splitlines()[0]
-        raise UnreadableFile(table_name(table), str(getattr(error, "filename", None) or path), reason) from error

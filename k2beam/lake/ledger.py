@@ -7,6 +7,7 @@ so two writers never give the same revision, and a change that is there already 
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,10 +16,10 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from k2beam.lake.commit import RUN_ID
-from k2beam.lake.files import write_rows
+from k2beam.lake.files import StagedFile, write_rows
 from k2beam.lake.ledger_read import read_ledger
 from k2beam.lake.tables import GAP_SCHEMA, SEQUENCE_GAPS, open_table
-from k2beam.lake.transaction import Append, RetryPolicy, commit_loop
+from k2beam.lake.transaction import COMMIT_ID, Append, RetryPolicy, commit_loop
 from k2beam.model import CommitReceipt, Gap
 
 
@@ -29,38 +30,42 @@ def append_gaps(
     *,
     detected_at: int,
     run_id: str = "",
-    properties: Mapping[str, str] | None = None,
     policy: RetryPolicy | None = None,
     on_retry: Callable[[str], None] = lambda reason: None,
 ) -> CommitReceipt:
     """Append the changes among ``gaps`` in one snapshot; what the ledger says already is left out.
 
-    Of several states of one gap the last counts. ``detected_at`` is microseconds, UTC;
-    ``properties`` change in the same transaction. Exactly once: repeating it writes nothing.
-    Raises CommitConflict and CommitUnknown.
+    Of several states of one gap the last counts. ``detected_at`` is microseconds, UTC.
+    Exactly once: repeating it writes nothing. Raises CommitConflict and CommitUnknown.
     """
     started = time.monotonic_ns()
-    written: list[int] = []
+    commit_id = uuid.uuid4().hex
+    tries: list[StagedFile] = []
 
     def plan(table: Table) -> Append | None:
         changes = changed(gaps, {gap.gap_id: gap for gap in read_ledger(table)})
         if not changes:
             return None
         staged = write_rows(table, gap_rows(changes, detected_at), window=0)
-        written.append(staged.rows)
-        return Append([staged.data_file()], dict(properties or {}), {RUN_ID: run_id, "k2.rows": str(staged.rows)})
+        tries.append(staged)
+        summary = {RUN_ID: run_id, COMMIT_ID: commit_id, "k2.rows": str(staged.rows)}
+        return Append([staged.data_file()], summary=summary)
 
     outcome = commit_loop(
         lambda: open_table(catalog, namespace, SEQUENCE_GAPS), plan, policy or RetryPolicy(), on_retry
     )
-    rows = written[-1] if written else 0
+    # What was staged for a try that lost may be in the ledger by another job's commit.
+    snapshot = outcome.landed(commit_id)
+    before, after = outcome.ids(snapshot)
+    landed = tries[-1] if snapshot is not None else None
+    rows = landed.rows if landed else 0
     return CommitReceipt(
         table=SEQUENCE_GAPS,
-        snapshot_before=outcome.snapshot_before,
-        snapshot_after=outcome.table.metadata.current_snapshot_id,
+        snapshot_before=before,
+        snapshot_after=after,
         rows=rows,
-        files=min(rows, 1),
-        bytes=outcome.appended.files[0].file_size_in_bytes if outcome.appended else 0,
+        files=1 if landed else 0,
+        bytes=landed.nbytes if landed else 0,
         duration_us=(time.monotonic_ns() - started) // 1000,
         attempts=outcome.attempts,
         rows_left_out=len(gaps) - rows,

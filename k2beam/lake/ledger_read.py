@@ -10,8 +10,8 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.expressions import BooleanExpression
 from pyiceberg.table import Table
 
-from k2beam.lake.scan import EVERYTHING, plan_files, read_file
-from k2beam.lake.tables import SEQUENCE_GAPS, find_table
+from k2beam.lake.scan import EVERYTHING, find_readable, plan_files, read_file
+from k2beam.lake.tables import SEQUENCE_GAPS
 from k2beam.model import Gap
 
 _COLUMNS = (
@@ -53,7 +53,7 @@ def read_ledger(table: Table, row_filter: BooleanExpression = EVERYTHING) -> lis
 
 def current_gaps(catalog: Catalog, namespace: str) -> list[Gap]:
     """The gaps that are not FILLED now, sorted; none where no ledger was ever written."""
-    table = find_table(catalog, namespace, SEQUENCE_GAPS)
+    table = find_readable(catalog, namespace, SEQUENCE_GAPS)
     return [] if table is None else [gap for gap in read_ledger(table) if gap.status != "FILLED"]
 
 

@@ -11,6 +11,7 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 
 from k2beam.errors import LakeError
+from k2beam.lake.scan import blaming, table_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,16 @@ def orphans(table: Table, older_than: timedelta, now: datetime | None = None) ->
 
     A crash between a file's write and its commit leaves one; its rows were written again by the
     next run. A young file may belong to a commit that is on its way, hence the age. Only lists,
-    deletes nothing. Raises LakeError where the table's storage can't be listed.
+    deletes nothing. Raises LakeError where the table's storage can't be listed, and UnreadableFile where its
+    metadata or a manifest is gone or damaged: every file of it would be taken for an orphan.
     """
     limit = (now or datetime.now(UTC)) - older_than
     location = f"{table.location()}/data"
     # Listed before the snapshots are read: a file committed in between is not taken for an orphan.
     files = _files(table, location)
-    live = {_bare(path) for path in _referenced(table.refresh())}
+    with blaming(table_name(table), "of its metadata"):
+        table = table.refresh()
+    live = {_bare(path) for path in _referenced(table)}
     for found in files:
         if _bare(found.path) not in live and found.mtime <= limit:
             yield Orphan(table.name()[-1], found.path, found.size, found.mtime)
@@ -43,8 +47,12 @@ def orphans(table: Table, older_than: timedelta, now: datetime | None = None) ->
 def _referenced(table: Table) -> Iterator[str]:
     """Paths of the data files of every snapshot that is kept."""
     for snapshot in table.snapshots():
-        for manifest in snapshot.manifests(table.io):
-            for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
+        with blaming(table_name(table), snapshot.manifest_list):
+            manifests = snapshot.manifests(table.io)
+        for manifest in manifests:
+            with blaming(table_name(table), manifest.manifest_path):
+                entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+            for entry in entries:
                 yield entry.data_file.file_path
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from k2beam.codec.clock import now_us
 from k2beam.lake.catalog import LakeConfig, open_catalog
@@ -11,8 +12,8 @@ from k2beam.lake.commit import commit_files
 from k2beam.lake.config import WriteConfig
 from k2beam.lake.files import StagedFile
 from k2beam.lake.ledger import append_gaps
+from k2beam.lake.observe import CommitObserver
 from k2beam.lake.tables import SEQUENCE_GAPS
-from k2beam.logs import commit_logged, get_logger
 from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import CommitReceipt
 from k2beam.sequence import GapBatch
@@ -63,16 +64,16 @@ def commits_done(timeout_s: float) -> bool:
 class Publisher:
     """Holds the open catalog and commits to its tables; one for each worker.
 
-    Logs one line a commit and keeps the metrics of commits. Latency and freshness are those of a live job, whose
-    element time is the log's; what an archive holds may be of any age, so a bounded job has none.
+    Logs one line a commit and keeps the metrics of commits (:mod:`k2beam.lake.observe`). Latency and freshness are
+    those of a live job, whose element time is the log's; what an archive holds may be of any age, so a bounded job
+    has none.
     """
 
     def __init__(self, lake: LakeConfig, config: WriteConfig, metrics: MetricsConfig = DEFAULT_METRICS) -> None:
         self._lake = lake
         self._config = config
         self._catalog = open_catalog(lake)
-        self._metrics = metrics.open("commit")
-        self._log = get_logger("commit")
+        self._observer = CommitObserver(metrics)
 
     def publish(self, table: str, items: Sequence[Staged]) -> CommitReceipt:
         """Commit ``items`` to ``table`` in one snapshot; what is there already is left out.
@@ -85,13 +86,16 @@ class Publisher:
     def _publish(self, table: str, items: Sequence[Staged]) -> CommitReceipt:
         if self._config.guard is not None:
             self._config.guard.check()
+        with self._observer.failures_counted(table):
+            receipt = self._commit(table, items, partial(self._observer.retried, table))
+        if receipt.element_times and not self._config.bounded:
+            self._observer.aged(receipt, now_us())
+        self._observer.committed(receipt)
+        return receipt
 
-        def on_retry(reason: str) -> None:
-            self._metrics.increment("k2_commit_retries_total", table=table, reason=reason)
-            self._log.warning("commit retried", table=table, reason=reason)
-
+    def _commit(self, table: str, items: Sequence[Staged], on_retry: Callable[[str], None]) -> CommitReceipt:
         if table == SEQUENCE_GAPS:
-            receipt = append_gaps(
+            return append_gaps(
                 self._catalog,
                 self._lake.namespace,
                 [gap for item in items if isinstance(item, GapBatch) for gap in item.gaps],
@@ -100,35 +104,12 @@ class Publisher:
                 policy=self._config.retry,
                 on_retry=on_retry,
             )
-        else:
-            receipt = commit_files(
-                self._catalog,
-                self._lake.namespace,
-                table,
-                [item for item in items if isinstance(item, StagedFile)],
-                run_id=self._config.run_id,
-                policy=self._config.retry,
-                on_retry=on_retry,
-            )
-        self._observe(receipt)
-        return receipt
-
-    def _observe(self, receipt: CommitReceipt) -> None:
-        table = receipt.table
-        self._metrics.histogram("k2_commit_duration_seconds", receipt.duration_us / 1e6, table=table)
-        if receipt.rows:
-            self._metrics.increment("k2_iceberg_transactions_total", table=table)
-            self._metrics.histogram("k2_iceberg_transaction_rows", receipt.rows, table=table)
-            self._metrics.increment("k2_rows_written_total", receipt.rows, table=table)
-            self._metrics.increment("k2_data_files_written_total", receipt.files, table=table)
-            self._metrics.increment("k2_data_bytes_written_total", receipt.bytes, table=table)
-        if receipt.element_times and not self._config.bounded:
-            self._observe_age(receipt, now_us())
-        commit_logged(receipt)
-
-    def _observe_age(self, receipt: CommitReceipt, now: int) -> None:
-        """How old the log's messages were when they could be queried; never below 0, whatever the log's clock says."""
-        for oldest, _ in receipt.element_times:
-            self._metrics.histogram("k2_end_to_end_latency_seconds", max(now - oldest, 0) / 1e6, table=receipt.table)
-        newest = max(newest for _, newest in receipt.element_times)
-        self._metrics.gauge("k2_freshness_seconds", max(now - newest, 0) / 1e6, table=receipt.table)
+        return commit_files(
+            self._catalog,
+            self._lake.namespace,
+            table,
+            [item for item in items if isinstance(item, StagedFile)],
+            run_id=self._config.run_id,
+            policy=self._config.retry,
+            on_retry=on_retry,
+        )

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from pyiceberg.catalog import Catalog
 
 from k2beam.codec.clock import now_us
 from k2beam.lake.ledger import append_gaps
 from k2beam.lake.ledger_read import read_ledger
+from k2beam.lake.observe import CommitObserver
 from k2beam.lake.recount import Key, KeyRecount, recount_keys
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import SEQUENCE_GAPS
 from k2beam.lake.transaction import RetryPolicy
+from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import CommitReceipt, Gap
 from k2beam.sequence import SequenceKey, diff_ledger, gap_rows
 
@@ -48,16 +51,18 @@ def reconcile(
     *,
     run_id: str = "",
     policy: RetryPolicy | None = None,
+    metrics: MetricsConfig = DEFAULT_METRICS,
 ) -> ReconcileResult:
     """Recount the keys (exchange, symbol, kind), or all, and append to the ledger what differs.
 
-    Writes nothing where nothing differs. Exactly once: repeating it writes nothing more. Raises
+    Writes nothing where nothing differs. Exactly once: repeating it writes nothing more. The commit
+    is counted as ``metrics`` says, and logged, as those of the job are. Raises
     UnreadableFile, before anything is written, when a file of the tables is gone: its rows would
     become gaps. Raises CommitConflict and CommitUnknown.
     """
     recounts = list(recount_keys(catalog, namespace, keys=keys))
     diff = compare_ledger(catalog, namespace, recounts, keys)
-    receipt = mend_ledger(catalog, namespace, diff.changes, run_id=run_id, policy=policy)
+    receipt = mend_ledger(catalog, namespace, diff.changes, run_id=run_id, policy=policy, metrics=metrics)
     return ReconcileResult(len(recounts), diff, receipt)
 
 
@@ -84,12 +89,27 @@ def mend_ledger(
     *,
     run_id: str = "",
     policy: RetryPolicy | None = None,
+    metrics: MetricsConfig = DEFAULT_METRICS,
 ) -> CommitReceipt | None:
-    """Append ``changes`` to the ledger in one snapshot; nothing, not even the table, where there are none."""
+    """Append ``changes`` to the ledger in one snapshot; nothing, not even the table, where there are none.
+
+    Counts and logs the commit. Raises CommitConflict and CommitUnknown.
+    """
     if not changes:
         return None
-    now = now_us()
-    return append_gaps(catalog, namespace, tuple(changes), detected_at=now, run_id=run_id, policy=policy)
+    observer = CommitObserver(metrics)
+    with observer.failures_counted(SEQUENCE_GAPS):
+        receipt = append_gaps(
+            catalog,
+            namespace,
+            tuple(changes),
+            detected_at=now_us(),
+            run_id=run_id,
+            policy=policy,
+            on_retry=partial(observer.retried, SEQUENCE_GAPS),
+        )
+    observer.committed(receipt)
+    return receipt
 
 
 def _unfilled(catalog: Catalog, namespace: str) -> list[Gap]:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.expressions import And, BooleanExpression, In
 from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.lake.scan import EVERYTHING, UnreadableFile, find_readable, partition_value, plan_files, read_file
 from k2beam.lake.tables import EVENT_TABLES
@@ -108,12 +109,17 @@ def gather_messages(
     kind: Kind,
     *,
     keys: Collection[tuple[str, str]] | None = None,
+    rows: BooleanExpression = EVERYTHING,
+    snapshot: Snapshot | None = None,
     on_unreadable: Callable[[UnreadableFile], None] = stop_at_unreadable,
 ) -> Iterator[KeyMessages]:
-    """The messages of each key of one event table, as :func:`recount_keys` takes them."""
-    row_filter = key_filter(keys)
+    """The messages of each key of one event table, as :func:`recount_keys` takes them.
+
+    Those of a ``snapshot`` (None: of the current one), and of the ``rows`` that pass.
+    """
+    row_filter = And(key_filter(keys), rows)
     try:
-        tasks = plan_files(table, row_filter)
+        tasks = plan_files(table, row_filter, snapshot)
     except UnreadableFile as error:
         on_unreadable(error)
         return

@@ -7,7 +7,9 @@ the caller decides whether to stop or to report it and go on.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -15,11 +17,14 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.errors import LakeError
 from k2beam.lake.tables import find_table
 
 EVERYTHING = AlwaysTrue()
+
+_PATH = re.compile(r"'([^\n]*/[^\n]*)'|: (\S*/\S*)$", re.MULTILINE)
 
 
 class UnreadableFile(LakeError):
@@ -40,25 +45,39 @@ def table_name(table: Table) -> str:
     return ".".join(table.name())
 
 
-def find_readable(catalog: Catalog, namespace: str, name: str) -> Table | None:
-    """Open a table for reading; None where it was never made. Raises UnreadableFile when its metadata is gone."""
+@contextmanager
+def blaming(table: str, path: str) -> Iterator[None]:
+    """While metadata or manifests of ``table`` (its dotted name) are read: says which file is gone or damaged.
+
+    Raises UnreadableFile with the path that the error names, or else ``path``.
+    """
     try:
+        yield
+    except (OSError, ValueError, EOFError) as error:
+        raise UnreadableFile(table, _path_in(error) or path, _reason(error)) from error
+
+
+def find_readable(catalog: Catalog, namespace: str, name: str) -> Table | None:
+    """Open a table for reading; None where it was never made.
+
+    Raises UnreadableFile when its metadata is gone or damaged.
+    """
+    with blaming(f"{namespace}.{name}", "of its metadata"):
         return find_table(catalog, namespace, name)
-    except OSError as error:
-        raise UnreadableFile(f"{namespace}.{name}", _path_in(error, "of its metadata"), _reason(error)) from error
 
 
-def plan_files(table: Table, row_filter: BooleanExpression = EVERYTHING) -> list[FileScanTask]:
-    """The data files of the table's current snapshot that may hold rows of ``row_filter``.
+def plan_files(
+    table: Table, row_filter: BooleanExpression = EVERYTHING, snapshot: Snapshot | None = None
+) -> list[FileScanTask]:
+    """The data files of a snapshot (None: the current one) that may hold rows of ``row_filter``.
 
     Raises UnreadableFile when a manifest is gone or damaged.
     """
-    if table.current_snapshot() is None:
+    planned = snapshot or table.current_snapshot()
+    if planned is None:
         return []
-    try:
-        return list(table.scan(row_filter=row_filter).plan_files())
-    except (OSError, ValueError, EOFError) as error:
-        raise UnreadableFile(table_name(table), _path_in(error, "of its manifests"), _reason(error)) from error
+    with blaming(table_name(table), "of its manifests"):
+        return list(table.scan(row_filter=row_filter, snapshot_id=planned.snapshot_id).plan_files())
 
 
 def read_file(
@@ -107,8 +126,11 @@ def _blamed(error: Exception, task: FileScanTask) -> str:
     return str(task.file.file_path)
 
 
-def _path_in(error: Exception, otherwise: str) -> str:
-    return str(getattr(error, "filename", None) or otherwise)
+def _path_in(error: Exception) -> str | None:
+    """The path that an error is about: Arrow's and pyiceberg's have it in their text only."""
+    named = getattr(error, "filename", None)
+    found = _PATH.search(str(error)) if named is None else None
+    return str(named) if named is not None else next(filter(None, found.groups()), None) if found else None
 
 
 def _local(path: str) -> str:

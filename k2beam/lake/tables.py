@@ -11,11 +11,17 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.exceptions import (
+    CommitFailedException,
+    NamespaceAlreadyExistsError,
+    NoSuchTableError,
+    TableAlreadyExistsError,
+)
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.table import Table as Table  # noqa: PLC0414 - for the layers above
 from pyiceberg.table.sorting import SortField, SortOrder
 from pyiceberg.transforms import DayTransform, IdentityTransform, Transform
+from pyiceberg.types import IntegerType, LongType
 from sqlalchemy.exc import IntegrityError, OperationalError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -64,7 +70,7 @@ DEAD_LETTER_SCHEMA = pa.schema(
             ),
             nullable=False,
         ),
-        pa.field("schema_id", pa.int32()),
+        pa.field("schema_id", pa.int64()),
         pa.field("stage", pa.string(), nullable=False),
         pa.field("error_class", pa.string(), nullable=False),
         pa.field("error_message", pa.string(), nullable=False),
@@ -117,12 +123,12 @@ SPECS: dict[str, TableSpec] = {
 
 
 def open_table(catalog: Catalog, namespace: str, name: str) -> Table:
-    """Open a table, making it on first use.
+    """Open a table, making it on first use; columns that were of 32 bits in an older version are widened.
 
     Raises LakeError where pyiceberg's own commit retries are on: two committers with the same
     files would then both succeed.
     """
-    return verified(_load_or_create(catalog, namespace, name))
+    return _widened(catalog, verified(_load_or_create(catalog, namespace, name)))
 
 
 def find_table(catalog: Catalog, namespace: str, name: str) -> Table | None:
@@ -142,6 +148,29 @@ def verified(table: Table) -> Table:
             "set it to 0 before anything is written: with retries two committers can write the same rows"
         )
     return table
+
+
+@retry(
+    retry=retry_if_exception_type((CommitFailedException, OperationalError)),
+    stop=stop_after_attempt(10),
+    wait=wait_random_exponential(multiplier=0.05, max=2),
+    reraise=True,
+)
+def _widened(catalog: Catalog, table: Table) -> Table:
+    """The table, its int columns made long where :data:`SPECS` has 64 bits (Iceberg, "Schema Evolution": promotion).
+
+    Files with the narrow column stay readable. Another process may do the same, or commit, at the same time: then the
+    catalog refuses, and the table is looked at again.
+    """
+    wide = {field.name for field in SPECS[table.name()[-1]].schema if field.type == pa.int64()}
+    narrow = [field.name for field in table.schema().fields if field.name in wide and field.field_type == IntegerType()]
+    if not narrow:
+        return table
+    fresh = catalog.load_table(table.name())
+    with fresh.update_schema() as update:
+        for name in narrow:
+            update.update_column(name, LongType())
+    return catalog.load_table(table.name())
 
 
 @retry(

@@ -1,7 +1,9 @@
 """The handle through which a component counts: it checks each call against the registry.
 
 A wrong call is a defect in the caller. It raises where tests run and is counted in production:
-a metric must never be the reason that a message is not ingested.
+a metric must never be the reason that a message is not ingested. Only what Python itself refuses
+is a TypeError in both: a call without its metric's name or (gauge, histogram) its value, or with
+more than these by position. No data leads to it, and mypy finds it.
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ class Metrics:
     ``registry`` is Prometheus' default where none is given; handles of one registry share its
     collectors. ``strict`` makes a wrong call raise MetricError; by default the environment
     variable K2BEAM_STRICT_METRICS=1 does. Otherwise a wrong call is counted in
-    ``k2_metric_errors_total`` and logged once. Pickles as its configuration, on the default
-    registry only.
+    ``k2_metric_errors_total`` and logged once. May be used by several threads at once. Pickles as
+    its configuration, on the default registry only.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class Metrics:
         self._strict = os.environ.get(STRICT_VARIABLE) == "1" if strict is None else strict
         self._collectors = _collectors_of(self._registry)
         self._reported: set[tuple[str, str]] = set()
+        # Held where a recorder is made or taken away, not where it is used: that is a look into a dict.
+        self._changing = Lock()
         # One cache for each type: a name called with the wrong type is never found in it.
         self._counters: dict[tuple[object, ...], Record] = {}
         self._gauges: dict[tuple[object, ...], Record] = {}
@@ -102,18 +106,24 @@ class Metrics:
         self._check_and_record("histogram", self._histograms, name, value, labels)
 
     def remove_gauge(self, name: str, /, **labels: str) -> None:
-        """Take a gauge with these labels away: a value that is no longer known must not be shown."""
+        """Take a gauge with these labels away: a value that is no longer known must not be shown.
+
+        By the handle that set it: another one would go on with what it remembers.
+        """
         problem = _problem_of("gauge", name, labels)
         if problem is not None:
             self._problem(name, *problem)
             return
-        for key in [key for key in self._gauges if key[0] == name and set(key[1:]) == labels.items()]:
-            del self._gauges[key]
         values = (labels[label] for label in BY_NAME[name].labels)
-        self._collectors[name].remove(*self._standard, *values)
+        with self._changing:
+            for key in [key for key in self._gauges if key[0] == name and set(key[1:]) == labels.items()]:
+                del self._gauges[key]
+            self._collectors[name].remove(*self._standard, *values)
 
     def _forget(self) -> None:
-        """Drop the recorders of samples that were cleared."""
+        """Drop the recorders of samples that were cleared; in a forked process, whose threads are gone."""
+        # One of the parent's threads may have held it.
+        self._changing = Lock()
         for cache in (self._counters, self._gauges, self._histograms):
             cache.clear()
 
@@ -131,9 +141,10 @@ class Metrics:
             self._problem(name, *problem)
             return
         values = (labels[label] for label in BY_NAME[name].labels)
-        record = _recorder(self._collectors[name].labels(*self._standard, *values))
-        cache[(name, *labels.items())] = record
-        record(value)
+        with self._changing:
+            record = _recorder(self._collectors[name].labels(*self._standard, *values))
+            cache[(name, *labels.items())] = record
+            record(value)
 
     def _problem(self, name: str, problem: str, message: str) -> None:
         if self._strict:

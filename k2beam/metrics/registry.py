@@ -14,7 +14,6 @@ from typing import Literal
 MetricType = Literal["counter", "gauge", "histogram"]
 PARTITION: tuple[str, ...] = ("topic", "partition")
 
-PREFIX = "k2_"
 STANDARD_LABELS: tuple[str, ...] = ("service", "environment", "component")
 
 SECONDS: tuple[float, ...] = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, math.inf)
@@ -58,7 +57,12 @@ METRICS: tuple[MetricSpec, ...] = (
         ("source_kind",),
     ),
     MetricSpec("k2_decode_errors_total", "counter", "Payloads that did not decode.", ("error_class",)),
-    MetricSpec("k2_dead_letters_total", "counter", "Messages that became dead letters.", ("stage", "error_class")),
+    MetricSpec(
+        "k2_dead_letters_total",
+        "counter",
+        "Offsets that became dead letters; a broken block counts with all of its records.",
+        ("stage", "error_class"),
+    ),
     MetricSpec("k2_events_decoded_total", "counter", "Events decoded.", ("kind",)),
     MetricSpec(
         "k2_sequence_messages_total",
@@ -81,6 +85,12 @@ METRICS: tuple[MetricSpec, ...] = (
         buckets=SECONDS,
     ),
     MetricSpec("k2_commit_retries_total", "counter", "Commits tried again.", ("table", "reason")),
+    MetricSpec(
+        "k2_write_failures_total",
+        "counter",
+        "Data files that could not be written (stage write), and commits that were given up (stage commit).",
+        ("table", "stage"),
+    ),
     MetricSpec("k2_iceberg_transactions_total", "counter", "Transactions that made a snapshot.", ("table",)),
     MetricSpec("k2_iceberg_transaction_rows", "histogram", "Rows in one transaction.", ("table",), buckets=ROWS),
     MetricSpec(
@@ -115,7 +125,7 @@ METRICS: tuple[MetricSpec, ...] = (
     MetricSpec("k2_table_snapshots", "gauge", "Snapshots that a table keeps.", ("table",)),
     MetricSpec("k2_open_gaps", "gauge", "Gaps in exchange sequences that are open.", ("kind", "severity")),
     MetricSpec("k2_missing_messages", "gauge", "Messages missing in the gaps that are open.", ("kind",)),
-    MetricSpec("k2_stored_dead_letters", "gauge", "Dead letters in the table.", ("stage", "error_class")),
+    MetricSpec("k2_stored_dead_letters", "gauge", "Rows in the table of dead letters.", ("stage", "error_class")),
     MetricSpec("k2_exporter_failures_total", "counter", "Readings that failed.", ("reading",)),
     MetricSpec("k2_exporter_last_success_timestamp_seconds", "gauge", "When a reading last succeeded.", ("reading",)),
     MetricSpec(

@@ -54,7 +54,7 @@ class MetricsConfig:
         if not (0 <= first <= last <= 65535) or (first == 0 != last):
             raise UsageError(f"ports of the metrics' endpoint go from 1 to 65535, the lower first, not {first}-{last}")
         if self.targets is not None and not self.endpoint:
-            raise UsageError("a folder of targets is of no use without an endpoint: give --metrics-endpoint too")
+            raise UsageError("a folder of targets has no effect without an endpoint: give --metrics-endpoint too")
 
     def open(self, component: str) -> Metrics:
         """The handle of a component in this process; starts the process's endpoint if there is to be one.

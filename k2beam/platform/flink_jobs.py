@@ -27,6 +27,7 @@ _SUBMISSION_S: Final = 90.0
 """What a submission may take from the client's end on: the job server uploads its archives first."""
 _CANCEL_S: Final = 60.0
 _SETTLE_S: Final = 2.0
+_THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _METRICS_A_CALL: Final = 20
 _COUNTER_MARK: Final = ".k2beam_"
 _COUNTER: Final = re.compile(r"\.k2beam_\w+$")
@@ -99,10 +100,15 @@ class FlinkJobs:
         found: list[dict[str, Any]] = self._get(path)
         return found
 
+    def _opener(self) -> urllib.request.OpenerDirector:
+        """A cluster on this machine is asked itself, and not through the proxy of the environment."""
+        here = urllib.parse.urlsplit(self.url).hostname in _THIS_MACHINE
+        return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if here else []))
+
     def _get(self, path: str, method: str = "GET") -> Any:
         request = urllib.request.Request(self.url + path, method=method)  # noqa: S310 - the scheme is checked
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+            with self._opener().open(request, timeout=_TIMEOUT_S) as answer:
                 return json.loads(answer.read() or b"{}")
         except urllib.error.HTTPError as error:
             said = error.read()[:500].decode("utf-8", errors="replace")

@@ -108,11 +108,6 @@ class LocalStack:
         return self._address("expansion", "expansion_address")
 
     @property
-    def prism_endpoint(self) -> str:
-        """Prism's job service, as ``host:port``."""
-        return self._address("prism", "job_endpoint")
-
-    @property
     def flink_rest_url(self) -> str:
         """Flink's REST API and web page, as a URL."""
         return self._address("flink-jobmanager", "flink_rest_url")

@@ -15,6 +15,7 @@ from pyiceberg.table import Table
 
 from k2beam.coverage import Coverage
 from k2beam.errors import UsageError
+from k2beam.lake.commit import read_coverage
 from k2beam.lake.scan import find_readable, plan_files, read_file
 from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, EVENT_TABLES
 from k2beam.query.predicates import all_of, equal, term
@@ -55,7 +56,7 @@ def list_dead_letters(catalog: Catalog, namespace: str, selection: DeadLetterSel
     row_filter = all_of(
         equal({"error_class": selection.error_class, "stage": selection.stage, "_source": selection.source})
     )
-    rows = _unresolved(table, row_filter, event_coverage(catalog, namespace))
+    rows = _unresolved(table, row_filter, read_coverage(catalog, namespace, EVENT_TABLES.values()))
     if selection.limit is None:
         return sorted(rows)
     return heapq.nsmallest(selection.limit, rows)
@@ -80,17 +81,8 @@ def show_dead_letter(catalog: Catalog, namespace: str, source: str, partition: i
             f"there is no dead letter at offset {offset} of partition {partition} of {source!r}; "
             "`k2beam dlq list` shows what there is"
         )
-    return _details(max(found, key=lambda row: row["failed_at"]), event_coverage(catalog, namespace))
-
-
-def event_coverage(catalog: Catalog, namespace: str) -> Coverage:
-    """The offsets that are events, over all event tables. Raises LakeError where a property is damaged."""
-    covered = Coverage()
-    for name in EVENT_TABLES.values():
-        table = find_readable(catalog, namespace, name)
-        if table is not None:
-            covered.update(Coverage.from_properties(table.properties))
-    return covered
+    events = read_coverage(catalog, namespace, EVENT_TABLES.values())
+    return _details(max(found, key=lambda row: row["failed_at"]), events)
 
 
 def _unresolved(table: Table, row_filter: BooleanExpression, events: Coverage) -> Iterator[tuple[Any, ...]]:

@@ -20,10 +20,13 @@ IDENTITY: tuple[str, ...] = ("message_id", "_source", "_partition", "_offset")
 
 
 def first_copies(kind: Kind) -> str:
-    """SQL for the rows of ``events`` that are the first of their message_id: by event time, source, offset."""
+    """SQL for the rows of ``events`` that are the first of their message_id: by event time, source, offset.
+
+    Rows with an empty message_id are not copies of each other: all of them stay.
+    """
     order = f'"{EVENT_TIME_COLUMN[kind]}", _source, _partition, _offset'
     copy = f"row_number() OVER (PARTITION BY message_id ORDER BY {order})"
-    return f"SELECT * FROM events QUALIFY {copy} = 1"  # noqa: S608
+    return f"SELECT * FROM events QUALIFY {copy} = 1 OR message_id = ''"  # noqa: S608
 
 
 def in_order(kind: Kind) -> str:
@@ -61,7 +64,7 @@ def select_events(
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """The selected events in order of (event time, source_sequence, offset), and their Arrow schema.
 
-    Of several rows with one message_id the first by (event time, source, offset) stays, among the
+    Of several rows with one message_id (not an empty one) the first by (event time, source, offset) stays, among the
     rows selected, unless ``with_duplicates``. ``columns`` names the columns wanted, in their order;
     none means all. ``limit`` is in rows. Raises UsageError for an unknown column or a bad option,
     LakeError for an unreadable file.

@@ -12,7 +12,7 @@ from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.errors import UsageError
-from k2beam.lake.scan import UnreadableFile, read_file, table_name
+from k2beam.lake.scan import plan_files, read_file, table_name
 from k2beam.query.predicates import all_of, equal, term
 from k2beam.query.times import EPOCH, Instant, to_instant
 
@@ -94,13 +94,11 @@ def _lost_between(table: Table, earlier: Snapshot | None, later_id: int) -> bool
 
 
 def plan(table: Table, row_filter: BooleanExpression, snapshot: Snapshot | None) -> list[FileScanTask]:
-    """The data files of a snapshot that may hold rows of the filter. Raises UnreadableFile for a broken manifest."""
-    if snapshot is None:
-        return []
-    try:
-        return list(table.scan(row_filter=row_filter, snapshot_id=snapshot.snapshot_id).plan_files())
-    except (OSError, ValueError, EOFError) as error:
-        raise UnreadableFile(table_name(table), "of its manifests", f"can't be read: {error}") from error
+    """The data files of a snapshot that may hold rows of the filter; none where the table was empty (None).
+
+    Raises UnreadableFile when a manifest is gone or damaged.
+    """
+    return [] if snapshot is None else plan_files(table, row_filter, snapshot)
 
 
 def read(table: Table, columns: Sequence[str], selection: Selection, time_column: str) -> Iterator[pa.RecordBatch]:

@@ -19,7 +19,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.logs import get_logger
-from k2beam.references import check_reference, dereference
+from k2beam.references import check_reference, dereference, has_userinfo
 
 try:  # The client takes either, the newer one first; they have different exceptions.
     import httpx2 as httpx
@@ -69,11 +69,10 @@ class RegistryConfig:
     timeout_s: float = 10.0
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.username is not None or parts.password is not None:
+        if has_userinfo(self.url):
             raise UsageError("the URL of the registry has credentials in it; give them by reference, as ${env:NAME}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"{self.url!r} is no URL of a Schema Registry; write it as {DEFAULT_URL}")
+        if not _is_http(self.url):
+            raise UsageError(f"{self.url!r} is not the URL of a Schema Registry; write it as {DEFAULT_URL}")
         if bool(self.user) != bool(self.password):
             raise UsageError(f"the registry {self.url} needs both a user and a password, or neither")
         for option, text in (("--registry-username", self.user), ("--registry-password", self.password)):
@@ -214,6 +213,14 @@ class Registry:
         if error.error_code in (None, -1, error.http_status_code) and error.http_status_code in (404, 405):
             return RegistryError(f"{where}: HTTP {error.http_status_code}; {_CHECK_PATH}")
         return RegistryError(f"{where}: {_shown(error)}")
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # such as an open bracket
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 _CHECK_PATH = "is it a Schema Registry, and is the path right (Apicurio's is /apis/ccompat/v7)?"

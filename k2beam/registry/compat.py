@@ -11,14 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from k2beam.codec.avro_types import Array, AvroType, Enum, Fixed, Map, Primitive, Record, Union
-
-_WIDENS = {
-    "int": ("long", "float", "double"),
-    "long": ("float", "double"),
-    "float": ("double",),
-    "string": ("bytes",),
-    "bytes": ("string",),
-}
+from k2beam.codec.resolve import promotes
 
 
 def unreadable(writer: Record, reader: Record) -> tuple[str, ...]:
@@ -50,7 +43,7 @@ def _same_shape(writer: AvroType, reader: AvroType, path: str) -> Iterator[str]:
                 yield f"{path}: enum {reader.name} lacks {', '.join(lost)}"
         case Fixed(), Fixed() if writer.size == reader.size:
             return
-        case Primitive(), Primitive() if _reads(writer, reader):
+        case Primitive(), Primitive() if promotes(writer, reader):
             return
         case _:
             yield f"{path or 'the schema'}: {_name(writer)} can't be read as {_name(reader)}"
@@ -64,13 +57,6 @@ def _fields(writer: Record, reader: Record, path: str) -> Iterator[str]:
             yield from _problems(written[field.name].type, field.type, name)
         elif not field.has_default:
             yield f"{name}: is new and has no default"
-
-
-def _reads(writer: Primitive, reader: Primitive) -> bool:
-    if writer.logical or reader.logical:
-        both_times = writer.logical.startswith("timestamp") and reader.logical.startswith("timestamp")
-        return both_times or writer == reader
-    return writer.name == reader.name or reader.name in _WIDENS.get(writer.name, ())
 
 
 def _name(avro_type: AvroType) -> str:

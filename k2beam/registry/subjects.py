@@ -70,7 +70,7 @@ def candidates(
     if names and topics:
         raise UsageError("give names of schemas or --topic, not both: a topic says which schema it has")
     if folder is not None and not folder.is_dir():
-        raise UsageError(f"--from {folder} is no folder of NAME.avsc files")
+        raise UsageError(f"--from {folder} is not a folder of NAME.avsc files")
     if topics:
         return tuple(_of_topic(topic, folder) for topic in topics)
     return tuple(_candidate(name, "", folder) for name in names or EVENT_SCHEMAS)

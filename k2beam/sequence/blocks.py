@@ -31,7 +31,7 @@ class Block(NamedTuple):
     """Messages from ``first`` to ``last``; ``spans`` are the sequences among them.
 
     ``ordered``: sequences rise by one from message to message, less than an hour apart. ``settled``: decided
-    already, and never looked into again. ``starts``: begins an epoch, which was decided before.
+    already, and never looked into again.
     """
 
     first: Message
@@ -39,7 +39,6 @@ class Block(NamedTuple):
     spans: tuple[Span, ...]
     ordered: bool
     settled: bool = False
-    starts: bool = False
 
     @property
     def low(self) -> int:
@@ -126,12 +125,11 @@ def _join(cluster: list[Block]) -> Block:
         spans=union(span for block in cluster for span in block.spans),
         ordered=False,
         settled=any(block.settled for block in cluster),
-        starts=any(block.starts for block in cluster),
     )
 
 
 def _is_end(block: Block, run: Block) -> bool:
-    single = block.first == block.last and not (block.settled or block.starts)
+    single = block.first == block.last and not block.settled
     return single and block.first in (run.first, run.last)
 
 
@@ -161,7 +159,7 @@ def fold(blocks: Sequence[Block]) -> Folded:
     for index, block in enumerate(blocks):
         limit = threshold(highest)
         falls = block.low < limit
-        reset = block.starts or not epochs
+        reset = not epochs
         if falls and not reset and not block.settled:
             decision = _decide(blocks, index, limit, before)
             reset = decision is True
@@ -216,7 +214,7 @@ def compress(members: Sequence[Member]) -> list[Block]:
     for block, falls in members:
         protected = known < 3 and block.ordered
         known = known + block.high - block.low + 1 if protected else max(known, 3)
-        octave = None if protected or falls or block.settled or block.starts else block.octave
+        octave = None if protected or falls or block.settled else block.octave
         if chain and (octave != shared or block.first[0] - chain[-1].last[0] >= HOUR):
             result.append(_chain(chain))
             chain = []
@@ -262,7 +260,6 @@ def epoch_of(number: int, blocks: Sequence[Block]) -> Epoch:
         last_time=blocks[-1].last[0],
         first_sequence=spans[0][0],
         last_sequence=spans[-1][1],
-        opening_sequence=blocks[0].first[1],
         opened_at=spans[0][2],
         received=sum(last - first + 1 for first, last, _ in spans),
         gaps=tuple(MissingInterval(a[1] + 1, b[0] - 1, b[2]) for a, b in pairwise(spans)),

@@ -10,7 +10,7 @@ are missing between its lowest and its highest sequence.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -40,9 +40,7 @@ class Epoch:
     """One count of a key's numbers, from its start to the reset that ends it. Times in microseconds.
 
     ``first_sequence`` and ``last_sequence`` are the lowest and the highest received, ``opened_at`` is the event
-    time of the lowest (the earliest, if several), ``received`` the number of different sequences. The first
-    message in order of time has ``opening_sequence``.
-    ``undecided``: one of the very last messages is a fall of this epoch that the next message could make a reset.
+    time of the lowest (the earliest, if several), ``received`` the number of different sequences.
     """
 
     number: int
@@ -50,11 +48,9 @@ class Epoch:
     last_time: int
     first_sequence: int
     last_sequence: int
-    opening_sequence: int
     opened_at: int
     received: int
     gaps: tuple[MissingInterval, ...]
-    undecided: bool = field(default=False, compare=False)
 
     @property
     def missing(self) -> int:
@@ -72,8 +68,7 @@ def recount(event_times: Int64s, sequences: Int64s) -> tuple[Epoch, ...]:
     begin = 0
     while begin < len(seq):
         end = _next_reset(time, seq, begin)
-        undecided = any(_is_fall(seq[begin:at], seq[at]) for at in range(max(len(seq) - 2, begin + 1), end))
-        epochs.append(_epoch(len(epochs), time[begin:end], seq[begin:end], undecided))
+        epochs.append(_epoch(len(epochs), time[begin:end], seq[begin:end]))
         begin = end
     return tuple(epochs)
 
@@ -112,11 +107,7 @@ def _is_reset(time: Int64s, seq: Int64s, falls: Int64s, threshold: Int64s) -> Bo
     return result
 
 
-def _is_fall(before: Int64s, sequence: np.int64) -> bool:
-    return int(sequence) < (int(before.max()) + 1) // 2
-
-
-def _epoch(number: int, time: Int64s, seq: Int64s, undecided: bool) -> Epoch:
+def _epoch(number: int, time: Int64s, seq: Int64s) -> Epoch:
     distinct, earliest = seq, time
     if np.any(seq[1:] <= seq[:-1]):
         order = np.lexsort((time, seq))
@@ -130,9 +121,7 @@ def _epoch(number: int, time: Int64s, seq: Int64s, undecided: bool) -> Epoch:
         last_time=int(time[-1]),
         first_sequence=int(distinct[0]),
         last_sequence=int(distinct[-1]),
-        opening_sequence=int(seq[0]),
         opened_at=int(earliest[0]),
         received=len(distinct),
         gaps=tuple(MissingInterval(before + 1, after - 1, opened) for before, after, opened in bounds),
-        undecided=undecided,
     )

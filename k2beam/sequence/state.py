@@ -9,7 +9,7 @@ the set of messages, not on how they came: it is that of :func:`k2beam.sequence.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -35,7 +35,6 @@ KEPT_EPOCHS = 33
 """The current epoch and the 32 before it; what comes late for an older one makes the key ambiguous."""
 
 _VERSION = 1
-_LATEST = (1 << 63) - 1
 
 
 class SequenceClass(StrEnum):
@@ -148,7 +147,7 @@ class KeyState:
         if not self._blocks:
             return False
         run = self._blocks[-1][-1]
-        plain = not run.settled and not run.starts and run.first != run.last
+        plain = not run.settled and run.first != run.last
         follows = sequence == run.high + 1 and sequence.bit_length() == run.octave and time >= run.last[0]
         soon = not run.ordered or time < run.last[0] + HOUR
         if not (plain and follows and soon) or any(block.high > run.high for block in self._blocks[-1]):
@@ -203,37 +202,11 @@ class KeyState:
 
     @classmethod
     def from_messages(cls, event_times: Int64s, sequences: Int64s) -> KeyState:
-        """The state after all of these messages (microseconds, sequences): the most exact seed."""
+        """The state after all of these messages (microseconds, sequences); what comes later folds as if after them."""
         state = cls()
         for _, piece in slice_runs(np.zeros(len(sequences), dtype=np.int64), sequences, event_times):
             state.add(piece)
         state.fold()
-        return state
-
-    @classmethod
-    def seed(cls, epochs: Sequence[Epoch]) -> KeyState:
-        """The state after a recount. Later messages fold exactly.
-
-        Messages that come late do so only where they can't touch a reset: in the last epoch, if its highest
-        sequence is at most twice its lowest and no reset but one after an hour began it. Otherwise they set
-        ``ambiguous``.
-        """
-        state = cls()
-        state._base = epochs[0].number if epochs else 0
-        for index, epoch in enumerate(epochs):
-            state._blocks.append([_seeded(epoch, starts=index > 0)])
-        if not epochs:
-            return state
-        last = epochs[-1]
-        state._arrived = last.last_sequence
-        state.ambiguous = any(epoch.undecided for epoch in epochs)
-        flat = state._blocks[-1][0].flat
-        by_hour = len(epochs) > 1 and last.first_time - epochs[-2].last_time >= HOUR
-        if flat and (by_hour or len(epochs) == 1):
-            state._blocks[-1] = [state._blocks[-1][0]._replace(settled=False)]
-            state._floor = (last.first_time, _LATEST) if by_hour or state._base else None
-        else:
-            state._floor = (last.last_time, last.last_sequence)
         return state
 
     def to_bytes(self) -> bytes:
@@ -246,7 +219,7 @@ class KeyState:
         numbers.insert(0, len(self._blocks))
         time, sequence = 0, 0
         for block in (block for blocks in self._blocks for block in blocks):
-            flags = block.ordered | block.settled << 1 | block.starts << 2
+            flags = block.ordered | block.settled << 1
             numbers += [flags, block.first[0] - time, block.first[1] - sequence]
             numbers += [block.last[0] - block.first[0], block.last[1] - block.first[1]]
             time, sequence = block.last
@@ -283,7 +256,7 @@ class KeyState:
                 previous = (signed(first[0] + next(body)), first[1] + next(body))
                 ordered = bool(flags & 1)
                 spans = ((first[1], previous[1], first[0]),) if ordered else _unpack_spans(body, first)
-                blocks.append(Block(first, previous, spans, ordered, bool(flags & 2), bool(flags & 4)))
+                blocks.append(Block(first, previous, spans, ordered, bool(flags & 2)))
             state._blocks.append(blocks)
         return state
 
@@ -296,14 +269,6 @@ def _behind(run: Run, arrived: int) -> int:
 
 def _gap_class(missing: int) -> SequenceClass:
     return SequenceClass.SMALL_GAP if missing <= 10 else SequenceClass.LARGE_GAP
-
-
-def _seeded(epoch: Epoch, starts: bool) -> Block:
-    edges = [(epoch.first_sequence - 1, epoch.opened_at), *((gap.last, gap.opened_at) for gap in epoch.gaps)]
-    ends = [*(gap.first - 1 for gap in epoch.gaps), epoch.last_sequence]
-    spans = tuple((before + 1, end, opened) for (before, opened), end in zip(edges, ends, strict=True))
-    first, last = (epoch.first_time, epoch.opening_sequence), (epoch.last_time, epoch.last_sequence)
-    return Block(first, last, spans, ordered=False, settled=True, starts=starts)
 
 
 def _pack_spans(block: Block) -> list[int]:

@@ -72,7 +72,13 @@ class Checker:
         return report
 
     def _check(self, site: CallSite, report: Report) -> None:
+        if site.call is not None and not site.call.args and not site.doubt:
+            message = "no metric is given; write its name as the first argument"
+            report.findings.append(Finding(site.module.shown, site.lines.start, site.method, message))
+            return
         try:
+            if site.doubt:
+                raise CannotTell(site.doubt)
             if site.call is None:
                 raise CannotTell(f"{site.method} is taken here and called elsewhere; call it where its labels are")
             for frame, names, labels in self._ways(site, None, 0):
@@ -89,11 +95,13 @@ class Checker:
         """The names and labels of a call; a helper's parameters are followed to each of the helper's callers."""
         call, place = site.call, Place(site.module, frame)
         assert call is not None
-        if not call.args or isinstance(call.args[0], ast.Starred):
+        if isinstance(call.args[0], ast.Starred):
             raise CannotTell("the metric's name is not the first argument")
+        if any(isinstance(one, ast.Starred) for one in call.args):
+            raise CannotTell("how many arguments a * gives is decided when the program runs")
         try:
             names = self._values.texts(call.args[0], place)
-            labels = self._values.keywords(call, place, ["value"])
+            labels = self._values.keywords(call, place)
         except NeedsCaller as needed:
             if depth >= _FRAMES:
                 raise CannotTell(f"{needed.name} comes through more than {_FRAMES} functions") from None
@@ -103,16 +111,21 @@ class Checker:
         yield frame, names, labels
 
     def _compare(
-        self, site: CallSite, at: ast.Call, names: Sequence[Text], labels: Sequence[Labels], report: Report
+        self, site: CallSite, at: ast.Call, names: Sequence[Text], keywords: Sequence[Labels], report: Report
     ) -> None:
+        values = [None if site.method == "remove_gauge" else one.get("value") for one in keywords]
+        labels = [
+            {name: key for name, key in one.items() if key is not value}
+            for one, value in zip(keywords, values, strict=True)
+        ]
         pairs = [(name, one) for name in names for one in labels]
         wrong = [pair for pair in pairs if self._is_wrong(site, *pair)]
         if wrong and len(names) > 1 and len(labels) > 1:
             right = [pair for pair in pairs if pair not in wrong]
             if {name for name, _ in right} == {*names} and len({id(one) for _, one in right}) == len(labels):
                 raise CannotTell("which labels go with which name is decided when the program runs")
-        for name, one in pairs:
-            problems = self._problems(site, name, one, report)
+        for (name, one), value in zip(pairs, values * len(names), strict=True):
+            problems = [*_argument_problems(site, value), *self._problems(site, name, one, report)]
             if problems:
                 message = ", ".join(problems)
                 report.findings.append(Finding(site.module.shown, at.lineno, name.value, message))
@@ -159,6 +172,21 @@ class Checker:
         report.findings.append(Finding(site.module.shown, site.lines.start, str(metric), message))
 
 
+def _argument_problems(site: CallSite, value: Key | None) -> list[str]:
+    """What Python itself would refuse about the name and the value; ``value``: that given by its name."""
+    assert site.call is not None
+    given, most = len(site.call.args), 1 if site.method == "remove_gauge" else 2
+    if given > most:
+        return [
+            f"{given} positional arguments; {site.method} takes {'the name' if most == 1 else 'name and value'} only"
+        ]
+    if value is not None and (given == 2 or value.twice):
+        return ["the value is given twice"]
+    if value is None and given < 2 and site.method in {"gauge", "histogram"}:
+        return [f"no value is given; {site.method} needs one"]
+    return []
+
+
 def _label_problems(spec: MetricSpec, labels: Labels, report: Report) -> list[str]:
     missing = [label for label in spec.labels if label not in labels]
     standard = [name for name in labels if name in STANDARD_LABELS and name not in spec.labels]
@@ -173,10 +201,12 @@ def _label_problems(spec: MetricSpec, labels: Labels, report: Report) -> list[st
             report.wish(key, None)
         else:
             report.wish(key, name)
+    twice = [name for name, key in labels.items() if key.twice]
     near = [one for name in unknown for one in get_close_matches(name, missing, cutoff=_LIKE)]
     return [
         *([f"missing label(s) {', '.join(missing)}"] if missing else []),
         *([f"unknown label(s) {', '.join(unknown)}"] if unknown else []),
+        *([f"label(s) {', '.join(twice)} given twice, by name and by **"] if twice else []),
         *([f"standard label(s) {', '.join(standard)}, which the handle adds"] if standard else []),
         *_meant(near),
     ]

@@ -28,8 +28,9 @@ class Edit:
 def mended(report: Report, sites: Iterable[CallSite]) -> dict[Module, str]:
     """The new text of each file that can be mended.
 
-    A place is changed only where all calls that use it want the same of it, and a mapping only where nothing but
-    calls of metrics uses it. Only the files of the call sites are changed.
+    A place is changed only where all calls that use it want the same of it, and a constant or a mapping only where
+    nothing but calls of metrics uses it: a public one of the module may be used anywhere. Only the files of the call
+    sites are changed.
     """
     calls = {site.call for site in sites if site.call is not None}
     modules = {site.module for site in sites}
@@ -51,7 +52,9 @@ def _edit(change: Change, calls: set[ast.Call]) -> Edit | None:
         return None
     source = _Source(module)
     if isinstance(item, Text):
-        return None if becomes is None else source.retext(item.node, becomes)
+        if becomes is None or not _is_for_metrics(module, item.node, calls):
+            return None
+        return source.retext(item.node, becomes)
     if isinstance(item.inside, ast.Dict) and not _is_for_metrics(module, item.inside, calls):
         return None
     if becomes is None:
@@ -73,15 +76,28 @@ def _applied(module: Module, edits: list[Edit]) -> str:
     return text
 
 
-def _is_for_metrics(module: Module, literal: ast.Dict, calls: set[ast.Call]) -> bool:
-    """Whether a dict is written in a call of a metric, or has a name that only such calls use."""
-    if _is_in_call(module, literal, calls):
-        return True
-    above = module.parents[literal]
-    if not (isinstance(above, ast.Assign) and len(above.targets) == 1 and isinstance(above.targets[0], ast.Name)):
-        return False
-    name = above.targets[0].id
-    found = module.lookup(name, above.targets[0])
+def _is_for_metrics(module: Module, written: ast.expr, calls: set[ast.Call]) -> bool:
+    """Whether a name or a dict is written in a call, or bound to a name of its own that only calls of metrics use."""
+    node = _whole(module, written)
+    match module.parents[node]:
+        case ast.Call() as call:
+            return call in calls or isinstance(written, ast.Constant)
+        case ast.keyword() as keyword:
+            return module.parents[keyword] in calls or isinstance(written, ast.Constant)
+        case ast.Assign(targets=[ast.Name() as target]) | ast.AnnAssign(target=ast.Name() as target):
+            return _only_metrics_use(module, target, target.id, calls)
+        case ast.Tuple() | ast.List() | ast.Set() as items:
+            above = module.parents[items]
+            if isinstance(above, ast.For | ast.AsyncFor | ast.comprehension) and isinstance(above.target, ast.Name):
+                return _only_metrics_use(module, above.target, above.target.id, calls)
+        case ast.arguments() as arguments:
+            return _only_metrics_use(module, node, _with_default(arguments, node), calls)
+    return False
+
+
+def _only_metrics_use(module: Module, at: ast.AST, name: str, calls: set[ast.Call]) -> bool:
+    """Whether a name is used as a metric's name or labels and as nothing else; anybody may use a public one."""
+    found = module.lookup(name, at)
     if found is None or isinstance(found[0], ast.ClassDef):
         return False
     if isinstance(found[0], ast.Module) and not name.startswith("_"):
@@ -91,11 +107,40 @@ def _is_for_metrics(module: Module, literal: ast.Dict, calls: set[ast.Call]) -> 
         for node in ast.walk(found[0])
         if isinstance(node, ast.Name) and node.id == name and not isinstance(node.ctx, ast.Store)
     ]
-    return all(_is_in_call(module, node, calls) for node in uses)
+    return all(_goes_into_a_call(module, node, calls) for node in uses)
 
 
-def _is_in_call(module: Module, node: ast.AST, calls: set[ast.Call]) -> bool:
-    return any(above in calls for above in module.ancestors(node))
+def _goes_into_a_call(module: Module, use: ast.expr, calls: set[ast.Call]) -> bool:
+    """Whether a name is what gives a call its metric, or its labels by ``**``; not where it is only inside the call."""
+    node = _whole(module, use)
+    above = module.parents[node]
+    if isinstance(above, ast.keyword):
+        return above.arg is None and module.parents[above] in calls
+    return isinstance(above, ast.Call) and above in calls and above.args[:1] == [node]
+
+
+def _whole(module: Module, node: ast.expr) -> ast.expr:
+    """The largest expression that a value is handed through as it is, or merged into."""
+    while True:
+        match module.parents[node]:
+            case ast.IfExp(test=test) as above if test is not node:
+                node = above
+            case ast.Dict(keys=keys, values=values) as above if (None, node) in zip(keys, values, strict=True):
+                node = above
+            case ast.BoolOp() | ast.BinOp(op=ast.BitOr()) | ast.Call(func=ast.Name(id="dict")) as above:
+                node = above
+            case _:
+                return node
+
+
+def _with_default(arguments: ast.arguments, default: ast.expr) -> str:
+    """The parameter that a default belongs to."""
+    positional = [*arguments.posonlyargs, *arguments.args][::-1]
+    named = [
+        *zip(positional, arguments.defaults[::-1], strict=False),
+        *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
+    ]
+    return next(parameter.arg for parameter, value in named if value is default)
 
 
 def _is_pure(value: ast.expr) -> bool:
@@ -165,12 +210,15 @@ class _Source:
     def _whole_line(self, start: int, end: int, after: int) -> Edit | None:
         line_start = self._text.rfind("\n", 0, start) + 1
         line_end = self._text.find("\n", after)
+        if line_end < 0:
+            line_end = len(self._text)
         rest = self._text[after:line_end]
         if "#" in self._text[end:after] or rest.lstrip().startswith("#"):
             return None
-        if self._text[line_start:start].strip() == "" and rest.strip() == "":
-            return Edit(line_start, line_end + 1, "")
-        if rest.strip() == "":
+        is_first = self._text[line_start:start].strip() == ""
+        if is_first and rest.strip() == "":
+            return Edit(line_start, min(line_end + 1, len(self._text)), "")
+        if rest.strip() == "" or (not is_first and rest.lstrip().startswith((")", "}"))):
             # The last of its line: what stands before it keeps its own comma.
             return Edit(len(self._text[:start].rstrip(" \t")), after, "")
         return Edit(start, after + len(rest) - len(rest.lstrip()), "")

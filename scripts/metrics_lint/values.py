@@ -7,8 +7,9 @@ taken. Where that can't be said, :class:`CannotTell` says why.
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TypeVar
 
@@ -74,13 +75,17 @@ class Text:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Key:
-    """A label and where it is written: a keyword of a call, or an item of a dict literal."""
+    """A label and where it is written: a keyword of a call, or an item of a dict literal.
+
+    ``twice``: the call gives it in another argument too, which Python refuses.
+    """
 
     name: str
     node: ast.keyword | ast.expr
     value: ast.expr
     module: Module
     inside: ast.Call | ast.Dict
+    twice: bool = False
 
 
 Labels = dict[str, Key]
@@ -128,7 +133,7 @@ class Values:
                 parts.append(self.mappings(keyword.value, place))
             else:
                 parts.append([{keyword.arg: Key(keyword.arg, keyword, keyword.value, place.module, call)}])
-        return [{name: key for name, key in one.items() if name not in without} for one in _merged(parts)]
+        return [{name: key for name, key in one.items() if name not in without} for one in _given(parts)]
 
     def _literal(self, literal: ast.Dict, place: Place) -> list[Labels]:
         parts: list[list[Labels]] = []
@@ -148,7 +153,7 @@ class Values:
                 return _few([one for value in values for one in evaluate(value, place)])
             case ast.NamedExpr(value=value):
                 return evaluate(value, place)
-        raise CannotTell(f"{_shown(expression)} is computed when the program runs")
+        raise CannotTell(f"{shown(expression)} is computed when the program runs")
 
     # --- what names stand for
 
@@ -227,7 +232,7 @@ class Values:
             nodes = [binding.node for binding in found[1]]
             if len(nodes) == 1 and isinstance(nodes[0], ast.ClassDef):
                 return self._member(place.module, nodes[0], expression.attr, place, evaluate)
-        raise CannotTell(f"{_shown(expression)} is computed when the program runs")
+        raise CannotTell(f"{shown(expression)} is computed when the program runs")
 
     def _imported(self, target: str, place: Place, evaluate: Callable[..., list[T]]) -> list[T]:
         found = self._project.find(target)
@@ -296,6 +301,17 @@ def _merged(parts: Sequence[list[Labels]]) -> list[Labels]:
     return _few([{name: key for one in chosen for name, key in one.items()} for chosen in product(*parts)])
 
 
+def _given(parts: Sequence[list[Labels]]) -> list[Labels]:
+    """As merged, but a name that more than one part has is marked: arguments don't replace each other."""
+    counted = [(chosen, Counter(name for one in chosen for name in one)) for chosen in product(*parts)]
+    return _few(
+        [
+            {name: replace(key, twice=True) if count[name] > 1 else key for one in chosen for name, key in one.items()}
+            for chosen, count in counted
+        ]
+    )
+
+
 def _few(values: list[T]) -> list[T]:
     if len(values) > _MOST:
         raise CannotTell(f"there are more than {_MOST} ways to take")
@@ -314,6 +330,7 @@ def _assigned_to_self(module: Module, home: ast.ClassDef, name: str) -> Iterator
             raise CannotTell(f"{name} gets its value in line {node.lineno} when the program runs")
 
 
-def _shown(expression: ast.expr) -> str:
+def shown(expression: ast.expr) -> str:
+    """An expression as it may stand in a message."""
     text = ast.unparse(expression)
     return text if len(text) <= 40 else f"{text[:37]}..."

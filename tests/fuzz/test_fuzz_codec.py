@@ -14,10 +14,10 @@ import pytest
 
 from k2beam.codec.avro_types import AvroType, Primitive, without_null
 from k2beam.codec.columnar import ColumnarDecoder
-from k2beam.codec.columns import MAX_TIMESTAMP, MIN_TIMESTAMP
 from k2beam.codec.contract import Decoded, Decoder, WriterSchema
 from k2beam.codec.reference import ReferenceDecoder
 from k2beam.codec.strict import StrictError, decode_exact, decode_many
+from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP
 from tests.codec_samples import EVENT_SCHEMAS, MAKERS, encode_as, framed, mutated, writer
 
 REFERENCE = ReferenceDecoder()
@@ -118,8 +118,15 @@ def test_mutated_blocks(decoder: Decoder, name: str, count: int) -> None:
         first, whole = 0, 0
         for block, size in blocks:
             try:
-                records, _ = decode_many(block, size, schema.tree)
-                expected.update((first + i, expected_of(record, schema)) for i, record in enumerate(records))
+                records, ends = decode_many(block, size, schema.tree)
+                for i, record in enumerate(records):
+                    start, end = (0, *ends)[i : i + 2]
+                    read = (
+                        ({}, {error_class(block, start, end, schema)})
+                        if record is None
+                        else expected_of(record, schema)
+                    )
+                    expected[first + i] = read
                 whole += 1
             except StrictError:
                 expected[first] = {}, {"broken_block"}
@@ -131,7 +138,16 @@ def test_mutated_blocks(decoder: Decoder, name: str, count: int) -> None:
             assert (row in errors) == bool(classes), row
             if not classes:
                 assert rows[row] == record, row
+        for error in decoded.errors:
+            if error.row in expected:
+                assert error.error_class in expected[error.row][1]
         assert 0 < whole < len(blocks)
+
+
+def error_class(data: bytes, start: int, end: int, schema: WriterSchema) -> str:
+    with pytest.raises(StrictError) as caught:
+        decode_exact(data, start, end, schema.tree)
+    return caught.value.error_class
 
 
 def _block(seeds: list[bytes], rng: random.Random) -> tuple[bytes, int]:

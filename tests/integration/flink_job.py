@@ -22,7 +22,7 @@ from k2beam.platform.flink_jobs import ENDED, FlinkJob, FlinkJobs
 from k2beam.platform.stack import LocalStack
 from tests.lake_helpers import lake_config
 
-PATIENCE_S = 240.0
+PATIENCE_S = 420.0
 """A submission uploads 200 MB and takes half a minute, and more on a busy machine."""
 
 POLL_S = 0.2

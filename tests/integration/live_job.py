@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,19 @@ from typing import Any
 import pytest
 
 from k2beam.coverage import Coverage
+from k2beam.ingest.republish import ArchivedMessage
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.platform.stack import LocalStack
 from tests.lake_helpers import lake_config
+from tests.live_helpers import produce_more
 
 PATIENCE_S = 300.0
 POLL_S = 0.1
+FED_AT_ONCE = 250
+COMMAND = ("-m", "k2beam.cli.main")
+PATIENT_COMMAND = (str(Path(__file__).with_name("patient_command.py")),)
+"""The same with more patience for a registry."""
 
 
 @dataclass
@@ -107,11 +114,17 @@ class LiveJob:
 
 @contextmanager
 def live_job(
-    stack: LocalStack, topics: Sequence[str], warehouse: Path, prism: Path, *options: str, name: str = "job"
+    stack: LocalStack,
+    topics: Sequence[str],
+    warehouse: Path,
+    prism: Path,
+    *options: str,
+    name: str = "job",
+    program: Sequence[str] = COMMAND,
 ) -> Iterator[LiveJob]:
     """A job over ``topics`` with a quick commit age; killed at the end if it still runs."""
     command = [
-        *(sys.executable, "-m", "k2beam.cli.main", "ingest", "kafka"),
+        *(sys.executable, *program, "ingest", "kafka"),
         *(word for topic in topics for word in ("--topic", topic)),
         *("--bootstrap", stack.bootstrap, "--registry", stack.registry_url, "--expansion", stack.expansion_address),
         *("--commit-age", "300ms", "--warehouse", str(warehouse), "--output", "json", *options),
@@ -125,3 +138,40 @@ def live_job(
         yield job
     finally:
         job.kill()
+
+
+class Feeder:
+    """Sends messages to a topic a few at a time, so that something is always on its way to the tables."""
+
+    def __init__(
+        self, stack: LocalStack, topic: str, messages: Sequence[ArchivedMessage], ids: Mapping[int, int]
+    ) -> None:
+        self._stack = stack
+        self._topic = topic
+        self._messages = messages
+        self._ids = ids
+        self._hurry = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._failed: BaseException | None = None
+        self.sent = 0
+
+    def _run(self) -> None:
+        try:
+            while self.sent < len(self._messages):
+                count = len(self._messages) if self._hurry.wait(POLL_S) else FED_AT_ONCE
+                part = self._messages[self.sent : self.sent + count]
+                produce_more(self._stack, self._topic, part, self._ids)
+                self.sent += len(part)
+        except BaseException as error:  # noqa: BLE001 - raised again by the test's own thread
+            self._failed = error
+
+    def __enter__(self) -> Feeder:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        """All the rest at once."""
+        self._hurry.set()
+        self._thread.join()
+        if self._failed is not None:
+            raise self._failed

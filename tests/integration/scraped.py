@@ -16,6 +16,10 @@ from k2beam.platform.stack import LocalStack
 from tests.integration.prometheus_helpers import wait_for
 from tests.lake_helpers import lake_config
 
+PATIENT = ("--gap-grace", "20s")
+"""No stall of a loaded machine may outlast the grace: a gap that opens and is filled within one commit is counted as
+declared, and is never in the ledger."""
+
 
 @contextmanager
 def prometheus(stack: LocalStack) -> Iterator[LocalStack]:

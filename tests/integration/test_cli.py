@@ -63,7 +63,7 @@ def test_the_stats_object_is_all_of_standard_output(ingested: tuple[Path, Path, 
 def test_a_second_run_says_that_nothing_is_new(ingested: tuple[Path, Path, dict[str, object]]) -> None:
     archive, warehouse, _ = ingested
     done = k2beam("ingest", "archive", archive, "--warehouse", warehouse, "--output", "json")
-    assert "Nothing new: all 2,000 offsets are in the tables already." in done.stderr
+    assert "Nothing was added: all 2,000 offsets are in the tables already." in done.stderr
     assert json.loads(done.stdout)["already_covered"] == 2000
 
 

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import time
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from k2beam.ingest.truth import Truth
+from k2beam.model import Severity, Stage
 from k2beam.platform.flink import FLINK_SERVICES, TASK_MANAGER
 from k2beam.platform.flink_jobs import ENDED
 from k2beam.platform.prism import PlatformError
 from k2beam.platform.stack import LocalStack
+from k2beam.validation import RULES
 from tests.integration.flink_job import FlinkIngest, flink_ingest
-from tests.integration.scraped import assert_scraped_equals_audit, metrics_options, prometheus
+from tests.integration.scraped import (
+    PATIENT,
+    assert_scraped_equals_audit,
+    declared_gaps,
+    metrics_options,
+    prometheus,
+)
 from tests.live_helpers import assert_live_audit, produce, register
 from tests.replay_helpers import open_gaps, simulated, true_gaps
 
@@ -23,6 +34,7 @@ pytestmark = pytest.mark.integration
 
 ROWS = 200_000
 FAULTS = "gaps=40,duplicates=15,out-of-order=10"
+MALFORMED = 18
 LATE = "late=10"
 """What comes late may close a gap that was counted as declared, so that counters and ledger differ by right."""
 
@@ -41,6 +53,8 @@ def flink(stack: LocalStack) -> Iterator[LocalStack]:
         beside.down(FLINK_SERVICES)
 
 
+REPORTED = "flink_taskmanager_job_task_operator_k2beam_"
+
 Feed = tuple[Truth, list[str]]
 
 
@@ -53,41 +67,77 @@ def trades(flink: LocalStack, folder: Path, faults: str) -> Feed:
 def assert_exact(job: FlinkIngest, stack: LocalStack, truth: Truth, topics: list[str]) -> None:
     """Every message once by the audit at the broker, the ledger as the maker of the data says, no job left."""
     assert_live_audit(stack, topics, job.warehouse)
-    assert job.committed() == truth.rows["trades"] == ROWS
+    assert job.committed() == truth.offsets == ROWS
     assert open_gaps(job.warehouse) == true_gaps(truth)
     found = job.in_cluster()
     assert found is not None
     assert found.state in ENDED
 
 
-def reported(flink: LocalStack, counter: str) -> float:
-    """What the TaskManager's Prometheus reporter says of one of our Beam counters, over all of its tasks."""
+def reported(flink: LocalStack) -> Counter[str]:
+    """What the TaskManager's Prometheus reporter says of our Beam counters, over all of its tasks."""
     [manager] = (server for server in flink.status() if server.name == TASK_MANAGER)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(manager.addresses["metrics"], timeout=10) as answer:
         lines = answer.read().decode("utf-8").splitlines()
-    name = f"flink_taskmanager_job_task_operator_k2beam_{counter}{{"
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+    found: Counter[str] = Counter()
+    for line in lines:
+        name, labels, _ = line.removeprefix(REPORTED).partition("{")
+        if labels and line.startswith(REPORTED):
+            found[name] += round(float(line.rsplit(" ", 1)[1]))
+    return found
+
+
+def own_counters(flink: LocalStack, expected: Mapping[str, int]) -> dict[str, int]:
+    """What Flink's own reporter says of the counters, once it is as expected or a minute has passed.
+
+    ``gaps`` are those of both severities, ``dead_letters`` those of all stages.
+    """
+    deadline = time.monotonic() + 60
+    while True:
+        found = reported(flink)
+        found["dead_letters"] = sum(found[f"dead_letters_{stage}"] for stage in get_args(Stage))
+        found["gaps"] = sum(found[f"gaps_{severity.lower()}"] for severity in get_args(Severity))
+        shown = {name: found[name] for name in expected}
+        if shown == expected or time.monotonic() > deadline:
+            return shown
+        time.sleep(0.5)
+
+
+def decode_letters(truth: Truth) -> int:
+    """Messages that are never decoded; the other dead ones break a rule of events."""
+    rules = {rule.name for rule in RULES}
+    return sum(number for name, number in truth.dead_letters.items() if name not in rules)
 
 
 def test_gaps_are_found_while_it_runs_its_metrics_are_scraped_and_a_signal_ends_the_job_in_the_cluster(
     flink: LocalStack, tmp_path: Path
 ) -> None:
-    truth, topics = trades(flink, tmp_path / "in", FAULTS)
+    truth, topics = trades(flink, tmp_path / "in", f"{FAULTS},malformed={MALFORMED}")
     environment = f"flink-{uuid.uuid4().hex[:8]}"
     with (
         prometheus(flink) as watcher,
-        flink_ingest(flink, topics, tmp_path / "running", *metrics_options(watcher, environment)) as job,
+        flink_ingest(flink, topics, tmp_path / "running", *metrics_options(watcher, environment), *PATIENT) as job,
     ):
         job.wait_until(lambda: job.committed() == ROWS, "everything is committed")
         # At the end of a run the ledger is reconciled with the rows, so what timers found is looked at before.
         job.wait_until(lambda: open_gaps(job.warehouse) == true_gaps(truth), "timers have found the gaps")
         job.wait_until(lambda: job.checkpoints()["completed"] > 0, "a checkpoint is complete")
         assert_scraped_equals_audit(flink, watcher, topics, job.warehouse, environment)
-        job.wait_until(lambda: reported(flink, "consumed") == ROWS, "Flink's own reporter has all messages")
+        counters = {
+            "consumed": ROWS,
+            "decoded_trades": ROWS - decode_letters(truth),
+            "dead_letters": MALFORMED,
+            "rows_written_trades_v2": ROWS - MALFORMED,
+            "rows_written_dead_letters": MALFORMED,
+            "rows_written_sequence_gaps": declared_gaps(job.warehouse),
+            "gaps": declared_gaps(job.warehouse),
+        }
+        assert own_counters(flink, counters) == counters
         job.stop()
         stats = job.end()
-        assert (stats["consumed"], stats["written"]["trades_v2"], stats["dead_letters"]) == (ROWS, ROWS, 0)
+        assert (stats["consumed"], stats["written"]["trades_v2"]) == (ROWS, ROWS - MALFORMED)
+        assert stats["dead_letters"] == MALFORMED == sum(truth.dead_letters.values())
         assert_exact(job, flink, truth, topics)
 
 

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import duckdb
 import fastavro
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
+from k2beam import run
 from k2beam.archive import write_raw_archive
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.tables import find_table
-from k2beam.model import RawRecord
+from k2beam.model import Gap, RawRecord
 from k2beam.schemas import avro_schema
+from k2beam.sequence import KeyState
 from tests.lake_helpers import START, lake_config
 from tests.replay_helpers import assert_audit, ingest, open_gaps
 
@@ -73,12 +78,12 @@ def archive(path: Path, messages: Sequence[tuple[int, Message]]) -> Path:
     def record(offset: int, message: Message) -> RawRecord:
         symbol, time, sequence = message
         body = BytesIO()
-        event = {
+        trade = {
             "message_id": f"{symbol}-{time}-{sequence}", "trade_id": str(sequence), "symbol": symbol, "exchange": "X",
             "asset_class": "crypto", "timestamp": time, "price": b"\x01", "quantity": b"\x01", "currency": "USDT",
             "side": "BUY", "source_sequence": sequence, "ingestion_timestamp": time,
         }  # fmt: skip
-        fastavro.schemaless_writer(body, PHYSICAL, event)
+        fastavro.schemaless_writer(body, PHYSICAL, trade)
         return RawRecord("kafka:c/t/1", 0, offset, time, b"k", b"\x00\x00\x00\x00\x01" + body.getvalue())
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,12 +116,51 @@ def feeds(draw: st.DrawFn) -> list[Message]:
     return draw(st.permutations(messages + draw(st.lists(st.sampled_from(messages), max_size=6))))
 
 
+@dataclass
+class Watched:
+    """What the machine and the reconcile of the runs did while it is used in a ``with``."""
+
+    ambiguous: bool = False
+    changes: list[Gap] = field(default_factory=list)
+
+    def __enter__(self) -> Watched:
+        fold, reconcile = KeyState.fold, run.reconcile
+
+        def watched_fold(state: KeyState, *arguments: Any) -> Any:
+            folded = fold(state, *arguments)
+            self.ambiguous |= state.ambiguous
+            return folded
+
+        def watched_reconcile(*arguments: Any, **options: Any) -> Any:
+            result = reconcile(*arguments, **options)
+            self.changes += result.diff.changes
+            return result
+
+        self._patches = (
+            mock.patch.object(KeyState, "fold", watched_fold),
+            mock.patch.object(run, "reconcile", watched_reconcile),
+        )
+        for patch in self._patches:
+            patch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for patch in self._patches:
+            patch.stop()
+
+
 def check(folder: Path, parts: Sequence[Sequence[tuple[int, Message]]]) -> None:
-    """Ingest the parts in jobs of their own; then the ledger, SQL and the audit agree."""
+    """Ingest the parts in jobs of their own; then the ledger, SQL and the audit agree.
+
+    Unless the machine said that a key is ambiguous, its own rows were the ledger: the reconcile added none.
+    """
     warehouse = folder / "wh"
     for number, part in enumerate(parts):
         if part:
-            ingest([archive(folder / f"{number}.avro", part)], warehouse)
+            with Watched() as watched:
+                ingest([archive(folder / f"{number}.avro", part)], warehouse)
+            event("ambiguous" if watched.ambiguous else "decided")
+            assert watched.ambiguous or watched.changes == []
     assert open_gaps(warehouse) == counted_by_sql(warehouse)
     assert_audit(warehouse, *folder.glob("*.avro"))
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
+from k2beam.cli.main import main
 from k2beam.errors import K2BeamError, UsageError
-from k2beam.ingest.republish import archived_messages
+from k2beam.ingest.republish import ArchivedMessage, archived_messages, reframed, republish
 from k2beam.ingest.truth import read_truth
 from k2beam.kafka.cluster import Cluster
 from k2beam.kafka.config import KafkaConfig
@@ -21,10 +22,10 @@ from k2beam.kafka.guard import TopicGuard
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, open_table
 from k2beam.platform.stack import LocalStack
-from tests.integration.live_job import live_job
+from tests.integration.live_job import Feeder, live_job
 from tests.lake_helpers import lake_config
-from tests.live_helpers import assert_live_audit, ingest_live, produce, produce_more, register
-from tests.replay_helpers import contents, dead_letter_classes, open_gaps, simulated, true_gaps
+from tests.live_helpers import assert_live_audit, halves, ingest_live, produce, produce_more, register
+from tests.replay_helpers import contents, dead_letter_classes, ingest, open_gaps, simulated, true_gaps
 
 pytestmark = pytest.mark.integration
 
@@ -82,7 +83,9 @@ def send(live: LocalStack, topic: str, values: list[bytes | None]) -> list[int]:
     offsets: list[int] = []
     producer = Producer({"bootstrap.servers": live.bootstrap, "message.max.bytes": 2_000_000})
     for value in values:
-        producer.produce(topic, value, partition=0, on_delivery=lambda _, message: offsets.append(message.offset()))
+        producer.produce(
+            topic, value, partition=0, on_delivery=lambda _, message: offsets.append(message.offset() or 0)
+        )
     assert producer.flush(30) == 0
     return offsets
 
@@ -91,11 +94,13 @@ def test_a_job_killed_in_mid_stream_goes_on_exactly(
     live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str]
 ) -> None:
     truth = simulated(tmp_path / "in", rows=60_000, faults="", kinds=("trades",), files=1)
-    (topic,) = produce(live, tmp_path / "in", unique("killed"), register(live))
-    warehouse = tmp_path / "wh"
-    with live_job(live, [topic], warehouse, prism) as job:
-        job.wait_for_rows()
+    early, late = halves(tmp_path / "in")
+    ids, warehouse = register(live), tmp_path / "wh"
+    (topic,) = republish(live.bootstrap, early, ids, prefix=f"{unique('killed')}.")
+    with live_job(live, [topic], warehouse, prism) as job, Feeder(live, topic, late, ids) as feeder:
+        job.wait_for_rows(len(early) + 1)
         job.kill()
+        assert len(early) < len(job.committed()) < len(early) + feeder.sent, "it was killed with messages on their way"
     ingest_live(live, [topic], warehouse, prism)
     assert_live_audit(live, [topic], warehouse)
     assert len(contents(warehouse)["trades_v2"]) == truth.rows["trades"]
@@ -118,7 +123,7 @@ def test_a_topic_made_anew_is_another_source(
         guard.check()
     second = simulated(tmp_path / "second", rows=200, faults="", kinds=("trades",), files=1, seed=2)
     produce(live, tmp_path / "second", prefix, ids)
-    with pytest.raises(K2BeamError, match="made anew"):
+    with pytest.raises(K2BeamError, match="created again"):
         guard.check()
     ingest_live(live, [topic], warehouse, prism)
     assert len(contents(warehouse)["trades_v2"]) == first.rows["trades"] + second.rows["trades"]
@@ -139,7 +144,7 @@ def test_a_topic_made_anew_under_a_running_job_ends_it_and_the_next_one_takes_th
         wait_until_gone(KafkaConfig(live.bootstrap), topic)
         produce(live, tmp_path / "second", prefix, ids)
         assert job.end() == 1
-        assert "made anew" in job.said() or "is gone" in job.said()
+        assert "created again" in job.said() or "is gone" in job.said()
     assert len(job.committed()) == first.rows["trades"], "nothing of the new topic was taken for the old one"
     ingest_live(live, [topic], warehouse, prism)
     assert len(contents(warehouse)["trades_v2"]) == first.rows["trades"] + second.rows["trades"]
@@ -155,3 +160,77 @@ def wait_until_gone(config: KafkaConfig, topic: str) -> None:
             return
         time.sleep(0.1)
     pytest.fail(f"{topic} is still there")
+
+
+def test_only_committed_transactions_become_rows_and_their_markers_are_neither_waited_for_nor_read_again(
+    live: LocalStack,
+    prism: Path,
+    tmp_path: Path,
+    unique: Callable[[str], str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    truth = simulated(tmp_path / "in", rows=900, faults="", kinds=("trades",), files=1)
+    early, late = halves(tmp_path / "in")
+    ids, warehouse = register(live), tmp_path / "live"
+    (topic,) = republish(live.bootstrap, early, ids, prefix=f"{unique('transactions')}.")
+    producer = Producer({"bootstrap.servers": live.bootstrap, "transactional.id": topic})
+    producer.init_transactions(30)
+
+    def transactions(messages: Sequence[ArchivedMessage]) -> None:
+        """All of them committed, forty a transaction, each behind an aborted one with the same messages."""
+        for start in range(0, len(messages), 40):
+            for end in (producer.abort_transaction, producer.commit_transaction):
+                producer.begin_transaction()
+                send_all(producer, topic, messages[start : start + 40], ids)
+                end(30)
+
+    middle = len(late) // 2
+    transactions(late[:middle])
+    ingest_live(live, [topic], warehouse, prism)
+    assert len(contents(warehouse)["trades_v2"]) == len(early) + middle
+    transactions(late[middle:])
+    second = ingest_live(live, [topic], warehouse, prism)
+    assert (sum(second.written.values()), second.already_covered) == (len(late) - middle, 0)
+    assert len(contents(warehouse)["trades_v2"]) == truth.rows["trades"]
+    assert contents(warehouse)[DEAD_LETTERS] == []
+    assert_live_audit(live, [topic], warehouse)
+    third = ingest_live(live, [topic], warehouse, prism)
+    assert third.consumed == 0, "nothing but markers is left, and no job is started"
+
+    there = ("--bootstrap", live.bootstrap, "--topic", topic)
+    assert called("archive", "kafka", *there, "--registry", live.registry_url, str(tmp_path / "archive")) == 0
+    ingest([tmp_path / "archive"], tmp_path / "replayed")
+    assert called("audit", *there, "--warehouse", str(warehouse), "--compare", str(tmp_path / "replayed")) == 0
+    assert f"SAME: {truth.rows['trades']:,} rows" in capsys.readouterr().out
+
+
+def send_all(producer: Producer, topic: str, messages: Sequence[ArchivedMessage], ids: Mapping[int, int]) -> None:
+    for message in messages:
+        time_ms = message.timestamp // 1000
+        producer.produce(topic, reframed(message.value, ids), message.key, message.partition, timestamp=time_ms)
+    assert producer.flush(60) == 0
+
+
+def called(*arguments: str) -> int:
+    """The exit code of a command in this process."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(arguments))
+    return int(ended.value.code or 0)
+
+
+def test_a_pattern_takes_the_topics_that_match_and_one_without_a_topic_is_refused(
+    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str]
+) -> None:
+    truth = simulated(tmp_path / "in", rows=300, faults="", files=1)
+    name, ids, warehouse = unique("pattern"), register(live), tmp_path / "wh"
+    topics = produce(live, tmp_path / "in", f"market.{name}", ids)
+    assert len(topics) == 2
+    produce(live, tmp_path / "in", f"market-{name}", ids)
+    pattern = f"market[.]{name}[.].*"
+    with live_job(live, [], warehouse, prism, "--topic-pattern", pattern, "--until-caught-up") as job:
+        assert job.end() == 0, job.said()
+    assert {kind: len(contents(warehouse)[EVENT_TABLES[kind]]) for kind in truth.rows} == truth.rows  # type: ignore[index]
+    assert_live_audit(live, topics, warehouse)
+    with live_job(live, [], tmp_path / "none", prism, "--topic-pattern", f"{name}[.].*", name="none") as job:
+        assert job.end() == 2
+        assert f"--topic-pattern '{name}[.].*' matches no topic" in job.said()

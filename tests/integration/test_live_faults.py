@@ -10,7 +10,7 @@ import json
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from k2beam.cli.main import main
 from k2beam.coverage import Coverage
 from k2beam.errors import K2BeamError
 from k2beam.ingest.republish import ArchivedMessage, republish
+from k2beam.ingest.topics import FOREVER_MS, TopicSpec, create_topics
 from k2beam.ingest.truth import Truth
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, find_table
@@ -30,7 +31,7 @@ from k2beam.platform.stack import LocalStack
 from k2beam.registry.client import Registry, RegistryConfig
 from k2beam.registry.resolver import RegistryResolver
 from k2beam.registry.subjects import schema_text
-from tests.integration.live_job import LiveJob, live_job
+from tests.integration.live_job import PATIENT_COMMAND, Feeder, LiveJob, live_job
 from tests.lake_helpers import lake_config, offsets_in
 from tests.live_helpers import assert_live_audit, halves, ingest_live, produce_more, register
 from tests.replay_helpers import contents, open_gaps, simulated, true_gaps
@@ -95,18 +96,27 @@ def assert_ended_well(job: LiveJob, rows_before: int) -> None:
     assert "Traceback" not in job.said(), job.said()
 
 
+def assert_nothing_again(job: LiveJob) -> None:
+    """It started where the tables ended."""
+    assert job.stats()["consumed"] > 0
+    assert job.stats()["already_covered"] == 0
+
+
 def test_a_broker_that_is_stopped_and_started_again(
     servers: LocalStack, feed: Feed, prism: Path, tmp_path: Path
 ) -> None:
     warehouse = tmp_path / "wh"
     with live_job(servers, [feed.topic], warehouse, prism, "--commit-age", "2s") as job:
         job.wait_for_rows(len(feed.early))
-        produce_more(servers, feed.topic, feed.late, feed.ids)
+        middle = len(feed.late) // 2
+        produce_more(servers, feed.topic, feed.late[:middle], feed.ids)
         servers.stop("kafka")
         try:
             job.runs_for(AWAY_S)
+            assert len(feed.early) <= len(job.committed()) <= len(feed.early) + middle < feed.total
         finally:
             servers.start("kafka")
+        produce_more(servers, feed.topic, feed.late[middle:], feed.ids)
         job.wait_for_rows(feed.total)
         job.tell(signal.SIGTERM)
         assert_ended_well(job, 0)
@@ -120,7 +130,7 @@ def test_a_registry_that_is_away_is_waited_for(servers: LocalStack, feed: Feed, 
     waiting = "the Schema Registry does not answer and is waited for"
     servers.stop("registry")
     try:
-        with live_job(servers, [feed.topic], warehouse, prism) as job:
+        with live_job(servers, [feed.topic], warehouse, prism, program=PATIENT_COMMAND) as job:
             job.wait_for_log(waiting)
             assert servers.registry_url in job.said()
             assert not job.committed()
@@ -178,13 +188,17 @@ def test_two_jobs_at_once_take_everything_once(servers: LocalStack, feed: Feed, 
 
 def test_one_of_two_jobs_is_killed(servers: LocalStack, feed: Feed, prism: Path, tmp_path: Path) -> None:
     warehouse = tmp_path / "wh"
-    produce_more(servers, feed.topic, feed.late, feed.ids)
     with (
+        live_job(servers, [feed.topic], warehouse, prism, name="left") as left,
         live_job(servers, [feed.topic], warehouse, prism, name="killed") as killed,
-        live_job(servers, [feed.topic], warehouse, prism, "--until-caught-up", name="left") as left,
     ):
-        killed.wait_for_rows()
-        killed.kill()
+        killed.wait_for_log("first batch read")
+        with Feeder(servers, feed.topic, feed.late, feed.ids) as feeder:
+            killed.wait_for_rows(len(feed.early) + 1)
+            killed.kill()
+            assert len(left.committed()) < len(feed.early) + feeder.sent, "it was killed with messages on their way"
+        left.wait_for_rows(feed.total)
+        left.tell(signal.SIGTERM)
         assert left.end() == 0, left.said()
     assert_exact(servers, feed, warehouse)
     assert_coverage_only_grew(warehouse)
@@ -218,16 +232,43 @@ def test_what_retention_took_before_it_was_read_is_reported(
     with live_job(servers, [feed.topic], warehouse, prism, "--until-caught-up") as job:
         assert_ended_well(job, taken)
     assert len(offsets_in(warehouse)) == feed.total - 100
+    problem = problem_of_the_audit(servers, feed.topic, warehouse, capsys)
+    assert f"partition {partition}: 100 of" in problem
+    assert problem.endswith(f"{end}-{first_left - 1}")
+
+
+def problem_of_the_audit(servers: LocalStack, topic: str, warehouse: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The only one that it finds."""
     capsys.readouterr()
-    options = ["--warehouse", str(warehouse), "--bootstrap", servers.bootstrap, "--topic", feed.topic]
     with pytest.raises(SystemExit) as ended:
-        main(["audit", *options])
+        main(["audit", "--warehouse", str(warehouse), "--bootstrap", servers.bootstrap, "--topic", topic])
     said = capsys.readouterr().out
     assert ended.value.code == 1, said
     (problem,) = [line for line in said.splitlines() if line.startswith("Problem:")]
-    assert f"/{feed.topic}/" in problem
-    assert f"partition {partition}: 100 of" in problem
-    assert problem.endswith(f"{end}-{first_left - 1}")
+    assert f"/{topic}/" in problem
+    return problem
+
+
+def test_what_retention_took_of_a_partition_before_anything_was_read_of_it_is_reported(
+    servers: LocalStack, feed: Feed, prism: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warehouse, topic = tmp_path / "wh", f"{feed.topic}.cut"
+    (made,) = create_topics(servers.bootstrap, [TopicSpec(topic, 2, retention_ms=FOREVER_MS)])
+    assert made.state == "created"
+    first, second = ([replace(message, partition=number) for message in feed.early[:300]] for number in (0, 1))
+    produce_more(servers, topic, first, feed.ids)
+    with live_job(servers, [topic], warehouse, prism, "--until-caught-up", name="empty") as job:
+        assert_ended_well(job, 0)
+    produce_more(servers, topic, second, feed.ids)
+    delete_below(servers, TopicPartition(topic, 1, 40))
+    with live_job(servers, [topic], warehouse, prism, "--until-caught-up", name="cut") as job:
+        assert_ended_well(job, 300)
+    assert len(offsets_in(warehouse)) == 560
+    problem = problem_of_the_audit(servers, topic, warehouse, capsys)
+    assert "partition 1: 40 of 300 offsets" in problem
+    assert problem.endswith(": 0-39")
+    delete_below(servers, TopicPartition(topic, 1, 300))
+    assert problem_of_the_audit(servers, topic, warehouse, capsys) == problem
 
 
 def ends(messages: Sequence[ArchivedMessage]) -> tuple[int, int]:
@@ -256,11 +297,13 @@ def test_a_job_that_ends_at_its_number_or_by_a_signal_says_what_it_did(
         job.wait_for_rows(taken + 1)
         job.tell(signal.SIGTERM)
         assert_ended_well(job, taken)
+        assert_nothing_again(job)
     taken = len(offsets_in(warehouse))
     produce_more(servers, feed.topic, feed.late[middle:], feed.ids)
     with live_job(servers, [feed.topic], warehouse, prism, name="Ctrl-C") as job:
         job.wait_for_rows(taken + 1)
         job.tell_group(signal.SIGINT)
         assert_ended_well(job, taken)
+        assert_nothing_again(job)
     ingest_live(servers, [feed.topic], warehouse, prism)
     assert_exact(servers, feed, warehouse)

@@ -140,6 +140,7 @@ def test_a_broker_that_stays_away_leaves_a_spool_that_can_be_sent_again(
         with pytest.raises(NotDelivered, match="100 messages were not delivered") as raised:
             opened.close()
     finally:
+        failed_at = time.time_ns() // 1_000_000
         stack.start("kafka")
     assert raised.value.spool is not None
     app = typer.Typer()
@@ -148,8 +149,11 @@ def test_a_broker_that_stays_away_leaves_a_spool_that_can_be_sent_again(
     result = CliRunner().invoke(app, command)
     assert (result.exit_code, json.loads(result.stdout)) == (0, {"delivered": 100, "failed": 0, "spool": None})
     assert list(tmp_path.iterdir()) == []
-    found = events(stack, topic, consumed(stack, topic, 101))
+    messages = consumed(stack, topic, 101)
+    found = events(stack, topic, messages)
     assert [event["message_id"] for event in found] == [f"m-{number}" for number in range(101)]
+    # Sent later, and still with the times at which they were produced.
+    assert all(message.timestamp()[1] < failed_at for message in messages)
 
 
 def test_topics_are_made_once_and_it_is_said_what_exists(stack: LocalStack, unique: Unique) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from k2beam.archive import copy_as_raw
+from k2beam.archive import plan_archive
+from k2beam.ingest.stats import IngestStats
 from k2beam.ingest.truth import read_truth
+from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.tables import DEAD_LETTERS, find_table
+from tests.archive_copies import copy_as_raw
+from tests.lake_helpers import lake_config
 from tests.replay_helpers import (
+    FAULTS,
     assert_audit,
     assert_truth,
     contents,
@@ -23,6 +30,12 @@ pytestmark = pytest.mark.integration
 PLAIN_FAULTS = "gaps=10,duplicates=9,resets=1,late=5,out-of-order=5,negative_price=3,empty_symbol=2"
 
 
+def assert_balanced(stats: IngestStats, letters: int | None = None) -> None:
+    """Every offset that was read is a row, a dead letter or was there already; ``letters``: offsets of dead letters."""
+    dead = stats.dead_letters if letters is None else letters
+    assert stats.consumed == sum(stats.written.values()) + dead + stats.already_covered
+
+
 def test_the_runs_answer_is_the_true_answer(tmp_path: Path) -> None:
     truth = simulated(tmp_path / "in")
     stats = ingest([tmp_path / "in"], tmp_path / "wh")
@@ -31,15 +44,52 @@ def test_the_runs_answer_is_the_true_answer(tmp_path: Path) -> None:
     assert sum(stats.written.values()) == sum(truth.rows.values())
     assert stats.dead_letters == sum(truth.dead_letters.values())
     assert (stats.errors, stats.already_covered) == (0, 0)
+    assert_balanced(stats)
     assert stats.gaps["RESET"] == truth.resets
     assert stats.gaps["DUPLICATE"] == truth.duplicates
     assert sorted(stats.snapshots) == ["dead_letters", "quotes_v2", "sequence_gaps", "trades_v2"]
 
 
+@pytest.mark.parametrize("envelope", ["plain", "raw"])
+@pytest.mark.parametrize("options", [{}, {"target_file_bytes": 2000, "commit_rows": 500}], ids=["one", "many"])
+def test_a_folder_and_a_copy_of_it_in_one_run(tmp_path: Path, envelope: str, options: dict[str, int]) -> None:
+    """The copies meet within a bundle, within a commit, and across commits."""
+    faults = PLAIN_FAULTS if envelope == "plain" else FAULTS
+    truth = simulated(tmp_path / "in", faults=faults, envelope=envelope)
+    shutil.copytree(tmp_path / "in", tmp_path / "copy")
+    stats = ingest([tmp_path / "in", tmp_path / "copy"], tmp_path / "wh", **options)
+    assert stats.consumed == 2 * truth.offsets
+    assert stats.already_covered == truth.offsets
+    assert_balanced(stats)
+    assert_truth(tmp_path / "wh", truth, tmp_path / "in")
+
+
+@pytest.mark.parametrize("copies", [0, 1])
+def test_offsets_of_a_broken_block_are_balanced_too(tmp_path: Path, copies: int) -> None:
+    """One dead letter stands for all records of the block."""
+    simulated(tmp_path / "in", rows=900, faults="", envelope="plain", files=1, kinds=("trades",))
+    (file,) = (tmp_path / "in").glob("*.avro")
+    plan = plan_archive(str(file))
+    with file.open("r+b") as opened:
+        opened.seek(plan.chunks[0].start + 200)
+        opened.write(b"\xff" * 50)
+    for number in range(copies):
+        shutil.copy(file, tmp_path / "in" / f"copy{number}.avro")
+    stats = ingest([tmp_path / "in"], tmp_path / "wh")
+    assert stats.consumed == plan.records * (1 + copies)
+    assert stats.already_covered == plan.records * copies
+    table = find_table(open_catalog(lake_config(tmp_path / "wh")), NAMESPACE, DEAD_LETTERS)
+    assert table is not None
+    letters = table.scan().to_arrow().to_pylist()
+    offsets = sum(letter["_offset_last"] - letter["_offset"] + 1 for letter in letters)
+    assert offsets > stats.dead_letters == 1
+    assert_balanced(stats, offsets)
+
+
 @pytest.mark.parametrize("name", ["asx", "crypto"])
 def test_a_sample_gives_its_true_answer(tmp_path: Path, repository: Path, name: str) -> None:
     sample = repository / "samples" / name
-    ingest([sample], tmp_path / "wh")
+    assert_balanced(ingest([sample], tmp_path / "wh"))
     assert_truth(tmp_path / "wh", read_truth(sample), sample)
 
 
@@ -58,17 +108,17 @@ def test_the_same_archive_twice_its_raw_copy_and_its_half_first(tmp_path: Path) 
     copies = [tmp_path / "raw" / file.name for file in files]
     (tmp_path / "raw").mkdir()
     for file, copy in zip(files, copies, strict=True):
-        copy_as_raw(str(file), str(copy))
+        copy_as_raw(file, copy)
     ingest(copies, tmp_path / "once")
     assert contents(tmp_path / "once") == expected
-    ingest(copies, tmp_path / "copy")
+    assert_balanced(ingest(copies, tmp_path / "copy"))
     assert len(contents(tmp_path / "copy")["trades_v2"]) == len(expected["trades_v2"])
     assert contents(tmp_path / "copy")["trades_v2"] == expected["trades_v2"]
     assert contents(tmp_path / "copy")["quotes_v2"] == expected["quotes_v2"]
     assert_audit(tmp_path / "copy", *copies)
 
-    ingest(files[1::2], tmp_path / "halves")
-    ingest(files, tmp_path / "halves")
+    assert_balanced(ingest(files[1::2], tmp_path / "halves"))
+    assert_balanced(ingest(files, tmp_path / "halves"))
     assert contents(tmp_path / "halves") == expected
     assert_audit(tmp_path / "halves", *files)
     assert gaps == open_gaps(tmp_path / "once") == open_gaps(tmp_path / "copy") == open_gaps(tmp_path / "halves")
@@ -99,21 +149,22 @@ def test_half_of_the_records_in_another_job_first(tmp_path: Path) -> None:
 
         parsed = {number: json.loads(text) for number, text in schemas.items()}
         write_raw_archive(str(tmp_path / "half" / file.name), records[::2], parsed)
-    ingest([tmp_path / "half"], tmp_path / "wh")
-    ingest([tmp_path / "in"], tmp_path / "wh")
+    assert_balanced(ingest([tmp_path / "half"], tmp_path / "wh"))
+    assert_balanced(ingest([tmp_path / "in"], tmp_path / "wh"))
     assert_truth(tmp_path / "wh", truth, tmp_path / "in")
 
 
 @pytest.mark.parametrize("workers", ["multi_threading", "multi_processing"])
 def test_two_workers_give_the_same(tmp_path: Path, workers: str) -> None:
     truth = simulated(tmp_path / "in", files=4)
-    ingest(
+    stats = ingest(
         [tmp_path / "in"],
         tmp_path / "wh",
         "--runner=FnApiRunner",
         "--direct_num_workers=2",
         f"--direct_running_mode={workers}",
     )
+    assert_balanced(stats)
     assert_truth(tmp_path / "wh", truth, tmp_path / "in")
 
 

@@ -70,6 +70,11 @@ YOUNG = "(k2_metric_errors_total unless present_over_time(k2_metric_errors_total
         ("topic:k2_source_lag_messages:sum > 1e6", "topic:k2_source_lag_messages:sum > 1e6 + 1", "sources.yml"),
         ("kind:k2_sequence_gaps:rate5m > 10", "kind:k2_sequence_gaps:rate5m >= 10", "sequences.yml"),
         (YOUNG, "increase(k2_metric_errors_total[10m])", "monitoring.yml"),
+        ('{classification!~"unsequenced|late_fill"}', '{classification!="unsequenced"}', "sequences.yml"),
+        ('{classification!~"unsequenced|late_fill"}', '{classification!="late_fill"}', "sequences.yml"),
+        ("table:k2_write_failures:increase10m) > 0", "table:k2_write_failures:increase10m) > 1", "commits.yml"),
+        ('{reason!="planned"}[10m]', "[10m]", "feeds.yml"),
+        ('{reason!="planned"} unless', " unless", "feeds.yml"),
     ],
 )
 def test_another_limit_is_noticed(copied: Path, old: str, new: str, tests: str) -> None:

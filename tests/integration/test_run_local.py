@@ -72,6 +72,30 @@ def test_the_environment_is_made_once_and_again_when_the_lock_or_the_place_chang
     assert "Making" in setup(moved), "scripts of a moved environment point to the old place"
 
 
+def test_an_environment_that_was_cut_off_is_made_anew(checkout: Path) -> None:
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(checkout / ".venv")], check=True)
+    assert "Making" in setup(checkout)
+
+
+def test_without_prism_the_tests_run_and_name_what_they_skip(checkout: Path, tmp_path: Path) -> None:
+    (checkout / "requirements" / "test.txt").write_text("# nothing\n", encoding="utf-8")
+    setup(checkout)
+    tools = checkout / ".venv" / "lib" / "python3.11" / "site-packages"
+    (tools / "pytest.py").write_text(
+        "import os; print('pytest runs', os.environ.get('K2BEAM_PRISM'))", encoding="utf-8"
+    )
+    platform = tools / "k2beam" / "platform"
+    platform.mkdir(parents=True)
+    (platform / "prism.py").write_text("import sys; sys.exit('no Go')", encoding="utf-8")
+    ready = {"K2BEAM_CACHE": str(tmp_path / "a cache"), "PIP_NO_INDEX": "1"}
+    done = run_local(checkout, "test", K2BEAM_PRISM="", **ready)
+    assert (done.returncode, done.stdout) == (0, "pytest runs \n"), done.stderr
+    assert "the tests that need it are skipped" in done.stderr
+    named = run_local(checkout, "test", K2BEAM_PRISM="/no/prism", **ready)
+    assert (named.returncode, named.stdout) == (2, "")
+    assert "K2BEAM_PRISM=/no/prism is not a usable Prism" in named.stderr
+
+
 def test_without_python_311_it_says_what_to_do(checkout: Path, tmp_path: Path) -> None:
     tools = tmp_path / "tools"
     tools.mkdir()
@@ -107,14 +131,18 @@ def test_the_sample_run_twice(repository: Path, tmp_path: Path) -> None:
     first = run_local(repository, "--warehouse", str(warehouse), **ready)
     assert first.returncode == 0, first.stdout + first.stderr
     written = json.JSONDecoder().raw_decode(first.stdout)[0]["written"]
-    assert f"Added {sum(written.values()):,} rows" in first.stdout
+    assert f"Added {sum(written.values()):,} rows" in first.stderr
     second = run_local(repository, f"--warehouse={warehouse}", **ready)
     assert second.returncode == 0, second.stdout + second.stderr
-    assert "Nothing was added: all" in second.stdout
+    assert "Nothing was added: all" in second.stderr
     next_steps = [line.strip() for line in second.stdout.splitlines() if line.startswith("  '")]
-    assert len(next_steps) == 4, "three commands and the DataFrame"
+    assert len(next_steps) == 3
     for step in next_steps:
         subprocess.run(step, shell=True, check=True, stdout=subprocess.DEVNULL)
+    snippet = [line.removeprefix("  >>> ") for line in second.stdout.splitlines() if line.startswith("  >>> ")]
+    snippet[-1] = f"print(len({snippet[-1]}), 'trades')"
+    shown = subprocess.run([sys.executable, "-c", "\n".join(snippet)], capture_output=True, text=True, check=True)
+    assert int(shown.stdout.split()[0]) > 500
     example = [sys.executable, str(repository / "examples" / "dataframe.py"), str(warehouse)]
     shown = subprocess.run(example, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
     trades = next(rows for table, rows in written.items() if table.endswith("trades_v2"))

@@ -18,7 +18,7 @@ from apache_beam.utils.timestamp import Timestamp
 
 from k2beam.errors import UsageError
 from k2beam.model import Gap
-from k2beam.sequence import GapBatch, KeyState, SequenceKey, Slice, recount, slice_runs
+from k2beam.sequence import GapBatch, KeyState, SequenceKey, Slice, slice_runs
 from k2beam.sequence.runs import HOUR
 from transforms.detect_gaps import DetectGaps, _FoldSlices
 
@@ -89,6 +89,26 @@ def test_fifty_files_in_reverse_with_a_true_reset_have_one_and_other_symbols_non
     assert counts["sequence_small_gap"] == 1
 
 
+def test_messages_without_a_number_are_counted_and_leave_the_ledger_alone() -> None:
+    rows = 6
+    [(_, piece)] = slice_runs(
+        np.zeros(rows, dtype=np.int32),
+        np.array([1, 0, 2, 0, 0, 5], dtype=np.int64),
+        np.arange(rows, dtype=np.int64) * SECOND,
+        valid=np.array([True, False, True, False, False, True]),
+    )
+    nothing = slice_runs(
+        np.zeros(2, dtype=np.int32),
+        np.zeros(2, dtype=np.int64),
+        np.arange(2, dtype=np.int64),
+        valid=np.zeros(2, dtype=np.bool_),
+    )
+    other = [("X|N|trades", empty) for _, empty in nothing]
+    counts = run_bounded([(KEY, piece), *other], [("S", 0, 3, 4, "OPEN")])
+    assert counts["sequence_unsequenced"] == 5
+    assert counts["sequence_small_gap"] == 1
+
+
 def test_daily_restarts_are_one_reset_a_day() -> None:
     days = [feed(1, 300, day * 86_400) for day in range(5)]
     counts = run_bounded([(KEY, sliced(day)) for day in reversed(days)], [])
@@ -110,7 +130,7 @@ class FixedSeed:
         if symbol != "S":
             return None
         times, sequences = (np.array([m[k] for m in self.before], dtype=np.int64) for k in (0, 1))
-        return KeyState.seed(recount(times, sequences))
+        return KeyState.from_messages(times, sequences)
 
     def close(self) -> None:
         self.opened = False

@@ -15,7 +15,7 @@ from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.model import Block, BlockBatch, DeadLetter, DeadLetterBatch, RawBatch
 from tests.lake_helpers import QUICK, lake_config, raw_batch, stage
-from transforms.filter_covered import FilterCovered, offsets_of, without_covered
+from transforms.filter_covered import FilterCovered, offsets_by_kind, source_kind, without_covered
 
 
 def raw(offsets: list[int], source: str = "s", partition: int = 0) -> RawBatch:
@@ -54,7 +54,52 @@ def test_dead_letters_of_covered_ranges_go() -> None:
 
     batch = DeadLetterBatch((letter(0, 4), letter(5, 9)))
     assert without_covered(batch, covering(("s", 0, 0, 7))).letters == (letter(5, 9),)
-    assert offsets_of(batch) == 10
+    assert offsets_by_kind(batch) == {"other": 10}
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("kafka:c/t/1", "kafka"),
+        ("archive:00ff", "archive"),
+        ("csv:00ff", "csv"),
+        ("s3:bucket", "other"),
+        ("KAFKA:c", "other"),
+        ("kafka2:c", "other"),
+        ("trades of 2024", "other"),
+        ("", "other"),
+    ],
+)
+def test_whatever_a_source_is_called_its_kind_is_one_of_four(source: str, kind: str) -> None:
+    assert source_kind(source) == kind
+
+
+def test_offsets_are_told_by_the_kind_of_their_own_source() -> None:
+    sources = ("kafka:c/t/1", "archive:a", "mine:x", "yours:y")
+    mixed = raw_batch((source, 0, offset) for offset, source in enumerate((*sources, "kafka:d/t/1")))
+    assert offsets_by_kind(mixed) == {"kafka": 2, "archive": 1, "other": 2}
+    assert offsets_by_kind(raw([])) == {}
+    assert offsets_by_kind(BlockBatch("csv:x", 0, "f", "{}", (Block(0, 7, 0, b""),))) == {"csv": 7}
+    letters = tuple(DeadLetter(source, 0, 5, "read", "c", "m", None, offset_last=7) for source in sources)
+    assert offsets_by_kind(DeadLetterBatch(letters)) == {"kafka": 3, "archive": 3, "other": 6}
+
+
+def test_letters_of_the_readers_are_dead_letters_of_beam_too(tmp_path: Path) -> None:
+    """Only those that go on; the counters of decoding and validation have the others."""
+    catalog = open_catalog(lake_config(tmp_path))
+    commit_files(catalog, NAMESPACE, "trades_v2", [stage(tmp_path, range(5), source="s")], run_id="r", policy=QUICK)
+    letters = (
+        DeadLetter("s", 0, 2, "read", "broken_block", "m", None, offset_last=4),
+        DeadLetter("s", 0, 5, "read", "broken_block", "m", None, offset_last=14),
+        DeadLetter("s", 0, 15, "read", "damaged", "m", None),
+    )
+    pipeline = TestPipeline(runner="FnApiRunner")
+    batches = pipeline | beam.Create([DeadLetterBatch(letters)]).with_output_types(DeadLetterBatch)
+    batches | FilterCovered(lake_config(tmp_path))
+    result = pipeline.run()
+    result.wait_until_finish()
+    found = {metric.key.metric.name: metric.result for metric in result.metrics().query()["counters"]}
+    assert found == {"consumed": 14, "already_covered": 3, "dead_letters": 2, "dead_letter_offsets": 11}
 
 
 def test_the_pipeline_reads_the_tables_and_counts(tmp_path: Path) -> None:

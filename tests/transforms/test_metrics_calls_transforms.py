@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
 import apache_beam as beam
+import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 
 from k2beam.lake.catalog import NAMESPACE, open_catalog
@@ -35,12 +37,15 @@ def test_filter_covered_counts_by_kind_of_source(tmp_path: Path) -> None:
     samples = Samples("filter_covered")
     with TestPipeline(runner="FnApiRunner") as pipeline:
         batches = [raw(*range(8), source="kafka:c/t/i"), raw(3, 4, 5, 6, source="archive:a"), raw(1, source="csv:d")]
+        mixed = [("kafka:c/t/i", 0, 4), ("archive:a", 0, 9), ("anything", 0, 1), ("of a producer's own", 0, 1)]
+        batches.append(raw_batch(mixed))
         pipeline | beam.Create(batches).with_output_types(RawBatch) | FilterCovered(lake_config(tmp_path))
     assert samples.changed() == {
-        "k2_messages_consumed_total{source_kind=kafka}": 8,
-        "k2_messages_consumed_total{source_kind=archive}": 4,
+        "k2_messages_consumed_total{source_kind=kafka}": 9,
+        "k2_messages_consumed_total{source_kind=archive}": 5,
         "k2_messages_consumed_total{source_kind=csv}": 1,
-        "k2_already_covered_total{source_kind=kafka}": 5,
+        "k2_messages_consumed_total{source_kind=other}": 2,
+        "k2_already_covered_total{source_kind=kafka}": 6,
         "k2_already_covered_total{source_kind=archive}": 2,
     }
 
@@ -65,20 +70,35 @@ def test_decode_avro_counts_events_by_kind_and_letters_by_class() -> None:
     }
 
 
-def test_dead_letters_count_by_stage_and_class() -> None:
+def test_dead_letters_count_by_stage_and_class_and_by_the_offsets_they_stand_for() -> None:
     batches = [
         DeadLetterBatch(
             (letter(1, "decode", "truncated"), letter(2, "decode", "truncated"), letter(3, "frame", "bad"))
         ),
-        DeadLetterBatch((letter(4, "frame", "bad", last=9),)),
+        DeadLetterBatch((letter(4, "frame", "bad", last=9), letter(1_000, "read", "broken_block", last=1_999))),
     ]
     samples = Samples("dead_letters")
     with TestPipeline(runner="FnApiRunner") as pipeline:
         pipeline | beam.Create(batches).with_output_types(DeadLetterBatch) | WriteDeadLetters()
     assert samples.changed() == {
         "k2_dead_letters_total{error_class=truncated,stage=decode}": 2,
-        "k2_dead_letters_total{error_class=bad,stage=frame}": 2,
+        "k2_dead_letters_total{error_class=bad,stage=frame}": 7,
+        "k2_dead_letters_total{error_class=broken_block,stage=read}": 1_000,
     }
+
+
+def test_a_data_file_that_can_not_be_written_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr("transforms.write_iceberg.write_rows", full)
+    files = Samples("write_files")
+    pipeline = TestPipeline(runner="FnApiRunner")
+    rows = pipeline | beam.Create([trade_batch(range(3))], reshuffle=False).with_output_types(EventBatch)
+    rows | WriteIceberg(lake_config(tmp_path), write_config())
+    with pytest.raises(Exception, match="no space left"):
+        pipeline.run()
+    assert files.changed() == {"k2_write_failures_total{stage=write,table=trades_v2}": 1}
 
 
 def test_write_iceberg_times_each_file(tmp_path: Path) -> None:

@@ -13,10 +13,11 @@ import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that
 
-from k2beam.archive import ArchiveLimits, ReadProblem, archive_coverage
+from k2beam.archive import ArchiveLimits, ReadProblem
 from k2beam.coverage import Coverage
 from k2beam.errors import ArchiveRefused, UsageError
 from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch
+from tests.archive_copies import archive_coverage
 from tests.archive_files import ENVELOPE, SYNC, block, blocks_of, encode, envelope, header, long, sized
 from transforms.read_archive import ReadArchive
 
@@ -73,7 +74,7 @@ def counters(result: Any) -> dict[str, int]:
 def test_every_offset_is_read_once(folder: Path, chunk_bytes: int, caplog: pytest.LogCaptureFixture) -> None:
     expected = Coverage()
     for name in ("a", "b", "c"):
-        expected.update(archive_coverage(str(folder / f"{name}.avro")))
+        expected.update(archive_coverage(folder / f"{name}.avro"))
     assert len(expected) == 60 + 60 + 40
     pipeline = TestPipeline(runner="FnApiRunner")
     with caplog.at_level(logging.WARNING):
@@ -89,6 +90,12 @@ def test_every_offset_is_read_once(folder: Path, chunk_bytes: int, caplog: pytes
 def test_nothing_is_built_when_a_file_is_refused(folder: Path) -> None:
     (folder / "z.avro").write_bytes(b"PAR1")
     with pytest.raises(ArchiveRefused, match=r"z\.avro"):
+        TestPipeline(runner="FnApiRunner") | ReadArchive([str(folder)])
+
+
+def test_nothing_is_built_when_a_name_is_not_utf8(folder: Path) -> None:
+    (folder / "a.avro").rename(folder / "a\udce9.avro")
+    with pytest.raises(UsageError, match=r"a\\xe9\.avro: the path is not UTF-8"):
         TestPipeline(runner="FnApiRunner") | ReadArchive([str(folder)])
 
 

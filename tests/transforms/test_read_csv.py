@@ -73,5 +73,9 @@ def test_every_line_is_read_once(tmp_path: Path, chunk_bytes: int) -> None:
 def test_nothing_is_built_when_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.csv"):
         TestPipeline(runner="FnApiRunner") | ReadCsv([str(tmp_path / "none.csv")], TRADES, loaded_at=0)
+    odd = tmp_path / "asx_trades_1\udce9.csv"
+    odd.write_text(LINE.format(1))
+    with pytest.raises(UsageError, match=r"asx_trades_1\\xe9\.csv: the path is not UTF-8"):
+        TestPipeline(runner="FnApiRunner") | ReadCsv([str(odd)], TRADES, loaded_at=0)
     with pytest.raises(UsageError, match="chunk_bytes"):
         ReadCsv(["a.csv"], TRADES, loaded_at=0, chunk_bytes=0)

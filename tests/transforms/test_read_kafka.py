@@ -13,7 +13,7 @@ from apache_beam.utils.timestamp import Timestamp
 
 import transforms.read_kafka
 from k2beam.errors import K2BeamError
-from k2beam.model import RawBatch
+from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP, RawBatch, log_time
 from transforms.read_kafka import _BatchMessagesFn
 
 
@@ -68,6 +68,15 @@ def test_a_batch_has_every_column_of_its_messages() -> None:
         {"source": "kafka:c/u/2", "partition": 1, "offset": 1, "key": b"k", "value": None, "headers": []},
     ]
     assert batch.data.column("timestamp").cast("int64").to_pylist() == [1_000_000, 1_001_000]
+
+
+@pytest.mark.parametrize("far", [-1, 2**63 - 1, -(2**63), 2**62, MAX_TIMESTAMP // 1000 + 1, MIN_TIMESTAMP // 1000 - 1])
+def test_a_message_without_a_time_of_the_calendar_has_none(far: int) -> None:
+    times = [far, 0, 5, MAX_TIMESTAMP // 1000, MIN_TIMESTAMP // 1000]
+    [batch], _ = batches([row(number)._replace(timestamp=time) for number, time in enumerate(times)], 10)
+    found = batch.data.column("timestamp").cast("int64").to_pylist()
+    assert found == [None, *(time * 1000 for time in times[1:])]
+    assert found == [log_time(time) for time in times]
 
 
 def test_a_batch_closes_at_its_limit_and_at_the_end_of_the_bundle() -> None:

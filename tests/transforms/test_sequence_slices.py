@@ -74,11 +74,11 @@ def test_element_time_of_the_log_counts_where_there_is_one() -> None:
     }
 
 
-def test_no_element_time_is_before_the_batch_was_read() -> None:
-    slices = slices_of(batch(ROWS[:2], "quotes", [5000, 6000]), 5500)
+def test_the_time_of_reading_counts_and_no_log_time_years_ahead() -> None:
+    slices = slices_of(batch(ROWS[:2], "quotes", [5000, 253_402_300_799_000_000]), 5500)
     assert {key: piece.read().highest_element_time for key, piece in slices} == {
         "X|A|quotes": 5500,
-        "X|B%7CC|quotes": 6000,
+        "X|B%7CC|quotes": 5500,
     }
 
 
@@ -87,8 +87,8 @@ class _Stamp(beam.DoFn):  # type: ignore[misc]
         yield element[0], timestamp.micros, window == GlobalWindow()
 
 
-@pytest.mark.parametrize(("input_time", "expected"), [(None, (400, 200)), (0.0003, (400, 300))])
-def test_slices_have_the_time_of_their_last_row_but_never_before_the_batch(
+@pytest.mark.parametrize(("input_time", "expected"), [(None, (400, 200)), (0.0003, (300, 300))])
+def test_slices_have_the_time_of_their_last_row_or_of_the_reading_of_their_batch(
     input_time: float | None, expected: tuple[int, int]
 ) -> None:
     with TestPipeline(runner="FnApiRunner") as pipeline:

@@ -2,43 +2,66 @@
 
 from __future__ import annotations
 
-import io
 import json
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
 import apache_beam as beam
-import fastavro
 import pyarrow as pa
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
+from k2beam.codec.batches import BatchDecoder
+from k2beam.codec.columnar import ColumnarDecoder
 from k2beam.jsonable import to_json
-from k2beam.model import KINDS, TIMESTAMP, DeadLetterBatch, EventBatch, Extent, Kind
-from k2beam.schemas import avro_schema, event_arrow_schema, v2_name
-from tests.codec_samples import START, quote, reference, trade
+from k2beam.model import KINDS, RAW_BATCH_SCHEMA, Block, BlockBatch, DeadLetterBatch, EventBatch, Extent, Kind, RawBatch
+from k2beam.schemas import avro_schema, v2_name
+from tests.codec_samples import START, encode_as, framed, quote, reference, trade, trade_v1
 from transforms.validate_events import ValidateEvents
 
 NOW = int(START.timestamp()) * 1_000_000
-EXTENT = Extent("s", 3, 9)
+SOURCE = "kafka:c/t/u"
+EXTENT = Extent(SOURCE, 3, 9)
+HEADERS = (("trace", b"1"), ("empty", None))
 
 
 def clock() -> int:
     return NOW
 
 
-def batch(kind: Kind, *records: dict[str, Any], live: bool = False) -> EventBatch:
+def message(name: str, record: dict[str, Any]) -> bytes:
+    return framed(encode_as(name, record), 2**31 + 7)
+
+
+def batch(kind: Kind, *records: dict[str, Any], live: bool = False, name: str = "") -> EventBatch:
+    """What DecodeAvro makes of messages with offsets from 100 on, logged a second apart."""
+    name = name or v2_name(kind)
     rows = [
-        {**record, "_source": "s", "_partition": 3, "_offset": 100 + i, "_ingested_at": START}
+        {
+            "source": SOURCE,
+            "partition": 3,
+            "offset": 100 + i,
+            "timestamp": START + timedelta(seconds=i),
+            "key": b"key-%d" % i,
+            "value": message(name, record),
+            "headers": [{"key": key, "value": value} for key, value in HEADERS],
+        }
         for i, record in enumerate(records)
     ]
-    times = pa.array([START + timedelta(seconds=i) for i in range(len(rows))], type=TIMESTAMP) if live else None
-    return EventBatch(kind, pa.RecordBatch.from_pylist(rows, schema=event_arrow_schema(kind)), times, (EXTENT,))
+    raw = RawBatch(
+        pa.RecordBatch.from_pylist(rows, schema=RAW_BATCH_SCHEMA),
+        path="" if live else "day.avro",
+        schemas=((2**31 + 7, json.dumps(avro_schema(name))),),
+    )
+    (events,), _ = BatchDecoder(ColumnarDecoder(), clock).decode(raw)
+    return replace(events, extents=(EXTENT,))
 
 
 def summary(found: EventBatch) -> tuple[Any, ...]:
     times = None if found.element_time is None else tuple(found.element_time.to_pylist())
+    assert found.origin is None, "what was read is not carried to the tables"
     return found.kind, tuple(found.data.column("_offset").to_pylist()), times, found.extents
 
 
@@ -67,14 +90,12 @@ def test_a_bad_row_becomes_a_letter_and_the_others_pass() -> None:
         (found,) = actual
         (letter,) = found.letters
         assert found.extents == ()
-        assert (letter.source, letter.partition, letter.offset, letter.last) == ("s", 3, 101, 101)
+        assert (letter.source, letter.partition, letter.offset, letter.last) == (SOURCE, 3, 101, 101)
         assert (letter.stage, letter.error_class, letter.failed_at) == ("validate", "negative_price", NOW)
         assert letter.error_message == "price is negative"
-        assert letter.headers == (("k2.payload", b"v2"),)
         assert letter.record_json == to_json(bad)
-        assert letter.payload is not None
-        schema = fastavro.parse_schema(avro_schema("trade_v2"))
-        assert fastavro.schemaless_reader(io.BytesIO(letter.payload), schema, None) == bad
+        assert (letter.payload, letter.schema_id) == (message("trade_v2", bad), 2**31 + 7)
+        assert (letter.key, letter.headers, letter.timestamp) == (b"key-1", HEADERS, NOW + 1_000_000)
 
     times = (START, START + timedelta(seconds=2))
     check(
@@ -93,7 +114,7 @@ def test_where_no_row_is_left_the_extents_go_with_the_letters() -> None:
     check([bad], [], letters, {"dead_letters": 2, "dead_letter_offsets": 2})
 
 
-def test_the_payload_of_every_kind_decodes() -> None:
+def test_a_letter_of_every_kind_has_its_message_and_its_record() -> None:
     makers = {"trades": trade, "quotes": quote, "reference_data": reference}
 
     def letters(actual: list[DeadLetterBatch]) -> None:
@@ -102,8 +123,7 @@ def test_the_payload_of_every_kind_decodes() -> None:
         for letter in found:
             record = json.loads(letter.record_json or "")
             kind = next(kind for kind in KINDS if makers[kind](0).keys() == record.keys())
-            schema = fastavro.parse_schema(avro_schema(v2_name(kind)))
-            assert fastavro.schemaless_reader(io.BytesIO(letter.payload or b""), schema, None)["exchange"] == ""
+            assert letter.payload == message(v2_name(kind), makers[kind](0, exchange=""))
 
     check(
         [batch(kind, make(0, exchange="")) for kind, make in makers.items()],  # type: ignore[arg-type]
@@ -111,3 +131,37 @@ def test_the_payload_of_every_kind_decodes() -> None:
         letters,
         {"dead_letters": 3, "dead_letter_offsets": 3},
     )
+
+
+def test_a_version_1_message_is_kept_as_it_was_and_told_as_version_2() -> None:
+    bad = trade_v1(1, symbol="")
+
+    def letters(actual: list[DeadLetterBatch]) -> None:
+        ((letter,),) = (group.letters for group in actual)
+        assert (letter.offset, letter.payload) == (101, message("trade", bad))
+        assert json.loads(letter.record_json or "")["vendor_data"]["buyer_id"] == "b"
+
+    events = [("trades", (100,), None, (EXTENT,))]
+    check(
+        [batch("trades", trade_v1(0), bad, name="trade")],
+        events,
+        letters,
+        {"dead_letters": 1, "dead_letter_offsets": 1},
+    )
+
+
+def test_a_record_of_a_plain_container_is_kept_as_its_own_bytes() -> None:
+    parts = [encode_as("trade_v2", trade(i, symbol="" if i == 2 else "BHP")) for i in range(4)]
+    blocks = (Block(7, 1, 900, parts[0]), Block(8, 3, 1000, b"".join(parts[1:])))
+    plain = BlockBatch("archive:a", 0, "day.avro", json.dumps(avro_schema("trade_v2")), blocks)
+    (events,), _ = BatchDecoder(ColumnarDecoder(), clock).decode(plain)
+
+    def letters(actual: list[DeadLetterBatch]) -> None:
+        ((letter,),) = (group.letters for group in actual)
+        assert (letter.source, letter.offset, letter.last) == ("archive:a", 9, 9)
+        assert (letter.stage, letter.error_class) == ("validate", "empty_symbol")
+        assert letter.error_message == "day.avro, block at byte 1000: symbol is empty"
+        assert letter.payload == parts[2]
+        assert dict(letter.headers)["k2.position"] == b"1000"
+
+    check([events], [("trades", (7, 8, 10), None, ())], letters, {"dead_letters": 1, "dead_letter_offsets": 1})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import apache_beam as beam
@@ -29,6 +30,16 @@ LETTER = DeadLetter(
     record_json='{"price": "1.00000001"}',
     headers=(("h", b"\x01"),),
 )
+
+
+def test_letters_are_counted_by_stage() -> None:
+    letters = (LETTER, LETTER, replace(LETTER, stage="read", offset_last=99))
+    pipeline = TestPipeline(runner="FnApiRunner")
+    pipeline | beam.Create([DeadLetterBatch(letters)]) | WriteDeadLetters()
+    result = pipeline.run()
+    result.wait_until_finish()
+    found = {metric.key.metric.name: metric.result for metric in result.metrics().query()["counters"]}
+    assert found == {"dead_letters_decode": 2, "dead_letters_read": 1}
 
 
 @pytest.mark.parametrize("json_lines", [False, True])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.test_stream import TestStream
@@ -59,6 +61,45 @@ def test_rows_bound_a_commit(tmp_path: Path) -> None:
     run(tmp_path, batches, write_config(commit_rows=25, target_file_bytes=1))
     assert offsets_in(tmp_path) == list(range(100))
     assert snapshots(tmp_path) == 4
+
+
+@pytest.mark.parametrize(("files", "commits"), [(3, 4), (5, 2), (100, 1)])
+def test_bytes_bound_a_commit(tmp_path: Path, files: int, commits: int) -> None:
+    """Ten files of about the same size, and a bound that so many of them reach."""
+    batches = [trade_batch(range(first, first + 10)) for first in range(0, 100, 10)]
+    run(tmp_path / "sizes", batches, write_config(target_file_bytes=1))
+    sizes = [path.stat().st_size for path in (tmp_path / "sizes").rglob("*.parquet")]
+    assert len(sizes) == 10
+    assert max(sizes) - min(sizes) < min(sizes) / 20
+    bound = round((files - 0.5) * sum(sizes) / len(sizes))
+    run(tmp_path / "wh", batches, write_config(target_file_bytes=1, commit_bytes=bound))
+    assert offsets_in(tmp_path / "wh") == list(range(100))
+    assert snapshots(tmp_path / "wh") == commits
+
+
+@pytest.mark.parametrize(("age", "commits"), [(600, 2), (86_400, 1)])
+def test_age_bounds_a_commit_of_unbounded_input(tmp_path: Path, age: int, commits: int) -> None:
+    """An hour passes after two batches, so that they share a commit; a third one comes later."""
+    stream = (
+        TestStream()
+        .advance_watermark_to(START // 1_000_000)
+        .advance_processing_time(int(time.time()))
+        .add_elements([trade_batch(range(5))])
+        .add_elements([trade_batch(range(5, 10))])
+        .advance_processing_time(3600)
+        .add_elements([trade_batch(range(10, 30))])
+        .advance_watermark_to_infinity()
+    )
+    config = write_config(bounded=False, commit_age_seconds=age)
+    with TestPipeline(runner="BundleBasedDirectRunner", options=PipelineOptions(streaming=True)) as pipeline:
+        pipeline | stream | WriteIceberg(lake_config(tmp_path), config)
+    assert offsets_in(tmp_path) == list(range(30))
+    assert snapshots(tmp_path) == commits
+
+
+def test_a_text_that_is_hard_to_bound_does_not_stop_the_job(tmp_path: Path) -> None:
+    run(tmp_path, [trade_batch(range(3), symbol="\ud7ff" * 17), trade_batch([3])], write_config())
+    assert offsets_in(tmp_path) == [0, 1, 2, 3]
 
 
 def test_the_same_batches_twice_in_a_run_and_in_two_runs(tmp_path: Path) -> None:

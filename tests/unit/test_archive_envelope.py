@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tracemalloc
+from datetime import UTC, datetime
 from typing import Any
 
 import fastavro
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from k2beam.archive.envelope import decode_envelopes
 from k2beam.archive.varint import read_long, write_long
 from k2beam.errors import BrokenBlock
-from k2beam.model import RAW_BATCH_SCHEMA
+from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP, RAW_BATCH_SCHEMA
 from tests.archive_files import ENVELOPE, encode, envelope, long
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -37,6 +38,26 @@ def plain(batch: Any) -> list[dict[str, Any]]:
     return batch.set_column(index, "timestamp", batch.column(index).cast("int64")).to_pylist()
 
 
+def tabled(record: dict[str, Any]) -> dict[str, Any]:
+    """The record as tables can hold it: a time outside the years 1 to 9999 is none."""
+    timestamp = record["timestamp"]
+    told = timestamp is not None and MIN_TIMESTAMP <= timestamp <= MAX_TIMESTAMP
+    return {**record, "timestamp": timestamp if told else None}
+
+
+@pytest.mark.parametrize("far", [MIN_TIMESTAMP - 1, MAX_TIMESTAMP + 1, 2**63 - 1, -(2**63)])
+def test_a_time_that_no_calendar_has_is_none_and_the_message_is_kept(far: int) -> None:
+    times = [far, MIN_TIMESTAMP, MAX_TIMESTAMP, None, -1, 0]
+    data = b"".join(encode(ENVELOPE, envelope(i, timestamp=time)) for i, time in enumerate(times))
+    batch = decode_envelopes(data, len(times)).to_arrow()
+    assert [row["timestamp"] for row in plain(batch)] == [None, *times[1:]]
+    assert batch.column("timestamp").to_pylist()[1:3] == [
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+    ]
+    assert batch.column("offset").to_pylist() == list(range(len(times)))
+
+
 @given(st.lists(records, max_size=5))
 @settings(max_examples=150, deadline=None)
 def test_decodes_what_fastavro_wrote(given_records: list[dict[str, Any]]) -> None:
@@ -44,7 +65,7 @@ def test_decodes_what_fastavro_wrote(given_records: list[dict[str, Any]]) -> Non
     batch = decode_envelopes(data, len(given_records)).to_arrow()
     assert batch.schema == RAW_BATCH_SCHEMA
     batch.validate(full=True)
-    assert plain(batch) == given_records
+    assert plain(batch) == [tabled(record) for record in given_records]
 
 
 @given(st.lists(records, min_size=1, max_size=3), st.floats(0, 0.999), st.integers(1, 255), st.booleans())
@@ -67,7 +88,7 @@ def test_damage_is_broken_or_what_fastavro_reads(
     schema = fastavro.parse_schema(
         {**ENVELOPE, "fields": [{**field, "type": _physical(field["type"])} for field in ENVELOPE["fields"]]}
     )
-    assert plain(batch) == [fastavro.schemaless_reader(stream, schema) for _ in given_records]
+    assert plain(batch) == [tabled(fastavro.schemaless_reader(stream, schema)) for _ in given_records]
 
 
 def _physical(kind: Any) -> Any:
@@ -94,6 +115,7 @@ def test_numbers_of_more_than_64_bits(stored: bytes) -> None:
 @settings(max_examples=50, deadline=None)
 def test_slices_and_joins(given_records: list[dict[str, Any]], start: int, stop: int) -> None:
     columns = decode_envelopes(b"".join(encode(ENVELOPE, record) for record in given_records), len(given_records))
+    given_records = [tabled(record) for record in given_records]
     assert plain(columns.slice(start, stop).to_arrow()) == given_records[start:stop]
     joined = columns.slice(start, stop)
     joined.extend(columns)

@@ -87,6 +87,15 @@ def test_what_is_no_file_is_refused(folder: Path) -> None:
             open_archive(str(folder / name))
 
 
+def test_a_path_that_is_not_utf8_is_refused(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    (folder / "empty" / "t\udce9.avro").write_bytes(b"x")
+    for path in expand_paths([str(folder / "empty")]):
+        with pytest.raises(UsageError, match=r"t\\xe9\.avro: the path is not UTF-8.*rename") as caught:
+            open_archive(path)
+        str(caught.value).encode()
+
+
 def test_missing_file_and_root(folder: Path) -> None:
     os.symlink(folder / "gone", folder / "root" / "dangling.avro")
     with pytest.raises(UsageError, match=r"dangling\.avro"):

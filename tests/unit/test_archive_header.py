@@ -90,7 +90,7 @@ def other_envelope() -> dict[str, Any]:
         (header(recursive()), "recursive"),
         (header(endless()), "no bytes"),
         (header({"type": "record", "name": "Other", "fields": []}), "not a market-data schema"),
-        (header("string"), "not a market-data schema"),
+        (header("string"), "must be a record"),
         (header(other_envelope()), "other fields"),
         (header(avro__schema=b"{"), "not JSON"),
         (header(avro__schema=b"[" * 100_000), "not JSON"),

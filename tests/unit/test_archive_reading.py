@@ -12,13 +12,13 @@ import pytest
 from k2beam.archive import (
     ArchiveLimits,
     ArchiveReader,
-    archive_coverage,
     count_archive,
     plan_archive,
 )
 from k2beam.coverage import Coverage
 from k2beam.errors import ArchiveError, UsageError
 from k2beam.model import BlockBatch, DeadLetter, DeadLetterBatch, Extent, RawBatch
+from tests.archive_copies import archive_coverage
 from tests.archive_files import (
     ENVELOPE,
     SYNC,
@@ -122,7 +122,7 @@ def test_broken_block_between_good_ones(path: Path, codec: str) -> None:
         (0, contents_of([3])[0]),
         (7, contents_of([3, 4, 2])[2]),
     ]
-    assert taken(batches) == archive_coverage(str(path))
+    assert taken(batches) == archive_coverage(path)
     assert {batch.extents[0].end for batch in batches if isinstance(batch, DeadLetterBatch)} == {9}
 
 
@@ -135,7 +135,7 @@ def test_damaged_stretch_keeps_its_first_mebibyte(path: Path) -> None:
     assert letter.payload == (long(-3) + big[1:])[:MIB]
     assert "first 1048576 bytes" in letter.error_message
     assert dict(letter.headers)["k2.length"] == str(len(big)).encode()
-    assert taken(batches) == archive_coverage(str(path))
+    assert taken(batches) == archive_coverage(path)
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -156,7 +156,7 @@ def test_bomb_between_good_blocks(path: Path, codec: str) -> None:
     # the limit, a piece, the file's buffer and the stored block itself
     assert peak < 8 * MIB
     # the limits decide what is read, not how it is numbered
-    assert taken(batches) == taken(read(path)) == archive_coverage(str(path))
+    assert taken(batches) == taken(read(path)) == archive_coverage(path)
 
 
 def test_more_records_than_bytes(path: Path) -> None:
@@ -196,7 +196,7 @@ def test_sources_mixed_in_one_block(path: Path) -> None:
     for row in rows:
         expected.add_range(row["source"], row["partition"], row["offset"], row["offset"])
     assert taken(read(path)) == expected
-    assert archive_coverage(str(path)) == expected
+    assert archive_coverage(path) == expected
 
 
 def test_broken_block_of_a_raw_container(path: Path) -> None:
@@ -211,7 +211,7 @@ def test_broken_block_of_a_raw_container(path: Path) -> None:
     ]
     kept = [n for batch in batches if isinstance(batch, RawBatch) for n in batch.data["offset"].to_pylist()]
     assert kept == [0, 1, 2, 9]
-    assert taken(batches) == archive_coverage(str(path))
+    assert taken(batches) == archive_coverage(path)
 
 
 def test_an_envelope_block_has_a_limit_of_its_own(path: Path) -> None:

@@ -230,7 +230,7 @@ def test_rows_appended_again_are_duplicates(lake: SmallLake) -> None:
     report = run(lake)
     row = only_source(report)
     assert (row.received, row.duplicate, row.missing) == (5, 2, 0)
-    assert report.problems == (f"source {SOURCE} partition 0: 2 rows too many: in trades_v2 2 offsets (1-2)",)
+    assert report.problems == (f"source {SOURCE} partition 0: 2 extra rows: in trades_v2 2 offsets (1-2)",)
 
 
 def test_an_offset_twice_in_one_file_is_a_duplicate(lake: SmallLake) -> None:

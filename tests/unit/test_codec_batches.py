@@ -10,13 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from k2beam.codec.batches import BatchDecoder, DecodedBatch
+from k2beam.codec.batches import BatchDecoder, DecodedBatch, letters_of_events
 from k2beam.codec.columnar import ColumnarDecoder
 from k2beam.codec.contract import Decoder
 from k2beam.codec.encode import encode_event
+from k2beam.codec.letters import Failure
 from k2beam.codec.reference import ReferenceDecoder
 from k2beam.errors import SchemaError
-from k2beam.model import RAW_BATCH_SCHEMA, Block, BlockBatch, RawBatch
+from k2beam.lake.rows import dead_letter_rows
+from k2beam.model import RAW_BATCH_SCHEMA, Block, BlockBatch, DeadLetterBatch, RawBatch
 from k2beam.schemas import avro_schema, event_arrow_schema
 from tests.codec_samples import (
     MAKERS,
@@ -247,6 +249,18 @@ def test_version_1_rows_that_do_not_fit_are_letters_with_their_own_bytes() -> No
     assert decoded.events[0].data.column("_offset").to_pylist() == [0, 7, 9]
 
 
+def test_one_bad_record_of_a_large_block_costs_itself() -> None:
+    parts = [encode_as("trade_v2", trade(i)) for i in range(1000)]
+    parts[500] = trade_bytes(side=varint(9))
+    decoded = decode(blocks("trade_v2", (7000, 1000, 20, b"".join(parts))))
+    (letter,) = decoded.letters
+    assert (letter.offset, letter.last, letter.stage, letter.error_class) == (7500, 7500, "decode", "bad_enum_index")
+    assert letter.payload == parts[500]
+    (events,) = decoded.events
+    assert events.data.column("_offset").to_pylist() == [7000 + i for i in range(1000) if i != 500]
+    assert events.data.column("message_id").to_pylist() == [f"m-{i}" for i in range(1000) if i != 500]
+
+
 def test_blocks_of_an_unreadable_schema_are_a_letter_each() -> None:
     schema = json.dumps({"type": "record", "name": "x.Cat", "fields": []})
     decoded = decode(blocks("", (0, 5, 0, b"a"), (5, 1, 9, b"b"), schema=schema))
@@ -262,3 +276,46 @@ def test_an_event_is_encoded_as_it_was() -> None:
         ("reference_data", "reference_data_v2", reference(1)),
     ):
         assert encode_event(kind, record) == encode_as(name, record)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", ["name", "field", "doc"])
+def test_half_a_character_in_a_schema_makes_letters(place: str) -> None:
+    schema = avro_schema("trade_v2")
+    half = "\ud800"
+    if place == "field":
+        schema["fields"].append({"name": half, "type": "string"})
+    else:
+        schema[place] = f"com.k2.{half}"
+    text, good = json.dumps(schema), encode_as("trade_v2", trade(0))
+    for decoded in (
+        decode(blocks("", (0, 2, 0, good * 2), schema=text)),
+        decode(raw([framed(good, 50)]), lambda _: text),
+    ):
+        (letter,) = decoded.letters
+        assert (letter.stage, letter.error_class) == ("schema", "schema_incompatible")
+        assert "half a character" in letter.error_message
+        assert dead_letter_rows(DeadLetterBatch(decoded.letters)).num_rows == 1
+
+
+@pytest.mark.parametrize("broken", [b"junk", framed(b"x", 99)])
+def test_an_event_that_is_refused_later_is_the_message_that_it_was(broken: bytes) -> None:
+    values: list[bytes | None] = [broken, body(5, 1), body(4, 2), body(1, 3)]
+    batch = raw(values)
+    trades = next(events for events in decode(batch).events if events.kind == "trades")
+    assert trades.origin is not None
+    failures = [Failure(row, "validate", "empty_symbol", "symbol is empty", "{}") for row in (0, 1)]
+    two, three = letters_of_events(trades.origin, failures, NOW)
+    assert (two.offset, two.schema_id, two.payload) == (20, 4, body(4, 2))
+    assert (three.offset, three.schema_id, three.payload) == (30, 1, body(1, 3))
+    assert (two.stage, two.error_class, two.record_json) == ("validate", "empty_symbol", "{}")
+
+
+def test_a_record_that_is_refused_later_is_found_behind_a_bad_one() -> None:
+    parts = [encode_as("trade_v2", trade(i)) for i in range(4)]
+    parts[1] = trade_bytes(side=varint(9))
+    batch = blocks("trade_v2", (5, 1, 10, parts[0]), (6, 3, 20, b"".join(parts[1:])))
+    (events,) = decode(batch).events
+    assert events.origin is not None
+    (letter,) = letters_of_events(events.origin, [Failure(2, "validate", "empty_symbol", "symbol is empty")], NOW)
+    assert (letter.offset, letter.last, letter.payload) == (8, 8, parts[3])
+    assert dict(letter.headers)["k2.position"] == b"20"

@@ -100,6 +100,7 @@ def test_a_schema_of_very_many_fields_has_no_pattern() -> None:
         (GOOD[0] * 2, 1),
         (GOOD[0], 2),
         (GOOD[0] + trade_bytes(side=varint(-1)), 2),
+        (GOOD[0] + trade_bytes(side=varint(9), symbol=b"\x02\xff") + GOOD[2], 3),
         (GOOD[0] + trade_bytes(symbol=varint(-1)), 2),
         (GOOD[0] + trade_bytes(price=varint(0)) + GOOD[2], 3),
         (GOOD[0] + trade_bytes(trade_conditions=(varint(1) + text("a")) * 2 + varint(0)) + GOOD[2], 3),

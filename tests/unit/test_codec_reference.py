@@ -211,85 +211,13 @@ def test_a_value_out_of_range_comes_with_the_record() -> None:
     assert error.record["timestamp"].year == 2023
 
 
-def test_a_block_is_read_whole() -> None:
-    records = [trade(i) for i in range(CHUNK_ROWS + 5)]
-    block = b"".join(encode_as("trade_v2", record) for record in records)
-    decoded = DECODER.decode_block(block, len(records), TRADE)
-    assert decoded.errors == ()
-    assert rows_of(decoded) == records
-
-
-def test_an_empty_block_is_read() -> None:
-    decoded = DECODER.decode_blocks([(b"", 0), (trade_bytes(), 1), (b"", 0)], TRADE)
-    assert (decoded.columns.num_rows, decoded.errors) == (1, ())
-
-
-GOOD = trade_bytes() * 3
-
-
-@pytest.mark.parametrize(
-    ("block", "count", "why"),
-    [
-        (GOOD[:-1], 3, "truncated"),
-        (GOOD + b"\x00", 3, "trailing_bytes"),
-        (GOOD, 4, "truncated"),
-        (GOOD, 2, "trailing_bytes"),
-        (GOOD, 2**40, "announces"),
-        (GOOD, -1, "announces"),
-        (trade_bytes() + trade_bytes(side=varint(-1)) + trade_bytes(), 3, "record 1: bad_enum_index"),
-        (trade_bytes() + trade_bytes(symbol=varint(-1)), 2, "negative_length"),
-    ],
-)
-def test_a_broken_block_is_one_error_between_good_ones(block: bytes, count: int, why: str) -> None:
-    counted = max(count, 0)
-    decoded = DECODER.decode_blocks([(GOOD, 3), (block, count), (GOOD, 3)], TRADE)
-    (error,) = decoded.errors
-    assert (error.row, error.error_class, error.payload) == (3, "broken_block", block)
-    assert why in error.message
-    assert decoded.rows.tolist() == [0, 1, 2, *(3 + counted + i for i in range(3))]
-    assert len(rows_of(decoded)) == 6
-
-
-def test_a_broken_block_takes_back_rows_of_earlier_chunks() -> None:
-    count = CHUNK_ROWS + 100
-    block = trade_bytes() * (count - 1) + trade_bytes(side=varint(-1))
-    overflow = trade_bytes(price=varint(0))
-    decoded = DECODER.decode_blocks([(overflow + block[len(trade_bytes()) :], count), (GOOD, 3)], TRADE)
-    assert classes(decoded) == {0: "broken_block"}
-    assert decoded.rows.tolist() == [count, count + 1, count + 2]
-
-
-def test_a_lenient_reading_in_an_early_chunk_breaks_its_block() -> None:
-    count = CHUNK_ROWS + 100
-    odd = trade_bytes(source_sequence=varint(1) + varint(9, overlong=1))
-    decoded = DECODER.decode_blocks([(odd + trade_bytes() * (count - 1), count), (GOOD, 3)], TRADE)
-    assert classes(decoded) == {0: "broken_block"}
-    assert "record 0: overlong_varint" in decoded.errors[0].message
-    assert decoded.rows.tolist() == [count, count + 1, count + 2]
-
-
-def test_what_is_said_of_a_broken_block_does_not_depend_on_its_neighbours() -> None:
-    odd = trade_bytes(source_sequence=varint(1) + varint(9, overlong=1))
-    broken = (odd + trade_bytes()[:-1], 2)
-    before = (trade_bytes() * (CHUNK_ROWS - 1), CHUNK_ROWS - 1)
-    (alone,) = DECODER.decode_blocks([broken], TRADE).errors
-    (after,) = DECODER.decode_blocks([before, broken], TRADE).errors
-    assert after.message == alone.message
-
-
-def test_a_faulty_value_in_a_good_block_is_an_error_of_its_row() -> None:
-    bad = trade_bytes(price=varint(9) + (10**18).to_bytes(9, "big"))
-    decoded = DECODER.decode_blocks([(GOOD + bad + trade_bytes(), 5)], TRADE)
-    (error,) = decoded.errors
-    assert (error.row, error.error_class, error.payload) == (3, "decimal_overflow", bad)
-    assert decoded.rows.tolist() == [0, 1, 2, 4]
-
-
-def test_a_legal_encoding_in_several_blocks_does_not_break_a_container_block() -> None:
-    odd = trade_bytes(trade_conditions=varint(-1) + varint(2) + text("a") + varint(0))
-    decoded = DECODER.decode_blocks([(trade_bytes() + odd, 2)], TRADE)
-    assert decoded.errors == ()
-    assert decoded.columns.column("trade_conditions").to_pylist() == [["a", "b"], ["a"]]
+def test_a_decimal_of_more_digits_than_python_writes_out_is_told_as_its_bytes() -> None:
+    wide = b"\x7f" + bytes(2999)
+    payload = trade_bytes(price=varint(3000) + wide)
+    (error,) = DECODER.decode([payload], 0, TRADE).errors
+    assert (error.error_class, error.payload) == ("decimal_overflow", payload)
+    assert error.record is not None
+    assert error.record["price"] == wide
 
 
 def test_writers_with_types_that_no_column_has_are_read() -> None:

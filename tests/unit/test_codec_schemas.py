@@ -98,7 +98,7 @@ def test_depth_and_size_of_a_schema_are_bounded() -> None:
     ("schema", "message"),
     [
         (record(5), "not an Avro type"),
-        (record({"type": "array"}), "not an Avro type"),
+        (record({"type": "array"}), "has no items"),
         (record({"type": "fixed", "name": "F", "size": -1}), "no valid size"),
         (record({"type": "enum", "name": "E", "symbols": []}), "no list of symbols"),
         (record({"type": "enum", "name": "E", "symbols": ["A", "A"]}), "symbol twice"),

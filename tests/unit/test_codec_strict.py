@@ -103,7 +103,22 @@ def test_a_count_beyond_the_bytes_is_refused_before_an_item_is_read() -> None:
 def test_records_in_a_row_end_where_they_end() -> None:
     one, two = trade_bytes(), trade_bytes(symbol=text("LONGER"))
     records, ends = decode_many(one + two, 2, TRADE)
-    assert [record["symbol"] for record in records] == ["BHP", "LONGER"]
+    assert [record and record["symbol"] for record in records] == ["BHP", "LONGER"]
     assert ends == [len(one), len(one + two)]
     with pytest.raises(StrictError, match="left over after 1 records"):
         decode_many(one + two, 1, TRADE)
+
+
+def test_a_record_with_a_bad_value_of_known_end_is_none_among_others() -> None:
+    parts = [trade_bytes(), trade_bytes(side=varint(77)), trade_bytes(symbol=b"\x02\xff"), trade_bytes()]
+    records, ends = decode_many(b"".join(parts), 4, TRADE)
+    assert [record is None for record in records] == [False, True, True, False]
+    assert ends == [sum(map(len, parts[: number + 1])) for number in range(4)]
+
+
+@pytest.mark.parametrize(
+    "odd", [{"symbol": varint(-1)}, {"source_sequence": varint(2)}, {"trade_id": varint(1, overlong=1)}]
+)
+def test_an_error_that_hides_the_end_of_its_record_is_raised(odd: dict[str, bytes]) -> None:
+    with pytest.raises(StrictError, match=f"record 1: {next(iter(odd))}: "):
+        decode_many(trade_bytes(side=varint(9)) + trade_bytes(**odd) + trade_bytes(), 3, TRADE)

@@ -81,6 +81,82 @@ def test_a_failed_archive_does_not_appear(files: list[CsvFile], tmp_path: Path) 
     assert not (tmp_path / "quotes.avro").exists()
 
 
+def test_an_archive_never_takes_the_place_of_earlier_dead_letters(files: list[CsvFile], tmp_path: Path) -> None:
+    out, kept = tmp_path / "quotes.avro", tmp_path / "quotes.avro.dead_letters.jsonl"
+    kept.write_text("earlier")
+    Path(files[1].path).unlink()  # it would be missed if anything were read
+
+    with pytest.raises(UsageError, match=r"quotes\.avro\.dead_letters\.jsonl: is there already"):
+        write_archive(files, READER, out)
+    assert kept.read_text() == "earlier"
+    assert not (tmp_path / "quotes.avro.partial").exists()
+
+
+def test_an_archive_that_failed_can_be_written_again(files: list[CsvFile], tmp_path: Path) -> None:
+    out, kept = tmp_path / "quotes.avro", tmp_path / "quotes.avro.dead_letters.jsonl"
+    second = Path(files[1].path)
+    content = second.read_bytes()
+    second.unlink()
+    with pytest.raises(UsageError, match="can't be opened"):
+        write_archive(files, READER, out)
+    assert not kept.exists()
+
+    second.write_bytes(content)
+    counts, _ = write_archive(files, READER, out)
+
+    assert (counts.dead_letters, counts.dead_letters_file) == (1, str(kept))
+    assert len(kept.read_text("utf-8").splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.glob("quotes*")) == [out.name, kept.name]
+
+
+def test_each_run_to_a_topic_keeps_its_dead_letters(
+    files: list[CsvFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = []
+    for some in (files, files[:1]):
+        counts, warnings = produce(some, READER, Producer())
+        assert counts.dead_letters_file is not None
+        assert f"2 bad lines are in {counts.dead_letters_file}" in warnings
+        names.append(counts.dead_letters_file)
+    assert len(set(names)) == 2
+    assert [len(Path(name).read_text("utf-8").splitlines()) for name in names] == [2, 2]
+
+    counts, _ = produce(files[1:], READER, Producer())
+    assert (counts.dead_letters, counts.dead_letters_file) == (0, None)
+    assert sorted(path.name for path in tmp_path.glob("*.jsonl")) == sorted(names)
+
+
+def test_a_named_file_of_dead_letters_is_never_written_over(files: list[CsvFile], tmp_path: Path) -> None:
+    produce(files, READER, Producer(), tmp_path / "csv")
+    before = (tmp_path / "csv.dead_letters.jsonl").read_bytes()
+    producer = Producer()
+    with pytest.raises(UsageError, match=r"csv\.dead_letters\.jsonl: is there already"):
+        produce(files, READER, producer, tmp_path / "csv")
+    assert (tmp_path / "csv.dead_letters.jsonl").read_bytes() == before
+    assert producer.records == []
+    with pytest.raises(UsageError, match="its folder is not there"):
+        produce(files, READER, producer, tmp_path / "none" / "csv")
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_anything_is_written(files: list[CsvFile], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"quotes\\xe9\.avro: the path is not UTF-8"):
+        write_archive(files, READER, tmp_path / "quotes\udce9.avro")
+
+
+def test_a_time_that_python_can_not_tell_is_a_dead_letter(tmp_path: Path) -> None:
+    path = tmp_path / "asx_quotes_1.csv"
+    path.write_text(LINE.format(1) + "01/01/0001,00:00:00.000,1.11,0.0,1,0\n")  # still the year 0 in UTC
+    found = check_files([str(path)], READER.mapping, FileVariables((("symbol", "A"),)), 0)
+    producer = Producer()
+
+    counts, _ = produce(found, READER, producer, tmp_path / "csv")
+
+    assert (len(producer.records), counts.dead_letters) == (1, 1)
+    (line,) = (tmp_path / "csv.dead_letters.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(line)["error_class"] == "bad_time"
+
+
 def test_a_producer_gets_the_records_and_is_flushed(files: list[CsvFile], tmp_path: Path) -> None:
     producer = Producer()
     counts, _ = produce(files, READER, producer, tmp_path / "csv")

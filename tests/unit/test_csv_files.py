@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from k2beam.codec.batches import BatchDecoder
 from k2beam.codec.reference import ReferenceDecoder
 from k2beam.errors import UsageError
 from k2beam.ingest.csv.companies import read_companies
-from k2beam.ingest.csv.files import CsvError, CsvFile, FileVariables, check_files, plan_csv
+from k2beam.ingest.csv.files import MAX_FIRST_LINES, CsvError, CsvFile, FileVariables, check_files, plan_csv
 from k2beam.ingest.csv.mapping import CsvMapping, load_mapping, parse_mapping
 from k2beam.ingest.csv.reader import BLOCK_LINES, MAX_LETTER_BYTES, MAX_LINE_BYTES, CsvReader
 from k2beam.model import BlockBatch, DeadLetter
@@ -126,7 +128,70 @@ def test_a_file_without_lines(tmp_path: Path) -> None:
         assert (file.source, plan.chunks, [problem.kind for problem in plan.problems]) == ("", (), [kind])
 
 
-def test_long_lines_are_dead_letters_and_bound_the_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_file_that_gets_its_first_line_while_the_job_starts_is_left(tmp_path: Path, complete: bool) -> None:
+    mapping = load_mapping("asx-reference")
+    header, line = b"ISIN,symbol,company_id,company_name,end_date,start_date\n", b"AU1,BHP,1,B,,05/07/2008\n"
+    path = written(tmp_path / "c.csv", header)
+    file = check(path, mapping, complete=complete)
+    path.write_bytes(header + line)
+
+    plan = plan_csv(file, 1, complete=complete)
+
+    assert (plan.chunks, plan.lines, [problem.kind for problem in plan.problems]) == ((), 0, ["truncated_tail"])
+    assert "no whole line when the job was started" in plan.problems[0].message
+    assert sorted(read(path, mapping, complete=complete)[0]) == [0]
+
+
+@pytest.mark.parametrize("complete", [False, True])
+def test_a_first_line_without_text_is_a_line(tmp_path: Path, complete: bool) -> None:
+    events, letters, total = read(written(tmp_path / "t.csv", b"\n", LINE), complete=complete)
+    assert (sorted(events), [one.error_class for one in letters], total) == ([1], ["blank_line"], 2)
+
+
+def test_a_path_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "t\udce9.csv", LINE)
+    with pytest.raises(UsageError, match=r"t\\xe9\.csv: the path is not UTF-8.*rename") as caught:
+        check(path)
+    str(caught.value).encode()
+
+
+def peak_of_reading(path: Path, piece_bytes: int) -> int:
+    """The most bytes that Python and Arrow held while a file was read as one chunk."""
+    (chunk,) = plan_csv(check(path), 1 << 40).chunks
+    reader = CsvReader(TRADES, piece_bytes)
+    usual = pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(pool)
+    tracemalloc.start()
+    try:
+        assert sum(batch.num_rows for batch in reader.read(chunk)) == chunk.lines
+        return tracemalloc.get_traced_memory()[1] + int(pool.max_memory())
+    finally:
+        tracemalloc.stop()
+        pa.set_memory_pool(usual)
+
+
+def test_memory_is_that_of_a_piece_however_long_the_file_is(tmp_path: Path) -> None:
+    line = LINE[:-1] + b"x" * 5000 + b"\n"  # wide, so that there are few to convert
+    path = written(tmp_path / "t.csv", line * (2 * MAX_FIRST_LINES // len(line)))
+    peak_of_reading(path, MAX_LINE_BYTES)  # what is made once and kept
+    short = peak_of_reading(path, MAX_LINE_BYTES)
+    path.write_bytes(line * (6 * MAX_FIRST_LINES // len(line)))
+    assert peak_of_reading(path, MAX_LINE_BYTES) < 1.25 * short
+    assert peak_of_reading(path, 4 * MAX_FIRST_LINES) > 2 * short  # and what is measured is what is held
+
+
+def test_memory_is_bounded_however_long_a_line_is(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", LINE)
+    with path.open("ab") as file:
+        file.truncate(64 * MAX_LETTER_BYTES)  # a hole: one line of zeros
+        file.seek(0, 2)
+        file.write(b"\n")
+    assert peak_of_reading(path, MAX_LINE_BYTES) < 8 * MAX_LETTER_BYTES
+
+
+def test_long_lines_are_dead_letters(tmp_path: Path) -> None:
     long = b"y" * (MAX_LINE_BYTES + 1)
     huge = b"x" * (5 * MAX_LETTER_BYTES)
     path = written(tmp_path / "t.csv", LINE, long + b"\n", huge + b"\n", LINE, huge + b"\n", LINE, huge)

@@ -96,7 +96,19 @@ def test_every_directive(moment: datetime) -> None:
         ("epoch-s", "1700000000", 1_700_000_000_000_000),
         ("epoch-ms", "1700000000123", 1_700_000_000_123_000),
         ("epoch-us", "-5", -5),
-        ("epoch-ns", "1700000000123456000", None),
+        ("epoch-ns", "1700000000123456000", 1_700_000_000_123_456),
+        ("epoch-ns", "1700000000123456001", None),
+        ("epoch-ns", "9223372036854775000", 9_223_372_036_854_775),
+        ("epoch-ns", "-9223372036854775000", -9_223_372_036_854_775),
+        ("epoch-ns", "9223372036854776000", None),
+        ("epoch-ns", "-9223372036854776000", None),
+        ("epoch-ns", "00000000000000001000", None),
+        ("epoch-s", "253402300799", 253_402_300_799_000_000),
+        ("epoch-s", "253402300800", None),
+        ("epoch-s", "-62135596800", -62_135_596_800_000_000),
+        ("epoch-s", "-62135596801", None),
+        ("epoch-s", "-99999999999", None),
+        ("epoch-s", "9223372036854775807", None),
         ("epoch-ns", "170000000012345600", None),
         ("epoch-ns", "170000000012345000", 170_000_000_012_345),
         ("%Y-%m-%dT%H:%M:%S%z", "1970-01-01T02:00:01+02:00", 1_000_000),
@@ -104,6 +116,14 @@ def test_every_directive(moment: datetime) -> None:
         ("%Y-%m-%dT%H:%M:%S%z", "1970-01-01T00:00:01Z", 1_000_000),
         ("%Y-%m-%dT%H:%M:%S.%f%z", "1970-01-01T00:00:00.000001000Z", 1),
         ("%Y-%m-%dT%H:%M:%S.%f%z", "1970-01-01T00:00:00.000001001Z", None),
+        ("%Y-%m-%d%z", "1970-01-01-2359", 86_340_000_000),
+        ("%Y-%m-%d%z", "2020-01-01+24:00", None),
+        ("%Y-%m-%d%z", "2020-01-01+99:99", None),
+        ("%Y-%m-%d%z", "2020-01-01+10:75", None),
+        ("%Y-%m-%d %H%z", "0001-01-01 01+01:00", -62_135_596_800_000_000),
+        ("%Y-%m-%d %H%z", "0001-01-01 00+01:00", None),
+        ("%Y-%m-%d %H%z", "9999-12-31 22-01:00", 253_402_297_200_000_000),
+        ("%Y-%m-%d %H%z", "9999-12-31 23-01:00", None),
         ("%Y-%m-%d%z", "2023-02-29Z", None),
         ("%Y-%m-%d%z", "2024-02-29Z", 1_709_164_800_000_000),
         ("%Y-%m-%d%z", "2024-13-01Z", None),
@@ -116,6 +136,14 @@ def test_every_directive(moment: datetime) -> None:
 def test_formats_that_need_no_zone(form: str, text: str, micros: int | None) -> None:
     found = TimeRule.parse([form], None, "refuse").read(strings(text))
     assert (None if found.unreadable[0] else int(found.values[0])) == micros
+
+
+@pytest.mark.parametrize(
+    ("zone", "text"), [("Australia/Sydney", "0001-01-01 00:00:00"), ("America/New_York", "9999-12-31 23:00:00")]
+)
+def test_a_zone_that_moves_a_time_out_of_the_years_1_to_9999(zone: str, text: str) -> None:
+    found = TimeRule.parse(["%Y-%m-%d %H:%M:%S"], zone, "refuse").read(strings(text, "2014-03-10 10:00:00"))
+    assert found.unreadable.tolist() == [True, False]
 
 
 @pytest.mark.parametrize(

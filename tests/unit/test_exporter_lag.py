@@ -12,6 +12,8 @@ from k2beam.errors import K2BeamError, UsageError
 from k2beam.exporter.backlog import Message
 from k2beam.exporter.lag import LagReading
 from k2beam.kafka.cluster import Bounds, KafkaUnreachable, Topic
+from k2beam.lake.catalog import NAMESPACE
+from k2beam.lake.firsts import record_firsts
 from k2beam.metrics.handle import Metrics
 from tests.exporter_helpers import Shown, add_trades, lake
 from tests.lake_helpers import START
@@ -80,6 +82,14 @@ def test_lag_coverage_losses_and_age_of_the_backlog(tmp_path: Path) -> None:
     assert shown.now() == caught_up | of_topic(
         "b", lag_messages=1, covered_offsets=1, lost_offsets=1, behind_seconds=98
     )
+
+
+def test_what_was_lost_of_a_partition_before_anything_was_taken_is_shown(tmp_path: Path) -> None:
+    cluster, shown = FakeCluster(a=5), Shown()
+    cluster.low["a"] = 5
+    record_firsts(make_catalog(tmp_path), NAMESPACE, {(cluster.source("a"), 0): 2})
+    assert lag_reading(tmp_path, cluster, shown.metrics, "a").read() == []
+    assert shown.now() == of_topic("a", lag_messages=0, covered_offsets=0, lost_offsets=3, behind_seconds=0)
 
 
 def test_a_topic_made_anew_is_not_covered_by_what_was_there_before(tmp_path: Path) -> None:

@@ -23,6 +23,24 @@ def test_the_start_is_the_first_offset_that_is_not_covered(covered: set[int], lo
     assert found == next((offset for offset in range(low, low + length) if offset not in covered), low + length)
 
 
+def test_holes_before_the_first_message_that_is_missing_are_left_out() -> None:
+    coverage = Coverage()
+    coverage.add_many(*KEY, [0, 1, 3, 4])
+    asked: list[BitMap64] = []
+
+    def first_given(source: str, partition: int, missing: BitMap64) -> int | None:
+        assert (source, partition) == KEY
+        asked.append(missing)
+        return 6 if 6 in missing else None
+
+    assert start_offsets({KEY: Bounds(0, 9)}, coverage, first_given) == {KEY: 6}
+    assert start_offsets({KEY: Bounds(0, 6)}, coverage, first_given) == {KEY: 6}, "nothing but holes: at the end"
+    assert asked == [BitMap64([2, 5, 6, 7, 8]), BitMap64([2, 5])]
+    other = ("kafka:c/t/1", 1)
+    assert start_offsets({other: Bounds(2, 9), KEY: Bounds(3, 5)}, coverage, first_given) == {other: 2, KEY: 5}
+    assert len(asked) == 2, "nobody is asked where nothing was taken, or nothing is missing"
+
+
 def test_a_long_run_is_found_quickly() -> None:
     coverage = Coverage()
     coverage.add_range(*KEY, 0, 10**9)

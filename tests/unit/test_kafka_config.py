@@ -48,7 +48,44 @@ def test_secrets_stay_references_until_a_client_opens() -> None:
 
 def test_an_open_cluster_needs_nothing_else() -> None:
     plain = {"bootstrap.servers": "b", "security.protocol": "PLAINTEXT"}
-    assert KafkaConfig("b").librdkafka() == KafkaConfig("b").java_consumer() == plain
+    assert KafkaConfig("b").librdkafka() == plain
+    assert KafkaConfig("b").java_consumer() == {**plain, "isolation.level": "read_committed"}
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("bootstrap.servers", "--bootstrap"),
+        ("security.protocol", "--security-protocol"),
+        ("sasl.mechanism", "--sasl-mechanism"),
+        ("sasl.login.callback.handler.class", "--sasl-mechanism"),
+        ("ssl.truststore.location", "--ca-file"),
+        ("ssl.keystore.type", "--certificate-file"),
+        ("config.providers", "references"),
+        ("config.providers.vault.class", "references"),
+        ("group.id", "a group of its own"),
+        ("isolation.level", "what is committed"),
+        ("key.deserializer", "bytes"),
+        ("value.deserializer", "bytes"),
+        ("auto.offset.reset", "the tables say"),
+        ("enable.auto.commit", "the tables say"),
+    ],
+)
+def test_what_k2beam_sets_itself_can_not_be_set_for_java(name: str, instead: str) -> None:
+    with pytest.raises(UsageError, match=f"--kafka-property can't set {name}, .*{instead}"):
+        KafkaConfig("b", properties=(("fetch.min.bytes", "7"), (name, "x")))
+
+
+def test_other_settings_of_the_consumer_may_be_set() -> None:
+    names = (
+        "fetch.min.bytes",
+        "group.instance.id",
+        "group.idle",
+        "ssl.endpoint.identification.algorithm",
+        "enable.metrics.push",
+    )
+    java = KafkaConfig("b", properties=tuple((name, "x") for name in names)).java_consumer()
+    assert {java[name] for name in names} == {"x"}
 
 
 def test_files_are_given_to_java_by_folder_and_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,14 +96,14 @@ def test_files_are_given_to_java_by_folder_and_name(tmp_path: Path, monkeypatch:
         ca_file="ca.pem",
         certificate_file="client.pem",
         key_file="keys/client.pem",
-        properties=(("ssl.truststore.password", f"${{file:{tmp_path}/password}}"),),
+        properties=(("interceptor.password", f"${{file:{tmp_path}/password}}"),),
     )
     java = config.java_consumer()
     assert f'password="${{file:{tmp_path}:password}}"' in java["sasl.jaas.config"]
     assert java["ssl.truststore.location"] == f"{tmp_path}/ca.pem"
     assert java["ssl.keystore.certificate.chain"] == f"${{file:{tmp_path}:client.pem}}"
     assert java["ssl.keystore.key"] == f"${{file:{tmp_path}/keys:client.pem}}"
-    assert java["ssl.truststore.password"] == f"${{file:{tmp_path}:password}}"
+    assert java["interceptor.password"] == f"${{file:{tmp_path}:password}}"
     rust = config.librdkafka()
     assert (rust["ssl.key.location"], rust["sasl.password"]) == ("keys/client.pem", CANARY)
 

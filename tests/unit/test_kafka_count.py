@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from pyroaring import BitMap64
 
-from k2beam.coverage import Coverage
+from k2beam.coverage import Coverage, SourcePartition
+from k2beam.exporter.backlog import Backlog, Backlogs
 from k2beam.kafka.cluster import Bounds, Topic
 from k2beam.kafka.count import count_topics
 
@@ -61,3 +62,18 @@ def test_what_retention_took_is_expected_though_the_broker_has_it_no_more() -> N
 
 def test_what_retention_takes_during_the_count_is_no_hole() -> None:
     assert counted([Bounds(0, 6), Bounds(4, 6)], Probe(2, 3, 5), claimed(0, 1, 4)) == [0, 1, 2, 3, 4]
+
+
+def test_what_retention_took_before_anything_was_taken_is_expected_from_the_recorded_offset_on() -> None:
+    firsts = {SourcePartition(*KEY): 2}
+    for low in (6, 9):
+        log, probe = Cluster(Bounds(low, 9)), Probe()
+        assert list(count_topics(log, [TOPIC], probe, Coverage(), firsts)[KEY]) == [2, 3, 4, 5, 6, 7, 8]  # type: ignore[arg-type]
+    taken = claimed(1, 2)
+    assert list(count_topics(Cluster(Bounds(3, 5)), [TOPIC], Probe(), taken, firsts)[KEY]) == [1, 2, 3, 4]  # type: ignore[arg-type]
+
+
+def test_the_backlog_of_the_exporter_has_the_same_losses() -> None:
+    backlogs = Backlogs(lambda _topic, _partition, _offset: None)
+    assert backlogs.of(TOPIC, 0, Bounds(6, 6), BitMap64(), 2) == Backlog(lag=0, oldest=None, covered=0, lost=4)
+    assert backlogs.of(TOPIC, 0, Bounds(6, 6), BitMap64()).lost == 0

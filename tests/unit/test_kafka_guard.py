@@ -27,7 +27,7 @@ Answer = Callable[[], list[Topic]]
 
 
 def away() -> list[Topic]:
-    raise KafkaUnreachable("Kafka at broker:9092 can't be asked: timed out")
+    raise KafkaUnreachable("Kafka at broker:9092 can't be reached: timed out")
 
 
 def there() -> list[Topic]:
@@ -54,6 +54,10 @@ class Answers:
         self.asked += 1
         return (self.left.pop(0) if len(self.left) > 1 else self.left[0])()
 
+    def names(self, pattern: str) -> list[str]:
+        assert pattern == "tick.*"
+        return ["ticks", "tickle"]
+
 
 def guarding(monkeypatch: pytest.MonkeyPatch, *answers: Answer, patience_s: float = 60.0) -> tuple[TopicGuard, Answers]:
     answering = Answers(*answers)
@@ -78,7 +82,7 @@ def test_no_commit_passes_when_the_patience_is_used_up(monkeypatch: pytest.Monke
         guarded.check()
 
 
-@pytest.mark.parametrize(("answer", "said"), [(gone, "is gone"), (anew, "made anew")])
+@pytest.mark.parametrize(("answer", "said"), [(gone, "is gone"), (anew, "created again")])
 def test_what_changed_while_the_cluster_was_away_is_seen(
     monkeypatch: pytest.MonkeyPatch, answer: Answer, said: str
 ) -> None:
@@ -205,8 +209,8 @@ def test_a_probe_without_an_answer_finds_no_hole_and_asks_again(
 ) -> None:
     monkeypatch.setattr(holes, "Consumer", Consumer)
     monkeypatch.setattr(holes, "STEADY_SECONDS", 0.0)
-    probe, missing = HoleProbe(CONFIG, [TOPIC]), {KEY: BitMap64([3, 4])}
-    with pytest.raises(KafkaUnreachable, match="broker:9092 gave nothing"):
+    probe, missing = HoleProbe(CONFIG, [TOPIC], 0.01), {KEY: BitMap64([3, 4])}
+    with pytest.raises(KafkaUnreachable, match=r"ticks partition 0.*broker:9092: nothing came for 0\.01 s"):
         probe.probe(*KEY, missing[KEY])
     assert [probe.without_holes(missing) for _ in range(3)] == [missing] * 3
     assert caplog.text.count("Kafka is waited for") == 2
@@ -215,7 +219,7 @@ def test_a_probe_without_an_answer_finds_no_hole_and_asks_again(
         probe.without_holes(missing)
 
 
-@pytest.mark.parametrize(("answer", "said"), [(gone, "is gone"), (anew, "made anew")])
+@pytest.mark.parametrize(("answer", "said"), [(gone, "is gone"), (anew, "created again")])
 def test_a_look_tells_what_has_changed(monkeypatch: pytest.MonkeyPatch, answer: Answer, said: str) -> None:
     looking, _ = guarding(monkeypatch, there, answer)
     looking.look()
@@ -227,3 +231,29 @@ def test_a_look_does_not_wait_for_a_cluster_that_is_away(monkeypatch: pytest.Mon
     looking, answering = guarding(monkeypatch, away)
     looking.look()
     assert answering.asked == 1
+
+
+def wider() -> list[Topic]:
+    return [Topic("ticks", "kafka:c/ticks/1", (0, 1, 2))]
+
+
+def test_partitions_and_topics_that_came_since_are_told_once_each(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    guarded, _ = guarding(monkeypatch, there, wider)
+    looking = TopicGuard(CONFIG, (TOPIC,), pattern="tick.*")
+    looking.look()
+    assert [record.message for record in caplog.records] == [caplog.messages[0]]
+    assert "topic matches --topic-pattern now" in caplog.text
+    assert "tickle" in caplog.text
+    looking.look()
+    looking.look()
+    assert caplog.text.count("a partition was added and is not read by this job: run it again") == 2
+    assert len(caplog.records) == 3
+    guarded.look()
+    assert len(caplog.records) == 5, "another job tells of the partitions, and not of a pattern that it does not have"
+
+
+def test_a_guard_that_looks_for_a_pattern_is_pickled_with_it() -> None:
+    guarded = TopicGuard(CONFIG, (TOPIC,), pattern="tick.*")
+    assert pickle.loads(pickle.dumps(guarded)) == guarded

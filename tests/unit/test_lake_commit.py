@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
@@ -9,26 +10,42 @@ from pathlib import Path
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
+from pyiceberg.table import Table
 from sqlalchemy.exc import OperationalError
 
 from k2beam.coverage import Coverage
 from k2beam.errors import CommitConflict, CommitUnknown, LakeError
+from k2beam.lake import commit as commit_module
+from k2beam.lake import transaction
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.commit import RUN_ID, commit_files, read_coverage
 from k2beam.lake.files import StagedFile
+from k2beam.lake.scan import UnreadableFile
 from k2beam.lake.tables import open_table
-from k2beam.lake.transaction import RetryPolicy
+from k2beam.lake.transaction import Append, RetryPolicy
 from k2beam.model import CommitReceipt
 from tests.lake_helpers import QUICK, lake_config, offsets_in, stage
 
 
-def commit(folder: Path, *files: StagedFile, policy: RetryPolicy = QUICK) -> CommitReceipt:
+def commit(
+    folder: Path,
+    *files: StagedFile,
+    policy: RetryPolicy = QUICK,
+    on_retry: Callable[[str], None] = lambda reason: None,
+) -> CommitReceipt:
+    """Commit the files; every row that came for them is in the table, or counted as left out."""
     catalog = open_catalog(lake_config(folder))
-    return commit_files(catalog, NAMESPACE, "trades_v2", files, run_id="r1", policy=policy)
+    receipt = commit_files(catalog, NAMESPACE, "trades_v2", files, run_id="r1", policy=policy, on_retry=on_retry)
+    assert receipt.rows + receipt.rows_left_out == sum(file.came for file in files)
+    return receipt
 
 
 def snapshots(folder: Path) -> int:
     return len(open_table(open_catalog(lake_config(folder)), NAMESPACE, "trades_v2").snapshots())
+
+
+def current_snapshot(folder: Path) -> int | None:
+    return open_table(open_catalog(lake_config(folder)), NAMESPACE, "trades_v2").metadata.current_snapshot_id
 
 
 def covered(folder: Path) -> Coverage:
@@ -63,6 +80,14 @@ def test_a_file_named_twice_is_committed_once(tmp_path: Path) -> None:
     assert offsets_in(tmp_path) == list(range(10))
 
 
+def test_a_coverage_whose_table_has_lost_its_metadata_is_no_coverage(tmp_path: Path) -> None:
+    commit(tmp_path, stage(tmp_path, range(10)))
+    for path in tmp_path.rglob("*.metadata.json"):
+        path.unlink()
+    with pytest.raises(UnreadableFile, match=r"market_data.trades_v2: file .*metadata.json is gone"):
+        covered(tmp_path)
+
+
 def test_a_partly_covered_file_is_rewritten(tmp_path: Path) -> None:
     commit(tmp_path, stage(tmp_path, range(10)))
     receipt = commit(tmp_path, stage(tmp_path, range(5, 15)), stage(tmp_path, range(12, 20)))
@@ -71,8 +96,13 @@ def test_a_partly_covered_file_is_rewritten(tmp_path: Path) -> None:
 
 
 def test_an_offset_repeated_within_a_file_is_written_once(tmp_path: Path) -> None:
-    commit(tmp_path, stage(tmp_path, [1, 2, 2, 3, 1]))
-    assert offsets_in(tmp_path) == [1, 2, 3]
+    file = stage(tmp_path, [1, 2, 2, 3, 1])
+    assert (file.rows, file.came) == (3, 5)
+    receipt = commit(tmp_path, file)
+    assert (receipt.rows, receipt.rows_left_out) == (3, 2)
+    again = commit(tmp_path, file, stage(tmp_path, [3, 4, 4]))
+    assert (again.rows, again.rows_left_out) == (1, 7)
+    assert offsets_in(tmp_path) == [1, 2, 3, 4]
 
 
 def test_partitions_and_sources_are_apart(tmp_path: Path) -> None:
@@ -111,14 +141,119 @@ LOCKED = OperationalError("UPDATE", {}, Exception("database is locked"))
 def test_whatever_the_catalog_says_the_rows_are_there_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, landed: bool
 ) -> None:
+    earlier = commit(tmp_path, stage(tmp_path, range(10, 15)))
     file = stage(tmp_path, range(10))
     failures = failing_once(monkeypatch, error, landed=landed)
     receipt = commit(tmp_path, file)
     assert failures() == 1
-    assert offsets_in(tmp_path) == list(range(10))
-    assert snapshots(tmp_path) == 1
+    assert offsets_in(tmp_path) == list(range(15))
+    assert snapshots(tmp_path) == 2
     assert receipt.attempts == 2
     assert receipt.rows == 10, "a try that landed unseen is still this commit's"
+    assert receipt.snapshot_before == earlier.snapshot_after
+    assert receipt.snapshot_after == current_snapshot(tmp_path) != receipt.snapshot_before
+
+
+@pytest.mark.parametrize("landed", [True, False])
+def test_the_receipt_names_its_own_snapshot_and_not_a_later_writers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, landed: bool
+) -> None:
+    file, rivals = stage(tmp_path, range(10)), stage(tmp_path, range(10, 20))
+    failing_once(monkeypatch, CommitStateUnknownException("504"), landed=landed)
+    committed: list[CommitReceipt] = []
+    receipt = commit(tmp_path, file, on_retry=lambda reason: committed.append(commit(tmp_path, rivals)))
+    (rival,) = committed
+    ids = (None, receipt.snapshot_after, rival.snapshot_after) if landed else (None, rival.snapshot_after)
+    assert rival.snapshot_before == (receipt.snapshot_after if landed else None)
+    assert receipt.snapshot_before == (None if landed else rival.snapshot_after)
+    assert (receipt.snapshot_after == current_snapshot(tmp_path)) is not landed
+    assert len(set(ids)) == len(ids)
+    assert offsets_in(tmp_path) == list(range(20))
+
+
+@pytest.mark.parametrize(("rivals", "left"), [(range(10), 0), (range(4), 6), (range(5, 30), 5)])
+def test_two_committers_with_the_same_file_at_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rivals: range, left: int
+) -> None:
+    """The rival commits after this one has planned, and before it commits."""
+    file = stage(tmp_path, range(10))
+    theirs = file if rivals == range(10) else stage(tmp_path, rivals)
+    real = transaction.append
+    waiting = [theirs]
+
+    def append(table: Table, change: Append) -> None:
+        if waiting:
+            commit(tmp_path, waiting.pop())
+        real(table, change)
+
+    monkeypatch.setattr(transaction, "append", append)
+    reasons: list[str] = []
+    receipt = commit(tmp_path, file, on_retry=reasons.append)
+    assert (receipt.rows, receipt.attempts, reasons) == (left, 2, ["conflict"])
+    assert snapshots(tmp_path) == (2 if left else 1)
+    assert offsets_in(tmp_path) == sorted({*range(10), *rivals})
+    assert list(covered(tmp_path)["archive:a", 0]) == offsets_in(tmp_path)
+
+
+def test_a_staged_file_that_is_gone_is_told_at_once(tmp_path: Path) -> None:
+    commit(tmp_path, stage(tmp_path, range(5)))
+    file = stage(tmp_path, range(10))
+    Path(file.path).unlink()
+    reasons: list[str] = []
+    with pytest.raises(FileNotFoundError, match=Path(file.path).name):
+        commit(tmp_path, file, on_retry=reasons.append)
+    assert reasons == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.ENOENT])
+def test_a_store_without_room_or_place_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    file = stage(tmp_path, range(3))
+    failures = failing_once(monkeypatch, OSError(code, "not written"), landed=False, times=5)
+    with pytest.raises(OSError, match="not written"):
+        commit(tmp_path, file)
+    assert failures() == 1
+
+
+@pytest.mark.parametrize("error", [LOCKED, ConnectionRefusedError("down")], ids=["locked", "down"])
+def test_a_catalog_that_gives_no_table_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    file = stage(tmp_path, range(3))
+    away = [error] * 2
+
+    def away_first(*arguments: str) -> Table:
+        if away:
+            raise away.pop()
+        return open_table(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(commit_module, "open_table", away_first)
+    reasons: list[str] = []
+    assert commit(tmp_path, file, on_retry=reasons.append).attempts == 3
+    assert reasons == ["unreachable"] * 2
+    away += [error] * 2
+    with pytest.raises(LakeError, match=r"gave no table in 2 tries[\s\S]*nothing of this commit landed") as told:
+        commit(tmp_path, file, policy=RetryPolicy(2, 0.001))
+    assert not isinstance(told.value, CommitUnknown)
+
+
+def test_a_catalog_that_goes_away_after_a_commit_leaves_its_outcome_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = stage(tmp_path, range(3))
+    failing_once(monkeypatch, CommitStateUnknownException("504"), landed=True)
+    opened = [0]
+
+    def once(*arguments: str) -> Table:
+        opened[0] += 1
+        if opened[0] > 1:
+            raise LOCKED
+        return open_table(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(commit_module, "open_table", once)
+    with pytest.raises(CommitUnknown, match="no file was deleted"):
+        commit(tmp_path, file, policy=RetryPolicy(3, 0.001))
 
 
 def test_used_up_retries_say_which_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,24 @@ def test_a_reopened_gap_gets_a_new_revision() -> None:
     assert [found.revision for found in changed([gap(5, 9)], {"id5": known})] == [4]
 
 
+def test_what_another_job_has_written_meanwhile_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = SqlCatalog.commit_table, [0]
+
+    def commit_table(self: SqlCatalog, *args: object, **kwargs: object) -> object:
+        calls[0] += 1
+        if calls[0] == 1:
+            assert write(tmp_path, gap(5, 9), gap(20, 20)).rows == 2
+            raise CommitFailedException("the other one won")
+        return real(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SqlCatalog, "commit_table", commit_table)
+    receipt = write(tmp_path, gap(5, 9), gap(20, 20))
+    assert (receipt.rows, receipt.files, receipt.bytes, receipt.rows_left_out) == (0, 0, 0, 2)
+    assert receipt.snapshot_after == receipt.snapshot_before
+    assert receipt.attempts == 2
+    assert {found.revision for found in ledger(tmp_path).values()} == {0}
+
+
 @pytest.mark.parametrize("error", [CommitFailedException("conflict"), CommitStateUnknownException("504")])
 @pytest.mark.parametrize("landed", [True, False])
 def test_a_lying_catalog_gives_one_row(
@@ -75,7 +93,9 @@ def test_a_lying_catalog_gives_one_row(
         return real(self, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SqlCatalog, "commit_table", commit_table)
-    write(tmp_path, gap(5, 9))
+    receipt = write(tmp_path, gap(5, 9))
+    assert (receipt.rows, receipt.files, receipt.rows_left_out) == (1, 1, 0), "landed unseen, it is still this commit's"
+    assert receipt.bytes > 0
     table = open_table(open_catalog(lake_config(tmp_path)), NAMESPACE, SEQUENCE_GAPS)
     rows = table.scan().to_arrow().to_pylist()
     assert sorted((row["gap_id"], row["revision"]) for row in rows) == [("id1", 0), ("id5", 0)]

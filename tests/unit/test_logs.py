@@ -136,6 +136,7 @@ def check_masked(key: str) -> None:
         (f"postgresql://user:{CANARY}@db:5432/x", "postgresql://***@db:5432/x"),
         (f"s3+http://{CANARY}@store/b and kafka://a:{CANARY}@k", "s3+http://***@store/b and kafka://***@k"),
         (f"http://u:{CANARY}@more@host/path", "http://***@host/path"),
+        (f"no answer of user:{CANARY}@host:9091 in 5 s", "no answer of ***@host:9091 in 5 s"),
         ("http://host/path@2x?mail=a@b", "http://host/path@2x?mail=a@b"),
         (f"https://host/?api_key={CANARY}&page=2", "https://host/?api_key=***&page=2"),
         (f'username="u" password="{CANARY} 2";', 'username="u" password=***;'),
@@ -201,6 +202,13 @@ def test_a_commit_is_one_audit_line(capsys: pytest.CaptureFixture[str]) -> None:
         "attempts": 1,
         "coverage_digest": "ab12",
     }
+
+
+def test_a_commit_that_found_nothing_to_do_is_told_from_one(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO", json=True)
+    commit_logged(CommitReceipt("trades_v2", 2, 2, 0, 0, 0, 1, 1, 7, ""))
+    (line,) = lines(capsys)
+    assert (line["event"], line["rows"], line["rows_left_out"]) == ("nothing to commit", 0, 7)
 
 
 def test_a_window_beyond_the_calendar_is_logged_as_its_number(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+from pyiceberg.table import Table
+
+from k2beam.cli.main import main
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.lake.maintain import orphans
+from k2beam.lake.scan import UnreadableFile
 from k2beam.lake.tables import open_table
 from tests.lake_helpers import QUICK, lake_config, stage
 
@@ -30,3 +35,35 @@ def test_a_file_of_an_old_snapshot_is_no_orphan(tmp_path: Path) -> None:
     table = open_table(catalog, NAMESPACE, "trades_v2")
     table.delete("_offset >= 0")
     assert list(orphans(table, timedelta(0))) == []
+
+
+def lost(table: Table, what: str) -> Path:
+    """Take away a file that the table's metadata is made of."""
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    paths = {
+        "metadata": table.metadata_location,
+        "manifest list": snapshot.manifest_list,
+        "manifest": snapshot.manifests(table.io)[0].manifest_path,
+    }
+    path = Path(paths[what].removeprefix("file://"))
+    path.unlink()
+    return path
+
+
+@pytest.mark.parametrize("what", ["metadata", "manifest list", "manifest"])
+def test_what_is_lost_is_named_and_nothing_is_called_an_orphan(
+    tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog = open_catalog(lake_config(tmp_path))
+    commit_files(catalog, NAMESPACE, "trades_v2", [stage(tmp_path, range(5))], run_id="r", policy=QUICK)
+    table = open_table(catalog, NAMESPACE, "trades_v2")
+    path = lost(table, what)
+    with pytest.raises(UnreadableFile, match=rf"{path.name} is gone"):
+        list(orphans(table, timedelta(0)))
+    with pytest.raises(SystemExit) as ended:
+        main(["maintain", "orphans", "--older-than-hours", "0", "--warehouse", str(tmp_path)])
+    shown = capsys.readouterr()
+    assert ended.value.code == 1
+    assert f"{path.name} is gone" in shown.err
+    assert "parquet" not in shown.out

@@ -11,12 +11,16 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 
 from k2beam.codec.clock import now_us
+from k2beam.errors import CommitConflict
 from k2beam.lake.publish import Publisher
 from k2beam.lake.tables import SEQUENCE_GAPS
+from k2beam.lake.transaction import RetryPolicy
 from k2beam.model import Gap
 from k2beam.sequence import GapBatch
 from tests.lake_helpers import DAY, START, lake_config, stage, write_config
 from tests.metrics_recorder import Samples
+
+GAP = Gap("X", "S", "trades", 0, 5, 9, "OPEN", START, "id5")
 
 
 def publisher(folder: Path) -> Publisher:
@@ -74,6 +78,35 @@ def test_each_retry_counts_with_its_reason(tmp_path: Path, monkeypatch: pytest.M
     assert changed["k2_iceberg_transactions_total{table=trades_v2}"] == 1
 
 
+def test_a_commit_that_is_given_up_is_a_failure_and_its_last_try_no_retry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = stage(tmp_path, range(3))
+    three = RetryPolicy(attempts=3, first_wait=0.001)
+    committing = Publisher(lake_config(tmp_path), write_config(retry=three))
+    failing_once(monkeypatch, *(CommitFailedException("x") for _ in range(3)))
+    samples = Samples("commit")
+    with pytest.raises(CommitConflict):
+        committing.publish("trades_v2", [file])
+    assert samples.changed() == {
+        "k2_commit_retries_total{reason=conflict,table=trades_v2}": 2,
+        "k2_write_failures_total{stage=commit,table=trades_v2}": 1,
+    }
+
+
+@pytest.mark.parametrize("table", ["trades_v2", SEQUENCE_GAPS])
+def test_an_error_that_is_not_tried_again_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    items = [stage(tmp_path, range(3))] if table == "trades_v2" else [GapBatch((GAP,))]
+    committing = publisher(tmp_path)
+    failing_once(monkeypatch, ZeroDivisionError())
+    samples = Samples("commit")
+    with pytest.raises(ZeroDivisionError):
+        committing.publish(table, items)
+    assert samples.changed() == {f"k2_write_failures_total{{stage=commit,table={table}}}": 1}
+
+
 def test_a_live_commit_says_how_old_its_messages_are(tmp_path: Path) -> None:
     """Times of the log that are still to come count as no age."""
     files = [
@@ -92,9 +125,8 @@ def test_a_live_commit_says_how_old_its_messages_are(tmp_path: Path) -> None:
 
 
 def test_a_commit_to_the_ledger_counts_its_table(tmp_path: Path) -> None:
-    gap = Gap("X", "S", "trades", 0, 5, 9, "OPEN", START, "id5")
     samples = Samples("commit")
-    publisher(tmp_path).publish(SEQUENCE_GAPS, [GapBatch((gap,))])
+    publisher(tmp_path).publish(SEQUENCE_GAPS, [GapBatch((GAP,))])
     changed = samples.changed()
     assert changed[f"k2_rows_written_total{{table={SEQUENCE_GAPS}}}"] == 1
     assert changed[f"k2_iceberg_transactions_total{{table={SEQUENCE_GAPS}}}"] == 1

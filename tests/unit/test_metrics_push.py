@@ -94,9 +94,10 @@ def test_what_the_options_mean(options: dict[str, object], config: MetricsConfig
         ({"metrics_endpoint": "::1:9400"}, "HOST:PORT-PORT"),
         ({"metrics_endpoint": "a:9400-9399"}, "from 1 to 65535"),
         ({"metrics_targets": "t"}, "--metrics-endpoint"),
-        ({"metrics": False, "metrics_endpoint": "a:1"}, "--metrics-endpoint: of no use with --no-metrics"),
-        ({"metrics": False, "push_gateway": "u"}, "--push-gateway: of no use"),
+        ({"metrics": False, "metrics_endpoint": "a:1"}, "--metrics-endpoint: no effect with --no-metrics"),
+        ({"metrics": False, "push_gateway": "u"}, "--push-gateway: no effect"),
         ({"push_gateway": "http://user:canary@gateway"}, "no name or password in its URL"),
+        ({"push_gateway": "user:canary@gateway:9091"}, "no name or password in its URL"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(options: dict[str, object], said: str) -> None:
@@ -156,6 +157,6 @@ def test_an_unbounded_job_and_one_without_tables_refuse_to_push(capsys: pytest.C
     kafka = ("ingest", "kafka", "--topic", "t", "--registry", "http://localhost:1", "--push-gateway", "http://g")
     assert command(*kafka) == 2
     assert "--push-gateway is for jobs that end" in capsys.readouterr().err
-    csv = ("ingest", "csv", "f.csv", "--mapping", "asx-trades", "--to", "topic", "--no-metrics")
+    csv = ("ingest", "csv", "f.csv", "--mapping", "asx-trades", "--to", "archive:f.avro", "--no-metrics")
     assert command(*csv) == 2
-    assert "--to topic is none" in " ".join(capsys.readouterr().err.split())
+    assert "--to archive:f.avro counts nothing" in " ".join(capsys.readouterr().err.split())

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest, parser
 
 from k2beam.metrics.handle import Metrics
 from scripts.metrics_lint.calls import METHODS
+from tests import metrics_recorder
 from tests.metrics_recorder import CallSiteRecorder, Samples, all_call_sites, differences
 
 SOURCE = """\
@@ -52,26 +54,82 @@ ALL = ("unit/test_a.py", "unit/test_b.py", "transforms/test_c.py")
 def test_calls_in_any_of_their_lines_are_known(project: Path) -> None:
     file = str(project / "k2beam" / "code.py")
     sites = all_call_sites(project)
-    assert differences(sites, {(file, 5), (file, 9), (str(project / "tests" / "x.py"), 1)}, project) == []
-    assert differences(sites, {(file, 9)}, project) == ["k2beam/code.py:4: no test made this call of increment"]
-    assert differences(sites, {(file, 4), (file, 9), (file, 3)}, project) == [
+    both = {(file, 5), (file, 9)}
+    assert differences(sites, {*both, (str(project / "tests" / "x.py"), 1)}, both, project) == []
+    assert differences(sites, {(file, 9)}, both, project) == ["k2beam/code.py:4: no test made this call of increment"]
+    assert differences(sites, {(file, 4), (file, 9), (file, 3)}, both, project) == [
         "k2beam/code.py:3: this call of a metric was made, and the lint does not find it"
+    ]
+    assert differences(sites, both, {(file, 4)}, project) == [
+        "k2beam/code.py:9: a test made this call of gauge, and none that did read the metric back"
     ]
 
 
-def test_a_call_notes_where_it_stands(monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch, project: Path) -> CallSiteRecorder:
+    """A recorder of its own; what it puts in place goes with the test."""
     for name in METHODS:
         monkeypatch.setattr(Metrics, name, getattr(Metrics, name))
+    monkeypatch.setattr(metrics_recorder, "_on_read", [])
+    monkeypatch.setattr(CollectorRegistry, "get_sample_value", CollectorRegistry.get_sample_value)
+    monkeypatch.setattr(parser, "text_string_to_metric_families", parser.text_string_to_metric_families)
     recorder = CallSiteRecorder(project)
     recorder.install()
+    return recorder
+
+
+@pytest.fixture
+def call(project: Path, installed: CallSiteRecorder) -> Callable[[Metrics], None]:
+    """The project's one function, as if it had been imported."""
     found: dict[str, Any] = {}
     exec(compile(SOURCE, str(project / "k2beam" / "code.py"), "exec"), found)
+    function: Callable[[Metrics], None] = found["f"]
+    return function
+
+
+def lines(recorded: set[tuple[str, int]]) -> list[int]:
+    return sorted(line for _, line in recorded)
+
+
+def test_a_call_notes_where_it_stands(
+    project: Path, installed: CallSiteRecorder, call: Callable[[Metrics], None]
+) -> None:
     registry = CollectorRegistry()
     samples = Samples("c", registry)
-    found["f"](Metrics("c", registry=registry))
-    assert differences(all_call_sites(project), recorder.recorded, project) == []
+    call(Metrics("c", registry=registry))
+    assert len(differences(all_call_sites(project), installed.recorded, installed.read_back, project)) == 2
     assert samples.changed() == {"k2_rows_written_total{table=t}": 3, "k2_freshness_seconds{table=t}": 1}
     assert samples.changed() == {}
+    assert differences(all_call_sites(project), installed.recorded, installed.read_back, project) == []
+
+
+@pytest.mark.parametrize(
+    ("read", "found"),
+    [
+        (lambda registry: registry.get_sample_value("k2_rows_written_total", {}), [4]),
+        (lambda registry: registry.get_sample_value("k2_write_duration_seconds_count", {}), []),
+        (lambda registry: list(parser.text_string_to_metric_families(generate_latest(registry).decode())), [4, 9]),
+        (generate_latest, []),
+    ],
+)
+def test_only_what_a_test_reads_is_read_back(
+    installed: CallSiteRecorder,
+    call: Callable[[Metrics], None],
+    read: Callable[[CollectorRegistry], Any],
+    found: list[int],
+) -> None:
+    registry = CollectorRegistry()
+    call(Metrics("c", registry=registry))
+    read(registry)
+    assert lines(installed.read_back) == found
+
+
+def test_what_another_test_reads_does_not_count(installed: CallSiteRecorder, call: Callable[[Metrics], None]) -> None:
+    registry = CollectorRegistry()
+    call(Metrics("c", registry=registry))
+    installed.pytest_runtest_logstart()
+    registry.get_sample_value("k2_rows_written_total", {})
+    assert (lines(installed.recorded), installed.read_back) == ([4, 9], set())
 
 
 def test_only_a_whole_run_is_judged(project: Path) -> None:

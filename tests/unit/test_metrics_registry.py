@@ -5,15 +5,21 @@ from __future__ import annotations
 import pickle
 import re
 from collections.abc import Callable
+from threading import Thread
+from typing import ClassVar
 
 import numpy as np
 import pytest
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
 
 from k2beam.errors import MetricError
-from k2beam.metrics.handle import Metrics
-from k2beam.metrics.registry import BY_NAME, METRICS, PREFIX, STANDARD_LABELS, MetricSpec
+from k2beam.metrics.handle import Metrics, forget_counts
+from k2beam.metrics.registry import BY_NAME, METRICS, STANDARD_LABELS, MetricSpec
 
+UNBOUNDED = {
+    *("symbol", "offset", "path", "file", "position", "source", "key", "message", "message_id", "trade_id"),
+    *("sequence", "gap_id", "schema_id", "run_id", "snapshot", "timestamp", "user", "url", "host", "pid"),
+}
 STANDARD = {"service": "k2beam", "environment": "test", "component": "writer"}
 
 
@@ -28,10 +34,11 @@ def test_names_are_unique() -> None:
 
 @pytest.mark.parametrize("spec", METRICS, ids=lambda spec: spec.name)
 def test_a_metric_follows_the_conventions(spec: MetricSpec) -> None:
-    assert re.fullmatch(PREFIX + "[a-z0-9_]+", spec.name)
+    assert re.fullmatch("k2_[a-z0-9_]+", spec.name)
     assert spec.name.endswith("_total") == (spec.type == "counter")
     assert spec.help.endswith(".")
     assert not {*STANDARD_LABELS, "name", "value", "le"} & set(spec.labels)
+    assert not UNBOUNDED & set(spec.labels), "a label whose values are without number makes as many series"
     assert bool(spec.buckets) == (spec.type == "histogram")
     assert list(spec.buckets) == sorted(set(spec.buckets))
 
@@ -113,6 +120,74 @@ def test_numbers_of_numpy_are_numbers() -> None:
     for _ in range(2):
         metrics.increment("k2_rows_written_total", np.int64(3), table="t")
     assert registry.get_sample_value("k2_rows_written_total", {**STANDARD, "table": "t"}) == 6
+
+
+class Slow(str):
+    """A label's value: comparing it, where a test says so, lets another thread set a gauge meanwhile."""
+
+    __slots__ = ()
+    meanwhile: ClassVar[list[Thread]] = []
+
+    def __hash__(self) -> int:
+        while self.meanwhile:
+            thread = self.meanwhile.pop()
+            thread.start()
+            thread.join(0.2)
+        return super().__hash__()
+
+
+def test_a_gauge_may_be_removed_while_another_thread_sets_one() -> None:
+    metrics, registry = handle()
+    metrics.gauge("k2_table_rows", 1, table=Slow("a"))
+    other = Thread(target=metrics.gauge, args=("k2_table_rows", 2), kwargs={"table": "b"})
+    Slow.meanwhile.append(other)
+    metrics.remove_gauge("k2_table_rows", table="a")
+    other.join()
+    assert not Slow.meanwhile
+    assert registry.get_sample_value("k2_table_rows", {**STANDARD, "table": "a"}) is None
+    assert registry.get_sample_value("k2_table_rows", {**STANDARD, "table": "b"}) == 2
+
+
+def test_a_gauge_that_is_set_and_removed_by_two_threads_is_never_lost() -> None:
+    """What is set after the last removal is shown: no recorder of a removed sample is kept."""
+    metrics, registry = handle()
+
+    def change() -> None:
+        for number in range(2_000):
+            metrics.gauge("k2_table_rows", number, table="a")
+            metrics.remove_gauge("k2_table_rows", table="a")
+
+    threads = [Thread(target=change) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    metrics.gauge("k2_table_rows", 7, table="a")
+    assert registry.get_sample_value("k2_table_rows", {**STANDARD, "table": "a"}) == 7
+
+
+def test_a_handle_counts_on_in_a_process_that_was_forked_while_a_thread_held_it() -> None:
+    metrics, registry = handle()
+    with metrics._changing:
+        forget_counts()
+        counting = Thread(target=metrics.gauge, args=("k2_table_rows", 1), kwargs={"table": "a"}, daemon=True)
+        counting.start()
+        counting.join(10)
+    assert registry.get_sample_value("k2_table_rows", {**STANDARD, "table": "a"}) == 1
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_only_what_python_refuses_is_a_type_error(strict: bool) -> None:
+    metrics, _ = handle(strict)
+    calls: list[Callable[[], object]] = [
+        lambda: metrics.gauge("k2_freshness_seconds", table="t"),  # type: ignore[call-arg]
+        lambda: metrics.histogram("k2_write_duration_seconds", table="t"),  # type: ignore[call-arg]
+        lambda: metrics.increment(table="t"),  # type: ignore[call-arg]
+        lambda: metrics.increment("k2_rows_written_total", 1, 2, table="t"),  # type: ignore[call-arg]
+    ]
+    for call in calls:
+        with pytest.raises(TypeError):
+            call()
 
 
 def test_the_environment_variable_decides_where_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,18 +6,25 @@ result is found: an unknown metric or label, a ``by`` or ``on`` that names what 
 
 from __future__ import annotations
 
+import ast
 import itertools
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import promql_parser as promql
 import pytest
 import yaml
+from confluent_kafka import KafkaError
 
+from k2beam.exporter.lag import LagReading
+from k2beam.exporter.readings import DeadLetterReading, GapReading
+from k2beam.ingest.binance import REASONS
+from k2beam.lake.tables import SPECS
 from k2beam.metrics.registry import METRICS, STANDARD_LABELS
+from k2beam.model import KINDS, Severity, Stage
 from k2beam.platform.prometheus import JOBS
 from k2beam.sequence import SequenceClass
 
@@ -32,10 +39,53 @@ LEGEND = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 VARIABLE = re.compile(r"\$\{?([a-z]\w*)")
 LABEL_VALUES = re.compile(r"label_values\((?P<query>.+),\s*(?P<label>\w+)\)$")
 SET_OPERATORS = {"and", "or", "unless"}
-VALUES = {"classification": set(SequenceClass), "job": set(JOBS)}
-"""Labels whose values are known here, so that a misspelt one is found."""
 
 Labels = frozenset[str]
+
+
+def words(*places: str) -> set[str]:
+    """The names in quotes in modules and the modules of packages, by their paths."""
+    paths = (ROOT / place for place in places)
+    files = (file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path]))
+    nodes = (node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    found = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {word for word in found if re.fullmatch(r"[a-z][a-z0-9_]*", word)}
+
+
+VALUES: dict[str, set[str]] = {
+    "classification": set(SequenceClass),
+    "job": set(JOBS),
+    "kind": set(KINDS),
+    "severity": set(get_args(Severity)),
+    "table": set(SPECS),
+    "reading": {LagReading.name, GapReading.name, DeadLetterReading.name, *(f"table:{name}" for name in SPECS)},
+    "error_class": words(*(f"k2beam/{place}" for place in ("codec", "archive", "ingest/csv", "validation.py"))),
+    "error_type": {name for name in dir(KafkaError) if name.isupper()},
+    "k2_dead_letters stage": set(get_args(Stage)),
+    "k2_stored_dead_letters stage": set(get_args(Stage)),
+    "k2_write_failures stage": {"write", "commit"},
+    "k2_commit_retries reason": {"conflict", "unknown", "unreachable"},
+    "k2_feed_bad_frames reason": set(REASONS),
+    "k2_feed_reconnects reason": {"unreachable", "refused", "reply", "silence", "closed", "planned"},
+    "k2_metrics_endpoint_failures reason": {"address", "ports_taken", "targets"},
+    "k2_metric_errors problem": {"name", "type", "labels", "standard_label", "label_value", "value"},
+}
+"""Labels whose values are known, so that a misspelt one is found; with a metric where another means something else."""
+
+WRITTEN = {
+    "k2_write_failures stage": ("k2beam/lake/observe.py", "transforms/write_iceberg.py"),
+    "k2_commit_retries reason": ("k2beam/lake/transaction.py",),
+    "k2_feed_reconnects reason": ("k2beam/ingest/feed_client.py",),
+    "k2_metrics_endpoint_failures reason": ("k2beam/metrics/worker.py",),
+    "k2_metric_errors problem": ("k2beam/metrics/handle.py",),
+}
+"""Where the values are given that have no type of their own."""
+
+
+def known_values(series: str, label: str) -> set[str] | None:
+    """What a label of a metric, or of a series that is recorded of one, may be; None where it may be anything."""
+    metric = series.split(":")[1] if ":" in series else series
+    return VALUES.get(f"{metric.removesuffix('_total')} {label}", VALUES.get(label))
 
 
 class BadQuery(Exception):
@@ -94,17 +144,19 @@ def _selected(part: promql.VectorSelector, series: dict[str, Labels]) -> Labels:
             continue
         if matcher.name not in labels:
             raise BadQuery(f"{', '.join(names)} has no label {matcher.name}")
-        _check_value(matcher)
+        for name in names:
+            _check_value(matcher, known_values(name, matcher.name))
     return labels
 
 
-def _check_value(matcher: promql.Matcher) -> None:
-    known = VALUES.get(matcher.name)
+def _check_value(matcher: promql.Matcher, known: set[str] | None) -> None:
+    """Each alternative of a pattern must be a value, or match one."""
     if known is None or "$" in matcher.value:
         return
     is_pattern = matcher.op in (promql.MatchOp.Re, promql.MatchOp.NotRe)
-    if not any(re.fullmatch(matcher.value, each) if is_pattern else matcher.value == each for each in known):
-        raise BadQuery(f"{matcher.name} is never {matcher.value!r}, but one of {sorted(known)}")
+    for value in matcher.value.split("|") if is_pattern else [matcher.value]:
+        if not any(re.fullmatch(value, each) if is_pattern else value == each for each in known):
+            raise BadQuery(f"{matcher.name} is never {value!r}, but one of {sorted(known)}")
 
 
 def _called(part: promql.Call, series: dict[str, Labels]) -> Labels | None:
@@ -231,6 +283,20 @@ def test_the_variables_of_the_dashboard_are_labels_that_there_are() -> None:
         ("sum by (table) (k2_table_rows) unless k2_table_rows", "never match"),
         ("k2_table_rows and on (topic) k2_source_lag_messages", "on both sides"),
         ('k2_sequence_messages_total{classification="DUPLICATE"}', "classification is never 'DUPLICATE'"),
+        ('k2_sequence_messages_total{classification!~"ok|late_fil"}', "classification is never 'late_fil'"),
+        ('k2_sequence_messages_total{classification=~"late_fil."} or k2_sequence_messages_total{kind="trade"}', "kind"),
+        ('table:k2_commit_retries:increase10m{reason="conflicts"}', "reason is never 'conflicts'"),
+        ('k2_feed_reconnects_total{reason!="plannned"}', "reason is never 'plannned'"),
+        ('k2_feed_bad_frames_total{reason="closed"}', "reason is never 'closed'"),
+        ('k2_dead_letters_total{stage="write"}', "stage is never 'write'"),
+        (
+            'stage:k2_dead_letters:increase10m{error_class="TruncatedPayload"}',
+            "error_class is never 'TruncatedPayload'",
+        ),
+        ('table:k2_write_failures:increase10m{stage="decode"}', "stage is never 'decode'"),
+        ('k2_open_gaps{severity="HUGE"}', "severity is never 'HUGE'"),
+        ('k2_table_rows{table="trades"}', "table is never 'trades'"),
+        ('k2_exporter_failures_total{reading="table"}', "reading is never 'table'"),
         ('up{job="k2beam"}', "job is never 'k2beam'"),
         ("sum(rate(k2_table_rows[5m])", "no PromQL"),
     ],
@@ -292,6 +358,13 @@ def test_series_of_the_promtool_tests_are_those_that_are_exported(name: str) -> 
             labels = {matcher.name for matcher in series.matchers.matchers}
             assert series.name in scraped, f"{test['name']}: {series.name}"
             assert labels | SCRAPED == scraped[series.name], f"{test['name']}: {given['series']}"
+            if series.name != "up":  # Prometheus gives it to every job, also to those that are no business of ours
+                result_labels(given["series"], scraped)
+
+
+@pytest.mark.parametrize("key", WRITTEN)
+def test_the_values_that_are_known_here_are_those_that_the_code_gives(key: str) -> None:
+    assert VALUES[key] <= words(*WRITTEN[key])
 
 
 def test_the_groups_are_evaluated_in_the_tests_in_the_order_of_the_files() -> None:

@@ -58,3 +58,21 @@ def test_what_follows_the_dashes_is_beams() -> None:
 def test_a_negative_grace_is_refused() -> None:
     with pytest.raises(UsageError, match="--gap-grace"):
         IngestConfig(LakeConfig(warehouse="w"), write_config(), gap_grace_seconds=-1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--runner=NoRunner",), "--runner=NoRunner: Beam has no such runner; choose from .*FlinkRunner"),
+        (("--direct_num_wokers=2", "--x"), "--direct_num_wokers, --x after --: Beam has no such option"),
+        (("--runner=PrismRunner", "--streamin"), "--streamin"),
+    ],
+)
+def test_what_beam_does_not_know_is_refused(arguments: tuple[str, ...], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        beam_options(arguments)
+
+
+def test_a_job_server_may_know_more() -> None:
+    assert beam_options(("--runner=FlinkRunner", "--job_endpoint=x:1", "--of_the_server=1")) is not None
+    assert beam_options(("--runner=some.other.Runner", "--its_own=1")) is not None

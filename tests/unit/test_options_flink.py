@@ -47,11 +47,11 @@ def test_a_job_server_without_the_address_of_its_cluster_is_refused() -> None:
 def test_partitions_that_parallelism_does_not_divide_are_told(
     arguments: tuple[str, ...], partitions: int, fits: bool
 ) -> None:
-    assert (uneven_readers(arguments, partitions) is None) is fits
+    assert (uneven_readers(beam_options((*ON_FLINK, *arguments)), partitions) is None) is fits
 
 
 def test_what_would_divide_them_is_said() -> None:
-    told = uneven_readers(("--parallelism=4",), 6)
+    told = uneven_readers(beam_options((*ON_FLINK, "--parallelism", "4")), 6)
     assert told is not None
     assert "--parallelism=4 does not divide 6 partitions" in told
     assert told.endswith("take one of 1, 2, 3, 6")

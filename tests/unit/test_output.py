@@ -30,6 +30,7 @@ from k2beam.cli.output import (
     plain,
     progress,
     run_guarded,
+    step_progress,
 )
 from k2beam.errors import LakeError, UsageError
 from k2beam.model import CommitReceipt
@@ -255,6 +256,20 @@ def test_progress_is_drawn_on_standard_error(
         advance(10)
     assert "replay" in terminal.getvalue()
     assert "100%" in terminal.getvalue()
+    assert capsys.readouterr().out == ""
+
+
+def test_the_step_of_a_work_is_shown_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with step_progress("auditing") as tell:
+        tell("counting trades_v2")
+    assert capsys.readouterr() == ("", "")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with step_progress("auditing") as tell:
+        tell("counting [a]\x1b[2J.avro")
+    assert "auditing: counting [a]\\u001b[2J.avro" in terminal.getvalue()
     assert capsys.readouterr().out == ""
 
 

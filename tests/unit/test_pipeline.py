@@ -10,10 +10,15 @@ import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 
 from k2beam.errors import UsageError
+from k2beam.lake.catalog import NAMESPACE
+from k2beam.lake.ledger_read import current_gaps
 from k2beam.model import DeadLetterBatch, RawBatch
 from k2beam.options import IngestConfig
 from k2beam.pipeline import build, require_error_consumers
+from tests.archive_files import block, header, trades
+from tests.audit_helpers import Row, SmallLake
 from tests.lake_helpers import lake_config, write_config
+from transforms.read_archive import ReadArchive
 
 
 class _Read(NamedTuple):
@@ -39,3 +44,16 @@ def test_an_unread_error_output_is_named() -> None:
     pipeline | "Careless" >> _Source()
     with pytest.raises(UsageError, match="Careless"):
         require_error_consumers(pipeline)
+
+
+def test_rows_that_are_committed_once_the_job_is_built_hide_no_gap(tmp_path: Path) -> None:
+    """As in a live job that commits its rows before it folds them, or whose worker makes its steps anew."""
+    lake = SmallLake(tmp_path / "wh")
+    numbers = [*range(100, 105), *range(108, 110)]
+    (tmp_path / "day.avro").write_bytes(header() + block(len(numbers), b"".join(trades(n, 1)[0] for n in numbers)))
+    pipeline = TestPipeline(runner="FnApiRunner")
+    build(pipeline, ReadArchive([str(tmp_path / "day.avro")]), IngestConfig(lake.config, write_config()))
+    lake.add([Row(n, n, time=1_700_000_000_000_000 + n, symbol="BTCUSDT", source="archive:other") for n in numbers])
+    assert pipeline.run().wait_until_finish() == "DONE"
+    gaps = [(gap.symbol, gap.first_missing, gap.last_missing) for gap in current_gaps(lake.catalog, NAMESPACE)]
+    assert gaps == [("BTCUSDT", 105, 107)]

@@ -258,6 +258,17 @@ def cluster() -> Iterator[tuple[Cluster, FlinkJobs]]:
         thread.join()
 
 
+def test_a_cluster_on_this_machine_is_not_asked_through_a_proxy(
+    cluster: tuple[Cluster, FlinkJobs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    made, jobs = cluster
+    made.states = {"a": ["RUNNING"]}
+    assert [job.id for job in jobs.jobs("name-a")] == ["a"]
+    with pytest.raises(FlinkRestError, match="was not answered"):
+        FlinkJobs("flink.example:8081").overview()
+
+
 def test_a_run_ends_its_own_job_alone(cluster: tuple[Cluster, FlinkJobs]) -> None:
     made, jobs = cluster
     made.states = {"a": ["RUNNING"], "b": ["RUNNING"]}

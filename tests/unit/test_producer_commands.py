@@ -1,17 +1,26 @@
-"""The commands `schemas` and `topics` where no server is needed: options, exit codes, messages."""
+"""The commands around the producer where no server is needed: options, exit codes, messages, metrics."""
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
+import uuid
+from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner, Result
 
 from k2beam.cli import schemas, topics
+from k2beam.cli.main import main
+from k2beam.cli.metrics_options import MetricsOptions
 from k2beam.cli.topics import retention_ms
 from k2beam.errors import UsageError
-from tests.registry_server import NO_SUBJECT, in_turn, registry_server
+from k2beam.ingest import producer
+from k2beam.metrics.worker import MetricsConfig, endpoint_address
+from tests.registry_server import NO_SUBJECT, FakeKafka, in_turn, knows_all, registry_server
+from tests.unit.test_metrics_push import gateway
 from tests.unit.test_registry_client import closed_port
 
 
@@ -49,10 +58,10 @@ def test_the_address_of_the_registry_may_be_in_the_environment(monkeypatch: pyte
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("schemas", "check", "--registry", "nowhere"), "no URL of a Schema Registry"),
+        (("schemas", "check", "--registry", "nowhere"), "not the URL of a Schema Registry"),
         (("schemas", "check", "--registry-username", "me", "--registry-password", "hush"), "takes a reference"),
         (("schemas", "register", "--topic", "ticks"), "--topic ticks=trade_v2"),
-        (("topics", "create", "a b"), "is no name of a topic"),
+        (("topics", "create", "a b"), "is not a topic name"),
         (("topics", "create", "a", "--retention", "7"), "--retention takes"),
         (("topics", "create", "a", "--config", "x"), "--config takes NAME=VALUE"),
         (("topics", "create", "a", "--config", "sasl.password=hush"), "takes a reference"),
@@ -72,3 +81,41 @@ def test_servers_that_do_not_answer_are_named() -> None:
     assert (result.exit_code, f"no Kafka broker answers at 127.0.0.1:{port}" in result.stderr) == (1, True)
     result = run("schemas", "list", "--registry", f"http://127.0.0.1:{port}", "--wait", "0")
     assert (result.exit_code, f"http://127.0.0.1:{port}: no answer within 0 s" in result.stderr) == (1, True)
+
+
+def test_csv_to_a_topic_pushes_what_its_producer_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, environment = tmp_path / "asx_quotes_1.csv", uuid.uuid4().hex
+    file.write_text("".join(f"03/10/2014,05:46:13.604,1.11,{number}.0,1.12,0\n" for number in range(1, 4)))
+    made = functools.partial(producer.MarketDataProducer, client=FakeKafka)
+    monkeypatch.setattr(producer, "MarketDataProducer", made)
+    with registry_server(knows_all) as (registry, _), gateway() as (url, pushed):
+        options = ["--to", "topic", "--bootstrap", "unused:1", "--registry", registry, "--symbol", "DVN"]
+        counting = ["--push-gateway", url, "--environment", environment]
+        with pytest.raises(SystemExit) as ended:
+            main(["ingest", "csv", str(file), "--mapping", "asx-quotes", *options, *counting])
+    assert ended.value.code in (0, None), capsys.readouterr().err
+    [(_, _, body)] = pushed
+    labels = f'component="producer",environment="{environment}",exchange="ASX",service="k2beam"'
+    topic = "market.equities.quotes.asx"
+    sample = f'k2_kafka_messages_produced_total{{asset_class="equities",{labels},topic="{topic}"}} 3.0'
+    assert sample in body.splitlines()
+
+
+def test_what_was_counted_is_pushed_and_the_endpoint_closed_after_a_failure_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(options: MetricsOptions) -> None:
+        with options.counting() as counts:
+            counts.open("tester")
+            assert endpoint_address() is not None
+            raise UsageError("the sink is broken")
+
+    with gateway() as (url, pushed), pytest.raises(UsageError, match="the sink is broken"):
+        fail(MetricsOptions(MetricsConfig(endpoint=True, ports=(0, 0)), url))
+    assert len(pushed) == 1
+    assert endpoint_address() is None
+    with caplog.at_level(logging.ERROR), MetricsOptions(push_gateway=f"http://127.0.0.1:{closed_port()}").counting():
+        pass
+    assert "what was produced is not touched by it" in caplog.text

@@ -58,7 +58,7 @@ def test_a_good_record_goes_through_as_it_is(kind: Kind) -> None:
         ("source_sequence", 1 << 63, "an integer of 64 bits"),
         ("vendor_data", {"a": 1}, "strings to strings"),
         ("vendor_data", ["a"], "strings to strings"),
-        ("colour", "red", "is no field of trade_v2"),
+        ("colour", "red", "is not a field of trade_v2"),
     ],
 )
 def test_a_wrong_field_is_named(field: str, value: Any, said: str) -> None:

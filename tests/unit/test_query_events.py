@@ -72,6 +72,13 @@ def test_rows_come_in_order_and_the_first_copy_stays(lake: Lake) -> None:
     ]
 
 
+def test_rows_without_a_message_id_are_not_copies_of_each_other(tmp_path: Path) -> None:
+    catalog = make_catalog(tmp_path)
+    append_events(catalog, "trades", [trade(0, 1), *(trade(number, 2, message_id="") for number in (1, 2, 3))])
+    append_events(catalog, "trades", [trade(9, 3, message_id="m0")])
+    assert ids(Lake(str(tmp_path)).trades()) == [("m0", 0), ("", 1), ("", 2), ("", 3)]
+
+
 def test_with_duplicates_every_row_is_there(lake: Lake) -> None:
     rows = ids(lake.trades(with_duplicates=True))
     assert rows[:3] == [("m3", 102), ("m0", 0), ("m0", 100)]
@@ -219,6 +226,14 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     (task,) = table.scan().plan_files()
     Path(task.file.file_path.removeprefix("file://")).unlink()
     with pytest.raises(UnreadableFile, match=r"\.parquet is gone"):
+        Lake(str(tmp_path)).trades()
+
+
+def test_a_manifest_that_is_gone_is_named(tmp_path: Path) -> None:
+    table = append_events(make_catalog(tmp_path), "trades", [trade(0, 1)])
+    (manifest,) = table.current_snapshot().manifests(table.io)
+    Path(manifest.manifest_path.removeprefix("file://")).unlink()
+    with pytest.raises(UnreadableFile, match=r"-m0\.avro is gone"):
         Lake(str(tmp_path)).trades()
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import CommitFailedException
 
 from k2beam.lake.catalog import NAMESPACE
 from k2beam.lake.ledger import append_gaps
@@ -13,9 +17,13 @@ from k2beam.lake.reconcile import compare_ledger, missing_intervals, reconcile
 from k2beam.lake.recount import recount_keys
 from k2beam.lake.scan import UnreadableFile
 from k2beam.lake.tables import SEQUENCE_GAPS, find_table
+from k2beam.logs import configure_logging
+from k2beam.metrics.worker import MetricsConfig
 from k2beam.model import Gap
 from k2beam.sequence import gap_id
 from tests.audit_helpers import START, Row, SmallLake
+from tests.lake_helpers import QUICK
+from tests.metrics_recorder import Samples
 
 
 @pytest.fixture
@@ -51,6 +59,60 @@ def test_a_second_reconcile_writes_nothing(lake: SmallLake) -> None:
     again = reconcile(lake.catalog, NAMESPACE)
     assert (again.diff.unfilled, again.diff.changes, again.receipt) == (3, (), None)
     assert lake.table(SEQUENCE_GAPS).metadata_location == before
+
+
+def test_its_commit_is_counted_and_logged_as_any_other(lake: SmallLake, capsys: pytest.CaptureFixture[str]) -> None:
+    with_gaps(lake)
+    samples = Samples("commit")
+    configure_logging("INFO", json=True)
+    receipt = reconcile(lake.catalog, NAMESPACE, run_id="r").receipt
+    reconcile(lake.catalog, NAMESPACE, run_id="r")
+    assert receipt is not None
+    changed = samples.changed()
+    assert changed == {
+        "k2_commit_duration_seconds_count{table=sequence_gaps}": 1,
+        "k2_iceberg_transactions_total{table=sequence_gaps}": 1,
+        "k2_iceberg_transaction_rows_count{table=sequence_gaps}": 1,
+        "k2_iceberg_transaction_rows_sum{table=sequence_gaps}": 3,
+        "k2_rows_written_total{table=sequence_gaps}": 3,
+        "k2_data_files_written_total{table=sequence_gaps}": 1,
+        "k2_data_bytes_written_total{table=sequence_gaps}": receipt.bytes,
+    }
+    [line] = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (line["event"], line["table"], line["rows"]) == ("commit", SEQUENCE_GAPS, 3)
+    assert line["snapshot_after"] == lake.table(SEQUENCE_GAPS).metadata.current_snapshot_id
+
+
+@pytest.mark.parametrize(
+    ("error", "counted"),
+    [
+        (CommitFailedException("x"), "k2_commit_retries_total{reason=conflict,table=sequence_gaps}"),
+        (ZeroDivisionError(), "k2_write_failures_total{stage=commit,table=sequence_gaps}"),
+    ],
+)
+def test_its_retries_and_failures_count_too(
+    lake: SmallLake, monkeypatch: pytest.MonkeyPatch, error: Exception, counted: str
+) -> None:
+    with_gaps(lake)
+    real, left = SqlCatalog.commit_table, [error]
+
+    def commit_table(self: SqlCatalog, *args: object, **kwargs: object) -> object:
+        if left:
+            raise left.pop()
+        return real(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SqlCatalog, "commit_table", commit_table)
+    samples = Samples("commit")
+    with nullcontext() if isinstance(error, CommitFailedException) else pytest.raises(ZeroDivisionError):
+        reconcile(lake.catalog, NAMESPACE, policy=QUICK)
+    assert samples.changed()[counted] == 1
+
+
+def test_metrics_that_are_off_count_nothing(lake: SmallLake) -> None:
+    with_gaps(lake)
+    samples = Samples("commit")
+    assert reconcile(lake.catalog, NAMESPACE, metrics=MetricsConfig(enabled=False)).receipt is not None
+    assert samples.changed() == {}
 
 
 def test_a_clean_feed_does_not_even_make_the_ledger(lake: SmallLake) -> None:

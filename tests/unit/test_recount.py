@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import duckdb
@@ -17,8 +16,7 @@ from k2beam.lake import recount as recount_module
 from k2beam.lake.catalog import NAMESPACE
 from k2beam.lake.recount import KeyRecount, recount_keys
 from k2beam.lake.scan import UnreadableFile, file_rows, partition_value, plan_files, read_file
-from k2beam.lake.seed import LedgerSeed
-from k2beam.sequence import KeyState, recount
+from k2beam.sequence import recount
 from tests.audit_helpers import HOUR, START, Row, SmallLake
 
 # Independent of the recount: window functions over a feed whose numbers only fall at a reset.
@@ -159,44 +157,3 @@ def test_scan_reads_only_the_columns_and_says_the_partition(lake: SmallLake) -> 
     assert sorted(batch.column(0).to_pylist()) == [4, 5]
     assert (partition_value(table, task, "exchange"), partition_value(table, task, "symbol")) == ("BINANCE", None)
     assert file_rows(task) == 2
-
-
-@pytest.mark.parametrize("rows_at_once", [0, 1000])
-def test_seed_gives_the_state_of_a_key(lake: SmallLake, rows_at_once: int) -> None:
-    two_exchanges(lake)
-    seed = LedgerSeed(lake.config, rows_at_once)
-    times = np.array([START, START + 2000, START + 4000, START + 6000, START + 7000], dtype=np.int64)
-    expected = KeyState.from_messages(times, np.array([10, 12, 14, 14, 11], dtype=np.int64))
-    loaded = seed.load("BINANCE", "BTC", "trades")
-    assert loaded is not None
-    assert loaded.to_bytes() == expected.to_bytes()
-    assert seed.load("BINANCE", "XRP", "trades") is None
-    assert seed.load("BINANCE", "BTC", "quotes") is None
-
-
-def test_seed_of_an_empty_lake_is_none(lake: SmallLake) -> None:
-    assert LedgerSeed(lake.config).load("BINANCE", "BTC", "trades") is None
-
-
-def test_seed_is_pickled_closed(lake: SmallLake) -> None:
-    two_exchanges(lake)
-    seed = LedgerSeed(lake.config)
-    seed.open()
-    copy = pickle.loads(pickle.dumps(seed))
-    assert copy == seed
-    assert copy.load("ASX", "BTC", "trades") is not None
-
-
-def test_seed_looks_again_when_its_snapshot_is_gone(lake: SmallLake) -> None:
-    two_exchanges(lake)
-    seed = LedgerSeed(lake.config, rows_at_once=0)
-    seed.open()
-    old = lake.data_files()
-    rows = lake.table("trades_v2").scan().to_arrow()
-    lake.table("trades_v2").overwrite(rows)
-    for path in old:
-        path.unlink()
-    assert seed.load("BINANCE", "BTC", "trades") is not None
-    lake.data_files()[0].unlink()
-    with pytest.raises(UnreadableFile):
-        [seed.load(exchange, "BTC", "trades") for exchange in ("BINANCE", "ASX")]

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from k2beam.errors import UsageError
-from k2beam.references import Reference, check_reference, client_config, dereference, parse_reference
+from k2beam.references import (
+    Reference,
+    check_reference,
+    client_config,
+    dereference,
+    has_userinfo,
+    parse_reference,
+)
 
 CANARY = "canary-51ab"
 
@@ -51,7 +58,7 @@ def test_a_reference_has_a_kind_and_a_name() -> None:
         ("env:K2_TEST_EMPTY", "variable K2_TEST_EMPTY is not set"),
         ("file:{}/absent", "absent can't be read: No such file"),
         ("file:{}/empty", "empty is empty"),
-        ("file:{}/binary", "binary can't be read: it is no UTF-8"),
+        ("file:{}/binary", "binary can't be read: it is not UTF-8"),
     ],
 )
 def test_what_a_reference_names_must_be_there(folder: Path, name: str, said: str) -> None:
@@ -71,3 +78,18 @@ def test_a_client_gets_values_and_its_configuration_must_not_hold_secrets(folder
         with pytest.raises(UsageError, match=f"{option} takes a reference") as refused:
             client_config({option: CANARY})
         assert CANARY not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "has"),
+    [
+        ("http://user:secret@host/x", True),
+        ("user:secret@host:9091", True),
+        ("token@host", True),
+        ("http://host:1/path@2", False),
+        ("host:9092", False),
+        ("http://[", False),
+    ],
+)
+def test_names_and_passwords_before_a_host_are_seen(url: str, has: bool) -> None:
+    assert has_userinfo(url) is has

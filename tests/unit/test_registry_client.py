@@ -103,7 +103,9 @@ def test_credentials_are_read_when_the_client_is_made(monkeypatch: pytest.Monkey
     ("options", "said"),
     [
         ({"url": "http://me:hush@registry"}, "credentials in it"),
-        ({"url": "registry:8081"}, "no URL of a Schema Registry"),
+        ({"url": "me:hush@registry:8081"}, "credentials in it"),
+        ({"url": "http://["}, "not the URL of a Schema Registry"),
+        ({"url": "registry:8081"}, "not the URL of a Schema Registry"),
         ({"url": "http://registry", "user": "${env:A}"}, "both a user and a password"),
         ({"url": "http://registry", "user": "${env:A}", "password": "hush"}, "takes a reference"),
     ],

@@ -138,3 +138,127 @@ def test_what_is_unknown_or_has_no_column_is_refused() -> None:
         arrow_type(["null", "string", "int"])
     with pytest.raises(SchemaError, match="'null'"):
         arrow_type("null")
+
+
+FIELDS = {
+    "trade": {
+        "symbol": "string",
+        "company_id": "int",
+        "exchange": "string",
+        "exchange_timestamp": "long timestamp-millis",
+        "price": "bytes decimal(18,6)",
+        "volume": "long",
+        "qualifiers": "int",
+        "venue": "string",
+        "buyer_id": "null | string",
+        "ingestion_timestamp": "long timestamp-millis",
+        "sequence_number": "null | long",
+    },
+    "quote": {
+        "symbol": "string",
+        "company_id": "int",
+        "exchange": "string",
+        "exchange_timestamp": "long timestamp-millis",
+        "bid_price": "bytes decimal(18,6)",
+        "bid_volume": "long",
+        "ask_price": "bytes decimal(18,6)",
+        "ask_volume": "long",
+        "ingestion_timestamp": "long timestamp-millis",
+        "sequence_number": "null | long",
+    },
+    "reference_data": {
+        "company_id": "int",
+        "symbol": "string",
+        "company_name": "string",
+        "isin": "string",
+        "start_date": "null | string",
+        "end_date": "null | string",
+    },
+    "trade_v2": {
+        "message_id": "string",
+        "trade_id": "string",
+        "symbol": "string",
+        "exchange": "string",
+        "asset_class": "enum equities crypto futures options",
+        "timestamp": "long timestamp-micros",
+        "price": "bytes decimal(18,8)",
+        "quantity": "bytes decimal(18,8)",
+        "currency": "string",
+        "side": "enum BUY SELL SELL_SHORT UNKNOWN",
+        "trade_conditions": "array of string",
+        "source_sequence": "null | long",
+        "ingestion_timestamp": "long timestamp-micros",
+        "platform_sequence": "null | long",
+        "vendor_data": "null | map of string",
+    },
+    "quote_v2": {
+        "message_id": "string",
+        "quote_id": "string",
+        "symbol": "string",
+        "exchange": "string",
+        "asset_class": "enum equities crypto futures options",
+        "timestamp": "long timestamp-micros",
+        "bid_price": "bytes decimal(18,8)",
+        "bid_quantity": "bytes decimal(18,8)",
+        "ask_price": "bytes decimal(18,8)",
+        "ask_quantity": "bytes decimal(18,8)",
+        "currency": "string",
+        "source_sequence": "null | long",
+        "ingestion_timestamp": "long timestamp-micros",
+        "platform_sequence": "null | long",
+        "vendor_data": "null | map of string",
+    },
+    "reference_data_v2": {
+        "message_id": "string",
+        "company_id": "string",
+        "symbol": "string",
+        "exchange": "string",
+        "company_name": "string",
+        "isin": "null | string",
+        "currency": "null | string",
+        "listing_date": "null | long timestamp-micros",
+        "delisting_date": "null | long timestamp-micros",
+        "is_active": "boolean",
+        "asset_class": "enum equities crypto futures options",
+        "ingestion_timestamp": "long timestamp-micros",
+        "vendor_data": "null | map of string",
+    },
+    "raw_record": {
+        "source": "string",
+        "partition": "int",
+        "offset": "long",
+        "timestamp": "null | long timestamp-micros",
+        "key": "null | bytes",
+        "value": "null | bytes",
+        "headers": "array of record of key string, value null | bytes",
+    },
+}
+"""Every field of every schema, in order: written out, so that none is lost or changed unseen."""
+
+
+def shown(avro_type: Any) -> str:
+    """A type as :data:`FIELDS` writes it."""
+    if isinstance(avro_type, str):
+        return avro_type
+    if isinstance(avro_type, list):
+        return " | ".join(map(shown, avro_type))
+    match avro_type["type"]:
+        case "enum":
+            return f"enum {' '.join(avro_type['symbols'])}"
+        case "array":
+            return f"array of {shown(avro_type['items'])}"
+        case "map":
+            return f"map of {shown(avro_type['values'])}"
+        case "record":
+            return "record of " + ", ".join(f"{field['name']} {shown(field['type'])}" for field in avro_type["fields"])
+    logical = avro_type["logicalType"]
+    digits = f"({avro_type['precision']},{avro_type['scale']})" if logical == "decimal" else ""
+    return f"{avro_type['type']} {logical}{digits}"
+
+
+def test_every_schema_has_its_fields() -> None:
+    found = {
+        name: {field["name"]: shown(field["type"]) for field in avro_schema(name)["fields"]} for name in SCHEMA_NAMES
+    }
+    assert found == FIELDS
+    assert {name: list(fields) for name, fields in found.items()} == {name: list(FIELDS[name]) for name in FIELDS}

@@ -25,6 +25,7 @@ from tests.sequence_helpers import (
     naive,
     plain,
     run_batches,
+    seeded,
     sliced,
 )
 
@@ -32,7 +33,7 @@ from tests.sequence_helpers import (
 def test_late_fill_after_restart_of_a_high_feed_is_exact() -> None:
     messages = feed(1_000_000, 100)
     late = messages[40:45]
-    state, ledger = run_batches([late], [True], KeyState.seed(count(messages[:40] + messages[45:])))
+    state, ledger = run_batches([late], [True], seeded(messages[:40] + messages[45:]))
     assert (state.epochs, state.ambiguous, ledger.unfilled()) == (count(messages), False, set())
 
 
@@ -152,7 +153,9 @@ def test_where_a_reset_may_be_hidden_the_key_is_ambiguous(batches: list[list[Mes
 
 
 def test_an_hour_before_messages_in_an_unknown_order_is_no_reset_for_certain() -> None:
-    state = KeyState.seed(count([(2 * HOUR, 60), (2 * HOUR + 1, 40), (2 * HOUR + 2, 70)]))
+    state = seeded(feed(60, 11, 2 * HOUR))
+    state.add(sliced(feed(40, 11, 2 * HOUR + SECOND // 2)))
+    state.fold()
     assert not state.ambiguous
     state.add(sliced([(0, 110)]))
     state.fold()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from k2beam.errors import MetricError
 from k2beam.metrics.handle import Metrics
-from scripts.metrics_lint.calls import METHODS, call_sites, python_files
+from scripts.metrics_lint.calls import METHODS, CallSite, call_sites, python_files
 from scripts.metrics_lint.check import Checker, has_test
 from scripts.metrics_lint.source import Project
 from scripts.validate_metrics_labels import ROOT, lint, main
@@ -22,6 +23,7 @@ from tests.metrics_snippets.bad import tracker
 
 SNIPPETS = Path(__file__).resolve().parent.parent / "metrics_snippets"
 EXPECT = "# expect: "
+CALL = "metrics.increment('k2_rows_written_total'"
 HEAD = "from k2beam.metrics.handle import Metrics\nmetrics = Metrics('c')\n"
 
 
@@ -55,8 +57,38 @@ def fixed(tmp_path: Path, source: str) -> str:
 
 def test_the_code_is_clean() -> None:
     assert main([]) == 0
-    project = Project(ROOT)
-    assert len(call_sites(project, python_files([ROOT / "k2beam", ROOT / "transforms"]))) >= 15
+
+
+def test_names_and_labels_are_written_at_each_call_of_the_code() -> None:
+    """No call of the source is known only through constants, helpers or mappings, or is in doubt."""
+    sites = call_sites(Project(ROOT), python_files([ROOT / "k2beam", ROOT / "transforms"]))
+    assert len(sites) >= 50
+    assert [str(site) for site in sites if not is_literal(site)] == []
+
+
+def is_literal(site: CallSite) -> bool:
+    """Whether a call gives its metric as a text and each label by a keyword."""
+    if site.doubt or site.call is None:
+        return False
+    name, *_ = site.call.args
+    is_text = isinstance(name, ast.Constant) and isinstance(name.value, str)
+    return is_text and all(keyword.arg is not None for keyword in site.call.keywords)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"{CALL}, **LABELS)",
+        "metrics.increment(NAME, table='t')",
+        "metrics.increment(f'k2_{NAME}', table='t')",
+        "count = metrics.increment",
+        "Metrics.increment(metrics, 'k2_rows_written_total', table='t')",
+    ],
+)
+def test_what_is_not_written_at_the_call_is_told_apart(tmp_path: Path, source: str) -> None:
+    path = tmp_path / "snippet.py"
+    path.write_text(f"{HEAD}{CALL}, 3, table='t')\n{source}\n", encoding="utf-8")
+    assert [is_literal(site) for site in call_sites(Project(tmp_path), [path])] == [True, False]
 
 
 @pytest.mark.parametrize("path", sorted((SNIPPETS / "good").glob("*.py")), ids=lambda path: path.stem)
@@ -64,13 +96,13 @@ def test_nothing_is_said_of_what_is_right(path: Path) -> None:
     assert findings(path) == []
 
 
-@pytest.mark.parametrize("name", ["constants", "mappings", "helpers", "covered"])
+@pytest.mark.parametrize("name", ["constants", "mappings", "helpers", "handles", "covered"])
 def test_the_calls_of_the_good_snippets_are_seen(name: str) -> None:
     """With an empty registry, each of them is wrong, so none is clean for not having been found."""
     project = Project(ROOT)
     sites = call_sites(project, [SNIPPETS / "good" / f"{name}.py"])
     source = (SNIPPETS / "good" / f"{name}.py").read_text(encoding="utf-8")
-    assert len(sites) == len(re.findall(rf"\.(?:{'|'.join(METHODS)})\(", source)) > 0
+    assert len(sites) == len(re.findall(rf"(?:\.|, \")(?:{'|'.join(METHODS)})(?:\(|\"\)\()", source)) > 0
     assert name == "covered" or len(Checker(project, {}).check(sites).findings) >= len(sites)
 
 
@@ -101,7 +133,6 @@ def test_what_has_one_remedy_is_mended_and_nothing_else_changes(tmp_path: Path, 
     assert lint([path], tmp_path, fix=True)[1] == 0
 
 
-CALL = "metrics.increment('k2_rows_written_total'"
 FORMATS = {
     "last of a line": (", table='t', symbol='s')", ", table='t')"),
     "before another": (", symbol='s', table='t')", ", table='t')"),
@@ -114,6 +145,12 @@ FORMATS = {
     "line ends of Windows": (",\r\n    symbol='s',\r\n    table='t',\r\n)\r\n", ",\r\n    table='t',\r\n)\r\n"),
     "the only item of a dict": (", **{'symbol': 's'}, table='t')", ", **{}, table='t')"),
     "an item with brackets": (", **{'symbol': ('s'), 'table': ('t')})", ", **{'table': ('t')})"),
+    "before a bracket at the end of the file": (
+        ",\n    table='t',\n    symbol='s', )",
+        ",\n    table='t',\n    )",
+    ),
+    "before a bracket in its line": (", table='t', symbol='s',)", ", table='t',)"),
+    "merged by dict": (", **dict({'symbol': 's', 'table': 't'}))", ", **dict({'table': 't'}))"),
     "a key": (", **{'tabel': 't'})", ", **{'table': 't'})"),
     "a keyword with spaces": (", tabel = 't')", ", table = 't')"),
 }
@@ -124,6 +161,7 @@ def test_the_format_is_kept(tmp_path: Path, before: str, after: str) -> None:
     assert fixed(tmp_path, CALL + before) == CALL + after
 
 
+WRONG = "'k2_rows_writen_total'"
 LEFT = {
     "a label is missing": f"{CALL}, symbol='s')",
     "two would be the same label": "metrics.increment('k2_commit_retries_total', reasn='r', resson='r', table='t')",
@@ -145,6 +183,20 @@ LEFT = {
     "a call of another type uses the mapping": (
         f"_both = {{'table': 't', 'symbol': 's'}}\n{CALL}, **_both)\nmetrics.gauge('k2_rows_written_total', 1, **_both)"
     ),
+    "others may use the name": f"ROWS = {WRONG}\nmetrics.increment(ROWS, table='t')",
+    "the name is a key elsewhere": f"_ROWS = {WRONG}\n_seen = {{_ROWS: 1}}\nmetrics.increment(_ROWS, table='t')",
+    "the name is a key in the call": f"_ROWS = {WRONG}\nmetrics.increment(_ROWS, {{'a': 1}}.get(_ROWS, 1), table='t')",
+    "the name decides": f"_ROWS = {WRONG}\nmetrics.increment(_ROWS, table='t') if _ROWS else print()",
+    "the name is a class's": f"class A:\n    ROWS = {WRONG}\n    def f(self): metrics.increment(self.ROWS, table='t')",
+    "the name is used after the loop": (
+        f"for _each in ({WRONG}, 'k2_rows_written_total'):\n    metrics.increment(_each, table='t')\nprint(_each)"
+    ),
+    "the default is used otherwise": (
+        f"def _f(name={WRONG}):\n    print(name)\n    metrics.increment(name, table='t')\n_f()"
+    ),
+    "the mapping is read in the call": (
+        f"_own = {{'table': 't', 'symbol': 's'}}\n{CALL}, len(_own['symbol']), **_own)"
+    ),
     "only one of two ways is wrong": (
         "metrics.increment('k2_rows_written_total' if 1 else 'k2_commit_retries_total', table='t', reason='r')"
     ),
@@ -156,6 +208,22 @@ LEFT = {
 def test_what_may_be_meant_otherwise_is_reported_and_left(tmp_path: Path, source: str) -> None:
     assert said_of(tmp_path, source) != []
     assert fixed(tmp_path, source) == source
+
+
+NAMES = {
+    "at the call": "metrics.increment({}, table='t')",
+    "its own": "_ROWS = {}\nmetrics.increment(_ROWS, table='t')",
+    "annotated": "_ROWS: str = {}\nmetrics.increment(_ROWS, table='t')",
+    "of a function": "def f(late):\n    name = {} if late else {}\n    metrics.increment(name, table='t')",
+    "one of a loop": "for _each in ({}, 'k2_rows_written_total'):\n    metrics.increment(_each, table='t')",
+    "a default": "def _f(*, name={}):\n    metrics.increment(name, table='t')\n_f()",
+    "given to a helper": "def _f(name):\n    metrics.increment(name, table='t')\n_f({})\n_f(name={})",
+}
+
+
+@pytest.mark.parametrize("source", NAMES.values(), ids=NAMES)
+def test_a_name_that_only_calls_use_is_mended(tmp_path: Path, source: str) -> None:
+    assert fixed(tmp_path, source.replace("{}", WRONG)) == source.replace("{}", "'k2_rows_written_total'")
 
 
 def test_constants_of_other_files_are_left(tmp_path: Path) -> None:
@@ -177,7 +245,24 @@ RECEIVERS = {
     "class A:\n    counts: Metrics\n    def f(self): self.counts.increment('k2_x')": 1,
     "import k2beam.metrics.handle as h\nc = h.Metrics('c')\nc.increment('k2_x')": 1,
     "if (found := Metrics('c')): found.increment('k2_x')": 1,
-    "counts = Metrics\ncounts.increment('k2_x')": 0,
+    "counts = Metrics\ncounts.increment('k2_x')": 1,
+    "class A(Metrics): pass\ncounts = A('c')\ncounts.increment('k2_x')": 1,
+    "class A(Metrics):\n    def f(self): self.increment('k2_x')": 1,
+    "def f(*counts: Metrics):\n    for one in counts: one.increment('k2_x')": 1,
+    "make = lambda: Metrics('c')\nmake().increment('k2_x')": 1,
+    "def make():\n    yield Metrics('c')\nfor one in make(): one.increment('k2_x')": 1,
+    "from typing import Optional\nMaybe = Optional[Metrics]\ndef f(c: Maybe): c.increment('k2_x')": 1,
+    "def f(counts): counts.increment('k2_x')": 1,
+    "def f(counts: object): counts.increment('k2_x')": 1,
+    "def f(counts, name): counts.increment(name)": 1,
+    "def f(counts, number): counts.increment(number + 1)": 0,
+    "def f(counts): counts.increment('rows')": 0,
+    "def f(counts): counts.increment": 0,
+    "found = None\n" + "found = found.next or found.other\n" * 16 + "found.increment('k2_x')": 1,
+    "class A:\n    def f(self):\n        self.a = self.a or self.a.b\n        self.a.increment('k2_x')": 1,
+    "def make(x):\n" + "    if x: return make(1) or make(2)\n" * 16 + "make(1).increment('k2_x')": 1,
+    "from typing import Literal\ndef f(counts: Literal['two words']): counts.increment('k2_x')": 1,
+    "import re\nre.compile('x').gauge('k2_x')": 1,
     "def f(counts: int): counts.increment('k2_x')": 0,
     "from prometheus_client import metrics as metrics\nmetrics.gauge('k2_x')": 0,
     "import threading\nthreading.Event().set()": 0,

@@ -31,6 +31,10 @@ def check(kind: Kind, *records: dict[str, Any]) -> list[tuple[int, str, str]]:
     [
         *((kind, {"symbol": ""}, "empty_symbol") for kind in MAKERS),
         *((kind, {"exchange": ""}, "empty_exchange") for kind in MAKERS),
+        *((kind, {"exchange": "e" * 201}, "bad_exchange") for kind in MAKERS),
+        ("trades", {"exchange": "株" * 23}, "bad_exchange"),
+        ("trades", {"exchange": "/" * 67}, "bad_exchange"),
+        ("trades", {"exchange": "x" * 198 + "|"}, "bad_exchange"),
         ("trades", {"price": Decimal("-0.00000001")}, "negative_price"),
         ("trades", {"price": Decimal("-0.00000001"), "asset_class": "crypto"}, "negative_price"),
         ("quotes", {"bid_price": Decimal(-1)}, "negative_price"),
@@ -55,6 +59,11 @@ def test_each_rule_finds_its_row(kind: Kind, changes: dict[str, Any], error_clas
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
+        ("trades", {"exchange": "e" * 200}),
+        ("trades", {"exchange": "株" * 22}),
+        ("trades", {"exchange": "../" * 28}),
+        ("trades", {"exchange": "\x00" * 66}),
+        ("trades", {"symbol": "s" * 1_000_000}),
         ("trades", {"price": Decimal("-37.63"), "asset_class": "futures"}),
         ("quotes", {"bid_price": Decimal(-1), "asset_class": "options"}),
         ("trades", {"price": Decimal(0), "quantity": Decimal(0)}),

@@ -23,7 +23,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from k2beam.codec.arrays import mask_of, text_bytes
 from k2beam.codec.decimals import decimal_array
+from k2beam.codec.uuids import uuid_texts
 from k2beam.errors import UsageError
 from k2beam.ingest.csv.lines import LineFault, read_columns
 from k2beam.ingest.csv.mapping import BUILT_IN_NAMES, GENERATED, CsvMapping, FieldRule, Template, event_time
@@ -119,7 +121,7 @@ class Converter:
         if not entries or not work.count:
             return pa.nulls(work.count, data_type)
         texts = [work.text(template) for _, template in entries]
-        there = np.stack([_lengths(text) > 0 for text in texts], axis=1)
+        there = np.stack([text_bytes(text) > 0 for text in texts], axis=1)
         places = np.arange(len(entries) * work.count).reshape(len(entries), work.count).T[there]
         keys = pa.array([key for key, _ in entries]).take(
             pa.array(np.broadcast_to(np.arange(len(entries)), there.shape)[there])
@@ -182,34 +184,26 @@ def message_ids(identity: str, numbers: Rows) -> pa.StringArray:
         one = base.copy()
         one.update(b"%d" % number)
         digests += one.digest()[:16]
-    marked = np.frombuffer(digests, np.uint8).reshape(-1, 16).copy()
-    marked[:, 6] = (marked[:, 6] & 0x0F) | 0x50
-    marked[:, 8] = (marked[:, 8] & 0x3F) | 0x80
-    digits = np.frombuffer(marked.tobytes().hex().encode(), np.uint8).reshape(-1, 32)
-    texts = np.full((len(digits), 36), ord("-"), np.uint8)
-    for place, (start, end) in enumerate(((0, 8), (8, 12), (12, 16), (16, 20), (20, 32))):
-        texts[:, start + place : end + place] = digits[:, start:end]
-    offsets = np.arange(len(texts) + 1, dtype=np.int32) * 36
-    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(texts.tobytes()))
+    return uuid_texts(np.frombuffer(digests, np.uint8).reshape(-1, 16), version=5)
 
 
 def _build(work: _Work, rule: FieldRule, one: pa.Field) -> pa.Array:
     texts = work.text(rule.template)
     if rule.empty is not None:
         texts = pc.if_else(pc.equal(pc.binary_length(texts), 0), rule.empty, texts)
-    empty = _lengths(texts) == 0
+    empty = text_bytes(texts) == 0
     if rule.values is not None:
         texts = _translated(work, rule, texts, empty & one.nullable)
-        empty = _lengths(texts) == 0
+        empty = text_bytes(texts) == 0
     if pa.types.is_list(one.type):
         return _items(rule, texts, one.type)
     if rule.symbols:
-        wrong = ~_mask(pc.is_in(texts, pa.array(rule.symbols)))
+        wrong = ~mask_of(pc.is_in(texts, pa.array(rule.symbols)))
         work.refuse(wrong, "bad_value", rule.name, f"is none of {', '.join(rule.symbols)}", texts)
     if pa.types.is_string(one.type):
         return pc.if_else(pa.array(empty), pa.scalar(None, pa.string()), texts) if one.nullable else texts
     if not one.nullable:
-        work.refuse(empty, "missing_value", rule.name, "has to have a value", texts)
+        work.refuse(empty, "missing_value", rule.name, "must not be empty", texts)
     values = _typed(work, rule, texts, one.type, ~empty)
     return pc.if_else(pa.array(empty), pa.scalar(None, one.type), values) if one.nullable and empty.any() else values
 
@@ -218,8 +212,8 @@ def _typed(work: _Work, rule: FieldRule, texts: pa.StringArray, data_type: pa.Da
     """The values of ``texts``; where there are none (``there``), anything."""
     if rule.time is not None:
         times = rule.time.read(texts)
-        tried = ", ".join(rule.time.formats)
-        work.refuse(times.unreadable & there, "bad_time", rule.name, f"is not a time written as {tried}", texts)
+        problem = f"is not a time of the years 1 to 9999 written as {', '.join(rule.time.formats)}"
+        work.refuse(times.unreadable & there, "bad_time", rule.name, problem, texts)
         work.refuse(
             times.ambiguous, "ambiguous_time", rule.name, f"is there twice: {rule.time.zone}'s clocks go back", texts
         )
@@ -229,9 +223,9 @@ def _typed(work: _Work, rule: FieldRule, texts: pa.StringArray, data_type: pa.Da
         return decimal_array(_checked(work, rule, texts, read_decimals(texts), there), data_type)
     if pa.types.is_integer(data_type):
         return pa.array(_checked(work, rule, texts, read_integers(texts), there))
-    truth = _mask(pc.is_in(texts, pa.array(["true"])))
+    truth = mask_of(pc.is_in(texts, pa.array(["true"])))
     work.refuse(
-        there & ~truth & ~_mask(pc.is_in(texts, pa.array(["false"]))),
+        there & ~truth & ~mask_of(pc.is_in(texts, pa.array(["false"]))),
         "bad_value",
         rule.name,
         "is neither true nor false",
@@ -252,7 +246,7 @@ def _translated(work: _Work, rule: FieldRule, texts: pa.StringArray, spared: Mas
     coded = texts.dictionary_encode()
     outcomes = pa.array([known.get(text, rule.otherwise) for text in coded.dictionary.to_pylist()], pa.string())
     found = outcomes.take(coded.indices)
-    work.refuse(_mask(found.is_null()) & ~spared, "bad_value", rule.name, f"is none of {', '.join(known)}", texts)
+    work.refuse(mask_of(found.is_null()) & ~spared, "bad_value", rule.name, f"is none of {', '.join(known)}", texts)
     return pc.fill_null(pc.if_else(pa.array(spared), "", found), "")
 
 
@@ -263,7 +257,7 @@ def _items(rule: FieldRule, texts: pa.StringArray, data_type: pa.ListType) -> pa
         items, parents = pc.utf8_trim_whitespace(parts.flatten()), pc.list_parent_indices(parts).to_numpy()
     else:
         items, parents = texts, np.arange(len(texts))
-    kept = ~_mask(pc.is_in(items, pa.array(["", *rule.drop])))
+    kept = ~mask_of(pc.is_in(items, pa.array(["", *rule.drop])))
     return _list_array(items.filter(pa.array(kept)), np.bincount(parents[kept], minlength=len(texts)), data_type)
 
 
@@ -284,11 +278,3 @@ def _missing(mapping: CsvMapping, context: Context, missing: Sequence[str]) -> s
     }
     told = "; ".join(hints[name] for name in missing if name in hints)
     return f"{text}: {told}" if told and set(missing) <= set(hints) else f"{text}{have}" + (f"; {told}" if told else "")
-
-
-def _lengths(texts: pa.StringArray) -> Rows:
-    return np.asarray(pc.binary_length(texts).to_numpy(zero_copy_only=False), dtype=np.int64)
-
-
-def _mask(array: pa.BooleanArray) -> Mask:
-    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)

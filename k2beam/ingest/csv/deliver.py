@@ -1,26 +1,30 @@
 """CSV files into an archive or a topic, without Beam: one after another, in order.
 
-Lines that give no event are written as JSON lines (the columns of the table of dead letters), never left out.
+Lines that give no event are written as JSON lines (the columns of the table of dead letters), never left out, and
+never over those of an earlier run.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from k2beam import schemas
+from k2beam.archive.files import check_path_is_text
 from k2beam.errors import UsageError
 from k2beam.ingest.csv.encode import encode_events
 from k2beam.ingest.csv.files import CsvChunk, CsvFile, plan_csv
 from k2beam.ingest.csv.reader import CsvReader, Part
 from k2beam.ingest.records import InvalidRecord
-from k2beam.ingest.wire import CODECS, Codec, ContainerWriter, long_bytes
+from k2beam.ingest.wire import CODECS, Codec, ContainerWriter
 from k2beam.jsonable import to_json
 from k2beam.lake.rows import dead_letter_rows
 from k2beam.model import BlockBatch, DeadLetter, DeadLetterBatch, Kind
@@ -42,11 +46,14 @@ class Producer(Protocol):
 
 @dataclass(slots=True)
 class Delivered:
-    """What was done: lines, events and dead letters; ``errors`` are last lines that are not complete."""
+    """What was done: lines, events and dead letters, and the file that these are in (None where there are none);
+    ``errors`` are last lines that are not complete.
+    """
 
     consumed: int = 0
     written: int = 0
     dead_letters: int = 0
+    dead_letters_file: str | None = None
     errors: int = 0
     duration_s: float = 0.0
 
@@ -60,33 +67,49 @@ def write_archive(
     """Write the events of all files into one plain v2 container ``out``; returns the counts and what to warn of.
 
     The container is there when it is whole, and not before; the same files give the same bytes. Bad lines go to
-    ``<out>.dead_letters.jsonl``. Raises UsageError where ``out`` is there already, or its folder is not.
+    ``<out>.dead_letters.jsonl``, which appears with it. Raises UsageError, before anything is read, where one of the
+    two is there already, or their folder is not.
     """
     if codec not in CODECS:
         raise UsageError(f"codec {codec!r} is not known; take one of {', '.join(CODECS)}")
-    _check_target(out)
+    kept = _letters_path(out)
+    for path in (out, kept):
+        _check_new(path)
     sync = hashlib.sha256("/".join(file.source for file in files).encode()).digest()[:16]
-    partial = out.with_name(f"{out.name}.partial")
+    partial, partly_kept = _partial(out), _partial(kept)
+    partly_kept.unlink(missing_ok=True)  # of a run that was stopped, as the container that is written over
     schema = schemas.avro_schema(schemas.v2_name(reader.mapping.kind))
-    with dead_letter_lines(out) as letters, _BlockWriter(partial, schema, codec, sync, {}) as writer:
+    letters = _Letters(partly_kept)
+    with closing(letters), ContainerWriter(partial, schema, codec, sync, {}) as writer:
         done = _Delivery(reader, letters, complete)
         for block_batch in done.blocks(files):
             for block in block_batch.blocks:
                 writer.write_block(block.count, block.payload)
                 done.counts.written += block.count
+    if letters.made:
+        os.replace(partly_kept, kept)
     os.replace(partial, out)
-    return done.finish()
+    return done.finish(kept)
 
 
 def produce(
-    files: Sequence[CsvFile], reader: CsvReader, producer: Producer, letters_beside: Path, *, complete: bool = False
+    files: Sequence[CsvFile],
+    reader: CsvReader,
+    producer: Producer,
+    letters_beside: Path | None = None,
+    *,
+    complete: bool = False,
 ) -> tuple[Delivered, list[str]]:
     """Hand the events of all files to ``producer``, and flush it.
 
     At least once: run again, it produces all again, with the same message ids. Bad lines, and events that the producer
-    refuses (stage ``validate``, class ``invalid_record``), go to ``<letters_beside>.dead_letters.jsonl``.
+    refuses (stage ``validate``, class ``invalid_record``), go to ``<letters_beside>.dead_letters.jsonl``; without a
+    name, to a file of this run alone in the working folder. Raises UsageError, before anything is read, where that file
+    is there already, or its folder is not.
     """
-    with dead_letter_lines(letters_beside) as letters:
+    kept = _letters_path(letters_beside or Path(_run_name()))
+    _check_new(kept)
+    with closing(_Letters(kept)) as letters:
         done = _Delivery(reader, letters, complete)
         send = _sender(producer, reader.mapping.kind)
         for chunk, part in done.parts(files):
@@ -98,27 +121,24 @@ def produce(
                 else:
                     done.counts.written += 1
         producer.flush()
-    return done.finish()
-
-
-@contextmanager
-def dead_letter_lines(beside: Path) -> Iterator[_Letters]:
-    """A file of dead letters that is there only when there is one: ``<beside>.dead_letters.jsonl``."""
-    letters = _Letters(beside.with_name(f"{beside.name}.dead_letters.jsonl"))
-    try:
-        yield letters
-    finally:
-        letters.close()
+    return done.finish(kept)
 
 
 class _Letters:
+    """A new file of dead letters, made with the first of them."""
+
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self._path = path
         self._file: TextIO | None = None
+
+    @property
+    def made(self) -> bool:
+        """Whether the file is there."""
+        return self._file is not None
 
     def write(self, letters: tuple[DeadLetter, ...]) -> None:
         if letters and self._file is None:
-            self._file = self.path.open("w", encoding="utf-8")
+            self._file = self._path.open("x", encoding="utf-8")
         if self._file is not None:
             rows = dead_letter_rows(DeadLetterBatch(letters)).data.to_pylist()
             self._file.writelines(f"{to_json(row)}\n" for row in rows)
@@ -157,10 +177,12 @@ class _Delivery:
         self._letters.write(letters)
         self.counts.dead_letters += len(letters)
 
-    def finish(self) -> tuple[Delivered, list[str]]:
+    def finish(self, kept: Path) -> tuple[Delivered, list[str]]:
+        """The counts and warnings; ``kept`` is where the dead letters are, if there are any."""
         self.counts.duration_s = round(time.monotonic() - self._started, 3)
         if self.counts.dead_letters:
-            self._warnings.append(f"{self.counts.dead_letters} bad lines are in {self._letters.path}")
+            self.counts.dead_letters_file = str(kept)
+            self._warnings.append(f"{self.counts.dead_letters} bad lines are in {kept}")
         return self.counts, self._warnings
 
     def _chunks(self, files: Sequence[CsvFile]) -> Iterator[CsvChunk]:
@@ -170,13 +192,6 @@ class _Delivery:
             self.counts.errors += sum(problem.kind == "truncated_tail" for problem in plan.problems)
             self._warnings.extend(problem.message for problem in plan.problems)
             yield from plan.chunks
-
-
-class _BlockWriter(ContainerWriter):
-    def write_block(self, count: int, payload: bytes) -> None:
-        """One block of encoded records."""
-        block = self._compress(payload)
-        self._file.write(b"".join((long_bytes(count), long_bytes(len(block)), block, self._sync_marker)))
 
 
 def _refused(reader: CsvReader, chunk: CsvChunk, part: Part, place: int, error: InvalidRecord) -> DeadLetter:
@@ -204,8 +219,21 @@ def _sender(producer: Producer, kind: Kind) -> Any:
     }[kind]
 
 
-def _check_target(out: Path) -> None:
-    if out.exists():
-        raise UsageError(f"{out}: is there already; name a new file")
-    if not out.parent.is_dir():
-        raise UsageError(f"{out}: its folder is not there; make it first")
+def _letters_path(beside: Path) -> Path:
+    return beside.with_name(f"{beside.name}.dead_letters.jsonl")
+
+
+def _run_name() -> str:
+    return f"ingest-csv-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
+def _check_new(path: Path) -> None:
+    check_path_is_text(str(path))
+    if os.path.lexists(path):
+        raise UsageError(f"{path}: already exists and would be lost; move it away or name a new file")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: its folder does not exist; create it first")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from k2beam.archive import ReadProblem
+from k2beam.archive.files import check_path_is_text
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.ingest.csv.convert import Context, Converter
 from k2beam.ingest.csv.lines import header_columns
@@ -103,10 +104,13 @@ def check_files(
     """Look at the beginning of each file, each file once.
 
     Raises UsageError, naming the file, when it is not there, no regular file, no CSV text, lacks a column or variable
-    that the mapping needs, or begins as another file does: the two would be taken for one.
+    that the mapping needs, has a path that is not UTF-8, or begins as another file does: the two would be taken for
+    one.
     """
     if not paths:
         raise UsageError("no CSV file is named: give at least one")
+    for path in paths:
+        check_path_is_text(path)
     distinct = {os.path.realpath(path): path for path in reversed(paths)}
     files = [
         _check(path, mapping, variables.of(path, mapping), loaded_at, complete) for path in reversed(distinct.values())
@@ -137,7 +141,13 @@ def open_csv(path: str) -> BinaryIO:
 
 
 def plan_csv(file: CsvFile, chunk_bytes: int, *, complete: bool = False) -> CsvPlan:
-    """Count the lines of a file, and split it at line starts into chunks of about ``chunk_bytes``."""
+    """Count the lines of a file, and split it at line starts into chunks of about ``chunk_bytes``.
+
+    A file that had no whole line when it was checked has no source to count in: it gives no chunks, whatever it has got
+    since, and a problem that says so.
+    """
+    if not file.source:
+        return CsvPlan((), 0, (_without_source(file),))
     chunks: list[tuple[int, int, int, int]] = []
     with open_csv(file.path) as stream:
         start = position = end = file.start
@@ -167,6 +177,18 @@ def same_file(stream: BinaryIO, file: CsvFile, mapping: CsvMapping) -> bool:
     return head.source(mapping, dict(file.context.variables)) == file.source
 
 
+def _without_source(file: CsvFile) -> ReadProblem:
+    with open_csv(file.path) as stream:
+        size = os.fstat(stream.fileno()).st_size
+    if size <= file.start:
+        return _empty(file)
+    message = (
+        f"{file.path}: had no whole line when the job was started; what it has from byte {file.start} on was not read "
+        "and has no offset; read the file again later, or with --complete if nobody writes it any more"
+    )
+    return ReadProblem(file.path, file.start, "truncated_tail", message)
+
+
 def _problems(file: CsvFile, end: int, size: int, lines: int) -> list[ReadProblem]:
     if size > end:
         message = (
@@ -174,9 +196,11 @@ def _problems(file: CsvFile, end: int, size: int, lines: int) -> list[ReadProble
             "read and has no offset; if the file is still being written, read it again later, otherwise use --complete"
         )
         return [ReadProblem(file.path, end, "truncated_tail", message)]
-    if not lines:
-        return [ReadProblem(file.path, end, "empty", f"{file.path}: the file has no lines")]
-    return []
+    return [] if lines else [_empty(file)]
+
+
+def _empty(file: CsvFile) -> ReadProblem:
+    return ReadProblem(file.path, file.start, "empty", f"{file.path}: the file has no lines")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +241,7 @@ def _check(path: str, mapping: CsvMapping, variables: dict[str, str], loaded_at:
     head = _Head.of(data, mapping)
     if not head.terminated and size > len(data):
         raise UsageError(f"{path}: no line ends within the first {MAX_FIRST_LINES} bytes; is it CSV text?")
-    whole = bool(head.first) if complete else head.terminated
+    whole = head.terminated or (complete and bool(head.first))
     source = head.source(mapping, variables) if whole else ""
     columns = mapping.columns or _header(path, head.header, mapping)
     name = os.path.basename(path)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from k2beam.codec.arrays import mask_of
 from k2beam.model import Stage
 
 Rows = npt.NDArray[np.int64]
@@ -54,7 +55,7 @@ def read_columns(lines: Sequence[bytes], number: int, delimiter: str, encoding: 
     faults: list[LineFault] = []
     texts, rows = _decode(lines, encoding, faults)
     texts, rows = _without_blank(texts, rows, faults)
-    quoted = _mask(pc.match_substring(texts, '"'))
+    quoted = mask_of(pc.match_substring(texts, '"'))
     parts = pc.split_pattern(texts.filter(pa.array(~quoted)), delimiter)
     good, flat = _of_length(parts, rows[~quoted], number, faults)
     if quoted.any():
@@ -93,7 +94,7 @@ def _decode(lines: Sequence[bytes], encoding: str, faults: list[LineFault]) -> t
 
 
 def _without_blank(texts: pa.StringArray, rows: Rows, faults: list[LineFault]) -> tuple[pa.StringArray, Rows]:
-    blank = _mask(pc.equal(pc.binary_length(pc.utf8_trim_whitespace(texts)), 0))
+    blank = mask_of(pc.equal(pc.binary_length(pc.utf8_trim_whitespace(texts)), 0))
     if not blank.any():
         return texts, rows
     faults.extend(LineFault(row, "read", "blank_line", "the line is empty") for row in rows[blank].tolist())
@@ -146,7 +147,3 @@ def _well_quoted(delimiter: str) -> re.Pattern[str]:
 
 def _count_fault(row: int, found: int, number: int) -> LineFault:
     return LineFault(row, "read", "column_count", f"{found} columns where {number} belong")
-
-
-def _mask(array: pa.BooleanArray) -> npt.NDArray[np.bool_]:
-    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)

@@ -14,6 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from k2beam.codec.arrays import mask_of, text_bytes, whole_numbers
+
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
@@ -37,14 +39,14 @@ class Numbers(NamedTuple):
 
 def read_decimals(texts: pa.StringArray) -> Numbers:
     """A column of text (no nulls) as unscaled decimal(18,8)."""
-    unreadable = ~_mask(pc.match_substring_regex(texts, _NUMBER))
+    unreadable = ~mask_of(pc.match_substring_regex(texts, _NUMBER))
     found = pc.extract_regex(texts, pattern=_PLAIN)
-    plain = _mask(found.is_valid()) & ~unreadable
+    plain = mask_of(found.is_valid()) & ~unreadable
     whole, part, sign = (pc.fill_null(pc.struct_field(found, [name]), "") for name in ("whole", "part", "sign"))
-    fits = plain & (_lengths(whole) <= _WHOLE_DIGITS) & (_lengths(part) <= SCALE)
+    fits = plain & (text_bytes(whole) <= _WHOLE_DIGITS) & (text_bytes(part) <= SCALE)
     digits = pc.binary_join_element_wise(whole, pc.utf8_rpad(part, SCALE, "0"), "")
-    values = _ints(pc.if_else(pa.array(fits), digits, "0"))
-    values[_mask(pc.equal(sign, "-"))] *= -1
+    values = whole_numbers(pc.if_else(pa.array(fits), digits, "0"))
+    values[mask_of(pc.equal(sign, "-"))] *= -1
     overflow = plain & ~fits
     for row in np.flatnonzero(~plain & ~unreadable).tolist():
         exact = _unscaled(texts[row].as_py())
@@ -55,9 +57,9 @@ def read_decimals(texts: pa.StringArray) -> Numbers:
 
 def read_integers(texts: pa.StringArray) -> Numbers:
     """A column of text (no nulls) as whole numbers of up to 18 digits."""
-    good = _mask(pc.match_substring_regex(texts, _INTEGER))
+    good = mask_of(pc.match_substring_regex(texts, _INTEGER))
     chosen = pc.if_else(pa.array(good), pc.replace_substring(texts, "+", ""), "0")
-    return Numbers(_ints(chosen), ~good, np.zeros(len(texts), np.bool_))
+    return Numbers(whole_numbers(chosen), ~good, np.zeros(len(texts), np.bool_))
 
 
 def _unscaled(text: str) -> int | None:
@@ -68,15 +70,3 @@ def _unscaled(text: str) -> int | None:
     except (Inexact, InvalidOperation, Overflow):
         return None
     return int(value) if abs(value) < Decimal(_LIMIT) else None
-
-
-def _lengths(texts: pa.StringArray) -> Ints:
-    return np.asarray(pc.binary_length(texts).to_numpy(zero_copy_only=False), dtype=np.int64)
-
-
-def _ints(texts: pa.StringArray) -> Ints:
-    return np.array(pc.cast(texts, pa.int64()), dtype=np.int64)
-
-
-def _mask(array: pa.BooleanArray) -> Mask:
-    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)

@@ -123,7 +123,7 @@ class CsvReader:
             error_message=f"{path}, line {number}: {fault.message}: {shown!r}",
             payload=line[:MAX_LETTER_BYTES],
             headers=(
-                ("k2.path", path.encode("utf-8", "surrogateescape")),
+                ("k2.path", path.encode()),
                 ("k2.line", str(number).encode()),
                 ("k2.position", str(position).encode()),
                 ("k2.mapping", self.mapping.name.encode()),

@@ -2,7 +2,7 @@
 
 The directives are those of Python's ``strptime``: ``%Y %m %d %b %H %I %p %M %S %f %z``, where ``%f`` takes one to
 nine digits (none of them finer than a microsecond may be other than 0). ``epoch-s``, ``epoch-ms``, ``epoch-us`` and
-``epoch-ns`` are whole numbers since 1970, UTC.
+``epoch-ns`` are whole numbers since 1970, UTC. A time outside the years 1 to 9999 in UTC can't be read.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from k2beam.codec.arrays import mask_of, whole_numbers
 from k2beam.errors import UsageError
-from k2beam.model import TIMESTAMP
+from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP, TIMESTAMP
 
 Ambiguous = Literal["refuse", "first", "second"]
 Ints = npt.NDArray[np.int64]
@@ -36,14 +37,14 @@ _DIRECTIVES = {
     "M": r"(?P<M>\d{1,2})",
     "S": r"(?P<S>\d{1,2})",
     "f": r"(?P<f>\d{1,9})",
-    "z": r"(?P<z>Z|[+-]\d{2}:?\d{2})",
+    "z": r"(?P<z>Z|[+-](?:[01]\d|2[0-3]):?[0-5]\d)",
 }
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _EPOCHS = {"epoch-s": 1_000_000, "epoch-ms": 1_000, "epoch-us": 1, "epoch-ns": 0}
-_WHOLE = r"^-?\d{1,18}$"
+_WHOLE = r"^-?\d{1,19}$"
+_DIGITS = 19
+_MAX_INT64 = str(2**63 - 1)
 _SECOND = 1_000_000
-_MAX_MICROS = 253_402_300_799_999_999
-"""The last microsecond of the year 9999: what Python's datetime can tell of."""
 
 
 class Times(NamedTuple):
@@ -91,10 +92,12 @@ class TimeRule:
                 break
             part = texts if len(rows) == count else texts.take(pa.array(rows))
             found = self._read_as(form, part)
-            good = rows[~found.unreadable]
-            values[good] = found.values[~found.unreadable]
-            ambiguous[good] = found.ambiguous[~found.unreadable]
-            left_out[good] = found.left_out[~found.unreadable]
+            # A zone or an offset can also move a time of the years 1 and 9999 out of them.
+            read = ~found.unreadable & (found.values >= MIN_TIMESTAMP) & (found.values <= MAX_TIMESTAMP)
+            good = rows[read]
+            values[good] = found.values[read]
+            ambiguous[good] = found.ambiguous[read]
+            left_out[good] = found.left_out[read]
             known[good] = True
         return Times(values, ~known, ambiguous, left_out)
 
@@ -132,12 +135,13 @@ def _compile(form: str) -> re.Pattern[str]:
 
 
 def _epoch(form: str, texts: pa.StringArray) -> tuple[Ints, Mask]:
-    good = _mask(pc.match_substring_regex(texts, _WHOLE))
-    numbers = _ints(pc.if_else(pa.array(good), texts, "0"))
+    padded = pc.utf8_lpad(pc.utf8_ltrim(texts, "-"), _DIGITS, "0")
+    good = mask_of(pc.match_substring_regex(texts, _WHOLE)) & mask_of(pc.less_equal(padded, _MAX_INT64))
+    numbers = whole_numbers(pc.if_else(pa.array(good), texts, "0"))
     factor = _EPOCHS[form]
     if not factor:
         return numbers // 1000, good & (numbers % 1000 == 0)
-    good &= np.abs(numbers) <= _MAX_MICROS // factor
+    good &= np.abs(numbers) <= MAX_TIMESTAMP // factor
     return np.where(good, numbers, 0) * factor, good
 
 
@@ -145,7 +149,7 @@ def _fields(form: str, texts: pa.StringArray) -> tuple[Ints, Ints | None, Mask]:
     """Local microseconds, the offset from UTC where the format has one, and which rows are times at all."""
     pattern = _compile(form)
     found = pc.extract_regex(texts, pattern=pattern.pattern)
-    matched = _mask(found.is_valid())
+    matched = mask_of(found.is_valid())
     good = matched.copy()
     names = pattern.groupindex
 
@@ -154,7 +158,7 @@ def _fields(form: str, texts: pa.StringArray) -> tuple[Ints, Ints | None, Mask]:
         return pc.if_else(pa.array(matched), found.field(name), otherwise)
 
     def number(name: str, default: int = 0) -> Ints:
-        return _ints(group(name, "0")) if name in names else np.full(len(texts), default, np.int64)
+        return whole_numbers(group(name, "0")) if name in names else np.full(len(texts), default, np.int64)
 
     month = number("m") if "m" in names else _positions(group("b", ""))
     hour = number("H")
@@ -175,16 +179,16 @@ def _fields(form: str, texts: pa.StringArray) -> tuple[Ints, Ints | None, Mask]:
 
 def _fraction(texts: pa.StringArray) -> Ints:
     """Microseconds of the digits after the point; -1 where they are finer."""
-    nanos = _ints(pc.utf8_rpad(texts, 9, "0"))
+    nanos = whole_numbers(pc.utf8_rpad(texts, 9, "0"))
     return np.where(nanos % 1000, -1, nanos // 1000)
 
 
 def _offset(texts: pa.StringArray) -> Ints:
     """Microseconds ahead of UTC."""
     digits = pc.replace_substring(pc.replace_substring(texts, "Z", "+0000"), ":", "")
-    minutes = _ints(pc.utf8_slice_codeunits(digits, 1, 3)) * 60 + _ints(pc.utf8_slice_codeunits(digits, 3, 5))
-    signs = np.where(_mask(pc.starts_with(digits, "-")), -1, 1).astype(np.int64)
-    return signs * minutes * (60 * _SECOND)
+    hours, minutes = (whole_numbers(pc.utf8_slice_codeunits(digits, start, start + 2)) for start in (1, 3))
+    signs = np.where(mask_of(pc.starts_with(digits, "-")), -1, 1).astype(np.int64)
+    return signs * (hours * 60 + minutes) * (60 * _SECOND)
 
 
 def _positions(texts: pa.StringArray, words: Sequence[str] = _MONTHS) -> Ints:
@@ -211,11 +215,3 @@ def _to_utc(local: Ints, good: Mask, zone: str, ambiguous: Ambiguous) -> tuple[I
 def time_array(values: Ints) -> pa.Array:
     """Microseconds as a column of the tables."""
     return pa.array(values).cast(TIMESTAMP)
-
-
-def _ints(texts: pa.StringArray) -> Ints:
-    return np.array(pc.cast(texts, pa.int64()), dtype=np.int64)
-
-
-def _mask(array: pa.BooleanArray) -> Mask:
-    return np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.bool_)

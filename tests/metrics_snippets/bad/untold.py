@@ -68,6 +68,8 @@ def together(metrics: Metrics, late: bool) -> None:
     labels = {"table": "t"} if late else {"error_class": "c"}
     # expect: increment: cannot tell: which labels go with which name is decided when the program runs; ...
     metrics.increment(name, **labels)
+    # expect: increment: cannot tell: which labels go with which name is decided when the program runs; ...
+    metrics.increment(name, value=2, **labels)
 
 
 def named(metrics: Metrics, labels: dict[str, str]) -> None:

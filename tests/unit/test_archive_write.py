@@ -1,4 +1,4 @@
-"""Writing raw_record containers and copying plain ones into them."""
+"""Writing raw_record containers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 import fastavro
 import pytest
 
-from k2beam.archive import ArchiveLimits, ArchiveReader, archive_coverage, copy_as_raw, plan_archive, write_raw_archive
-from k2beam.archive.copy import BLOCK_BYTES
-from k2beam.errors import ArchiveError, BrokenBlock, UsageError
+from k2beam.archive import ArchiveLimits, ArchiveReader, plan_archive, write_raw_archive
+from k2beam.archive.write import BLOCK_BYTES
+from k2beam.errors import ArchiveError, UsageError
 from k2beam.model import RawBatch, RawRecord
-from tests.archive_files import ENVELOPE, TRADE, block, header, trades
+from tests.archive_copies import archive_coverage, copy_as_raw
+from tests.archive_files import TRADE, block, header, trades
 
 RECORDS = [
     RawRecord("kafka:c/t/i", 2, 100 + n, 1_700_000_000_000_000 + n, b"k", b"\x00\x00\x00\x00\x01v", (("h", None),))
@@ -97,49 +98,10 @@ def test_wrong_options(tmp_path: Path, options: dict[str, Any]) -> None:
         write_raw_archive(str(tmp_path / "raw.avro"), [], {}, **options)
 
 
-@pytest.fixture
-def plain(tmp_path: Path) -> Path:
-    path = tmp_path / "day.avro"
+def test_the_records_of_a_plain_container_keep_their_places_in_a_copy(tmp_path: Path) -> None:
+    plain, copy = tmp_path / "day.avro", tmp_path / "copy.avro"
     blocks = [block(len(part), b"".join(part), "snappy") for part in (trades(0, 4), trades(4, 3))]
-    path.write_bytes(header(codec="snappy") + b"".join(blocks))
-    return path
-
-
-def test_copy_keeps_bytes_and_provenance(tmp_path: Path, plain: Path) -> None:
-    copy = tmp_path / "copy.avro"
-    result = copy_as_raw(str(plain), str(copy), {"com.k2.marketdata.TradeV2": 0x01020304})
-    assert (result.records, result.problems) == (7, ())
-    found = rows(copy)
-    assert [row["value"] for row in found] == [b"\x00\x01\x02\x03\x04" + body for body in trades(0, 7)]
-    source = plan_archive(str(plain)).source
-    assert [(row["source"], row["partition"], row["offset"]) for row in found] == [(source, 0, n) for n in range(7)]
-    assert archive_coverage(str(copy)) == archive_coverage(str(plain))
-    ((number, text),) = plan_archive(str(copy)).header.schemas
-    assert (number, json.loads(text)) == (0x01020304, TRADE)
-
-
-def test_copy_with_a_truncated_tail_says_so(tmp_path: Path, plain: Path) -> None:
-    plain.write_bytes(plain.read_bytes()[:-1])
-    result = copy_as_raw(str(plain), str(tmp_path / "copy.avro"))
-    assert (result.records, [problem.kind for problem in result.problems]) == (4, ["truncated_tail"])
-    assert {row["value"][:5] for row in rows(tmp_path / "copy.avro")} == {b"\x00\x00\x00\x00\x01"}
-
-
-@pytest.mark.parametrize("content", [b"".join(trades(0, 2)) + b"x", b"".join(trades(0, 2))[:-3], b"\xff" * 40])
-def test_copy_of_a_damaged_block_fails(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "day.avro"
-    path.write_bytes(header() + block(2, content))
-    with pytest.raises(BrokenBlock, match=rf"day\.avro, block at byte {len(header())}"):
-        copy_as_raw(str(path), str(tmp_path / "copy.avro"))
-    assert not (tmp_path / "copy.avro").exists()
-
-
-def test_copy_with_wrong_arguments(tmp_path: Path, plain: Path) -> None:
-    with pytest.raises(UsageError, match="no schema id is given for com"):
-        copy_as_raw(str(plain), str(tmp_path / "copy.avro"), {"other": 1})
-    with pytest.raises(UsageError, match="another name"):
-        copy_as_raw(str(plain), str(plain))
-    raw = tmp_path / "raw.avro"
-    raw.write_bytes(header(ENVELOPE))
-    with pytest.raises(UsageError, match="already"):
-        copy_as_raw(str(raw), str(tmp_path / "copy.avro"))
+    plain.write_bytes(header(codec="snappy") + b"".join(blocks))
+    copy_as_raw(plain, copy)
+    assert [row["value"] for row in rows(copy)] == [b"\x00\x00\x00\x00\x01" + body for body in trades(0, 7)]
+    assert archive_coverage(copy) == archive_coverage(plain)

@@ -1,0 +1,124 @@
+"""The seed of a key's state: what the tables had when the job was built, and nothing that came later."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from k2beam.codec.clock import now_us
+from k2beam.lake.scan import UnreadableFile
+from k2beam.lake.seed import LedgerSeed
+from k2beam.sequence import KeyState
+from tests.audit_helpers import START, Row, SmallLake
+
+DAY = 86_400_000_000
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> SmallLake:
+    return SmallLake(tmp_path)
+
+
+def two_exchanges(lake: SmallLake) -> None:
+    """Three files: BTC twice, ETH, and BTC of another exchange."""
+    lake.add([Row(0, 10), Row(1, 11, symbol="ETH"), Row(2, 12), Row(3, None)])
+    lake.add([Row(4, 14), Row(5, 15, symbol="ETH"), Row(6, 14), Row(7, 11)])
+    lake.add([Row(8, 70, exchange="ASX"), Row(9, 71, exchange="ASX")])
+
+
+def state_of(*messages: tuple[int, int]) -> bytes:
+    """The state after messages: (milliseconds after the start, sequence)."""
+    times, sequences = (np.array(column, dtype=np.int64) for column in zip(*messages, strict=True))
+    return KeyState.from_messages(START + times * 1000, sequences).to_bytes()
+
+
+def loaded(seed: LedgerSeed, exchange: str = "BINANCE", symbol: str = "BTC") -> bytes | None:
+    state = seed.load(exchange, symbol, "trades")
+    return None if state is None else state.to_bytes()
+
+
+def expire(lake: SmallLake) -> None:
+    """Rewrite the table as maintenance does, and take the older snapshots and files away."""
+    old = lake.data_files()
+    table = lake.table("trades_v2")
+    table.overwrite(table.scan().to_arrow())
+    kept = lake.table("trades_v2").metadata.current_snapshot_id
+    gone = [snapshot.snapshot_id for snapshot in table.snapshots() if snapshot.snapshot_id != kept]
+    lake.table("trades_v2").maintenance.expire_snapshots().by_ids(gone).commit()
+    for path in old:
+        path.unlink()
+
+
+@pytest.mark.parametrize("rows_at_once", [0, 1000])
+def test_it_gives_the_state_of_a_key(lake: SmallLake, rows_at_once: int) -> None:
+    two_exchanges(lake)
+    seed = LedgerSeed.of_now(lake.config, rows_at_once)
+    assert loaded(seed) == state_of((0, 10), (2, 12), (4, 14), (6, 14), (7, 11))
+    assert seed.load("BINANCE", "XRP", "trades") is None
+    assert seed.load("BINANCE", "BTC", "quotes") is None
+
+
+def test_an_empty_lake_has_none_even_when_rows_come_later(lake: SmallLake) -> None:
+    seed = LedgerSeed.of_now(lake.config)
+    assert loaded(seed) is None
+    two_exchanges(lake)
+    seed.close()
+    assert loaded(seed) is None
+
+
+@pytest.mark.parametrize("rows_at_once", [0, 1000])
+def test_what_is_committed_after_the_job_was_built_does_not_count(lake: SmallLake, rows_at_once: int) -> None:
+    lake.add([Row(0, 10), Row(1, 11)])
+    seed = LedgerSeed.of_now(lake.config, rows_at_once)
+    lake.add([Row(2, 14), Row(3, 20, symbol="ETH")])
+    for _ in range(2):
+        # A worker opens a step, drops it when idle, and makes another from the same pickle.
+        step = pickle.loads(pickle.dumps(seed))
+        step.open()
+        assert loaded(step) == state_of((0, 10), (1, 11))
+        assert loaded(step, symbol="ETH") is None
+        lake.add([Row(4, 15)])
+
+
+def test_it_is_pickled_closed(lake: SmallLake) -> None:
+    two_exchanges(lake)
+    seed = LedgerSeed.of_now(lake.config)
+    seed.open()
+    copy = pickle.loads(pickle.dumps(seed))
+    assert copy == seed
+    assert loaded(copy, "ASX") == state_of((8, 70), (9, 71))
+
+
+@pytest.mark.parametrize("opened_before", [True, False])
+def test_rows_of_the_job_are_left_out_also_when_the_snapshot_was_expired(lake: SmallLake, opened_before: bool) -> None:
+    two_exchanges(lake)
+    seed = LedgerSeed.of_now(lake.config, rows_at_once=0)
+    if opened_before:
+        seed.open()
+    # The helper's rows are ingested at their event time.
+    lake.add([Row(10, 90, time=now_us() + DAY)])
+    expire(lake)
+    assert loaded(seed) == state_of((0, 10), (2, 12), (4, 14), (6, 14), (7, 11))
+    assert loaded(seed, "ASX") == state_of((8, 70), (9, 71))
+
+
+def test_a_lost_file_is_an_error_and_no_gap(lake: SmallLake) -> None:
+    two_exchanges(lake)
+    seed = LedgerSeed.of_now(lake.config, rows_at_once=0)
+    lake.data_files()[0].unlink()
+    with pytest.raises(UnreadableFile, match="is gone"):
+        [seed.load(exchange, "BTC", "trades") for exchange in ("BINANCE", "ASX")]
+
+
+def test_a_file_lost_between_two_questions_is_looked_for_in_the_newest_snapshot(lake: SmallLake) -> None:
+    two_exchanges(lake)
+    seed = LedgerSeed.of_now(lake.config, rows_at_once=0)
+    seed.open()
+    old = lake.data_files()
+    lake.table("trades_v2").overwrite(lake.table("trades_v2").scan().to_arrow())
+    for path in old:
+        path.unlink()
+    assert loaded(seed, "ASX") == state_of((8, 70), (9, 71))
