@@ -93,7 +93,11 @@ def test_message_ids_are_version_5_of_identity_and_line() -> None:
     [
         ("03/10/2014,10:13:34.553,0.67,784", "column_count", "4 columns where 7 belong"),
         ("", "blank_line", "empty"),
-        ("10-03-2014,10:13:34.553,0.67,784,0,,", "bad_time", "is not a time of the years 1 to 9999 written as %m/%d/%Y %H:%M:%S.%f, "),
+        (
+            "10-03-2014,10:13:34.553,0.67,784,0,,",
+            "bad_time",
+            "is not a time of the years 1 to 9999 written as %m/%d/%Y %H:%M:%S.%f, ",
+        ),
         ("10/05/2014,02:30:00,0.67,784,0,,", "nonexistent_time", "left out by Australia/Sydney's clocks"),
         ("04/06/2014,02:30:00,0.67,784,0,,", "ambiguous_time", "is there twice"),
         ("03/10/2014,10:13:34.553,dear,784,0,,", "bad_number", "price 'dear' is not a number"),
