@@ -75,6 +75,22 @@ class Goal:
         return sum(len(covered[key]) for key in self.bounds)
 
 
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What a job begins with: its topics, what is to be taken of them, and what the tables had."""
+
+    cluster: Cluster
+    topics: Sequence[Topic]
+    goal: Goal
+    catalog: Catalog
+    covered: Coverage
+    probe: HoleProbe
+
+    def is_caught_up(self) -> bool:
+        """Whether nothing was left to take, by what the probe knows already."""
+        return not self.probe.known(self.goal.missing(self.covered))
+
+
 def run_live(
     live: LiveConfig, config: IngestConfig, beam_arguments: Sequence[str] = (), *, resolver: Any = None
 ) -> IngestStats:
@@ -97,10 +113,9 @@ def run_live(
         record_firsts(catalog, config.lake.namespace, firsts, config.write.retry)
         with closing(HoleProbe(live.kafka, topics, ASK_SECONDS, stop)) as probe:
             goal = Goal(start_offsets(bounds, covered, probe.first_given), bounds)
-            if not (stop.is_set() or (live.until_caught_up and not probe.known(goal.missing(covered)))):
-                counted = _run(
-                    live, config, beam_arguments, resolver, cluster, topics, goal, catalog, covered, probe, stop
-                )
+            start = _Start(cluster, topics, goal, catalog, covered, probe)
+            if not (stop.is_set() or (live.until_caught_up and start.is_caught_up())):
+                counted = _run(live, config, beam_arguments, resolver, start, stop)
     reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
     return ingest_stats(catalog, config.lake.namespace, config.write.run_id, counted, time.monotonic() - started)
 
@@ -110,33 +125,28 @@ def _run(
     config: IngestConfig,
     beam_arguments: Sequence[str],
     resolver: Any,
-    cluster: Cluster,
-    topics: Sequence[Topic],
-    goal: Goal,
-    catalog: Catalog,
-    covered: Coverage,
-    probe: HoleProbe,
+    start: _Start,
     stop: threading.Event,
 ) -> Mapping[str, int]:
     group = f"k2beam-{uuid.uuid4().hex}"
-    cluster.seed_group(group, topics, goal.starts)
-    guard = TopicGuard(live.kafka, tuple(topics), pattern=live.topic_pattern)
+    start.cluster.seed_group(group, start.topics, start.goal.starts)
+    guard = TopicGuard(live.kafka, tuple(start.topics), pattern=live.topic_pattern)
     guarded = replace(config, write=replace(config.write, guard=guard))
     options = beam_options(beam_arguments, streaming=True, default_runner=LIVE_RUNNER)
     on_flink = flink_run(options, group[-12:])
     if on_flink is not None:
         on_flink.check()
-        if uneven := uneven_readers(options, len(goal.bounds)):
+        if uneven := uneven_readers(options, len(start.goal.bounds)):
             get_logger("live").warning(uneven)
     # Rows that a job committed before it died count as seen from here on, with or without their gaps in the ledger.
-    reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
+    reconcile(start.catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
     pipeline = beam.Pipeline(options=options)
-    build(pipeline, ReadKafka(topics, live.kafka, group, live.expansion), guarded, resolver=resolver)
+    build(pipeline, ReadKafka(start.topics, live.kafka, group, live.expansion), guarded, resolver=resolver)
     quiet.end()
     with signals_to_us():
         result = pipeline.run()
     try:
-        _follow(result, stop, guard, _reached(live, config, goal, catalog, goal.taken(covered), probe))
+        _follow(result, stop, guard, _reached(live, config, start))
         # A streaming job on Flink tells its job server no counters while it runs.
         counted = counters(result) if on_flink is None else on_flink.counters()
     finally:
@@ -144,18 +154,17 @@ def _run(
     return counted
 
 
-def _reached(
-    live: LiveConfig, config: IngestConfig, goal: Goal, catalog: Catalog, taken_before: int, probe: HoleProbe
-) -> Callable[[], bool]:
+def _reached(live: LiveConfig, config: IngestConfig, start: _Start) -> Callable[[], bool]:
     """Asks the tables whether the goal is reached by what is committed; a job without a goal asks nothing."""
     if live.max_messages is None and not live.until_caught_up:
         return lambda: False
+    goal, taken_before = start.goal, start.goal.taken(start.covered)
 
     def reached() -> bool:
-        covered = read_coverage(catalog, config.lake.namespace)
+        covered = read_coverage(start.catalog, config.lake.namespace)
         if live.max_messages is not None and goal.taken(covered) - taken_before >= live.max_messages:
             return True
-        return live.until_caught_up and not probe.without_holes(goal.missing(covered))
+        return live.until_caught_up and not start.probe.without_holes(goal.missing(covered))
 
     return reached
 

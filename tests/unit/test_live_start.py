@@ -50,12 +50,7 @@ def test_gaps_of_rows_without_their_ledger_are_there_before_the_seed_is_taken(
             config=config,
             beam_arguments=["--runner=FnApiRunner"],
             resolver=None,
-            cluster=nothing,
-            topics=(),
-            goal=nothing,
-            catalog=lake.catalog,
-            covered=Coverage(),
-            probe=nothing,
+            start=live._Start(nothing, (), nothing, lake.catalog, Coverage(), nothing),
             stop=threading.Event(),
         )
     assert found == [(11, 13)]
