@@ -70,7 +70,7 @@ def test_an_archive_has_the_events_and_the_rest_is_beside_it(files: list[CsvFile
     assert len(warnings) == 2
     write_archive(files, READER, tmp_path / "again.avro")
     assert (tmp_path / "again.avro").read_bytes() == out.read_bytes()
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         write_archive(files, READER, out)
 
 
@@ -86,7 +86,7 @@ def test_an_archive_never_takes_the_place_of_earlier_dead_letters(files: list[Cs
     kept.write_text("earlier")
     Path(files[1].path).unlink()  # it would be missed if anything were read
 
-    with pytest.raises(UsageError, match=r"quotes\.avro\.dead_letters\.jsonl: is there already"):
+    with pytest.raises(UsageError, match=r"quotes\.avro\.dead_letters\.jsonl: already exists"):
         write_archive(files, READER, out)
     assert kept.read_text() == "earlier"
     assert not (tmp_path / "quotes.avro.partial").exists()
@@ -131,7 +131,7 @@ def test_a_named_file_of_dead_letters_is_never_written_over(files: list[CsvFile]
     produce(files, READER, Producer(), tmp_path / "csv")
     before = (tmp_path / "csv.dead_letters.jsonl").read_bytes()
     producer = Producer()
-    with pytest.raises(UsageError, match=r"csv\.dead_letters\.jsonl: is there already"):
+    with pytest.raises(UsageError, match=r"csv\.dead_letters\.jsonl: already exists"):
         produce(files, READER, producer, tmp_path / "csv")
     assert (tmp_path / "csv.dead_letters.jsonl").read_bytes() == before
     assert producer.records == []

@@ -164,7 +164,7 @@ def test_wrong_requests_are_refused(tmp_path: Path) -> None:
         candidates(topics=["ticks"])
     with pytest.raises(UsageError, match="not both"):
         candidates(["trade"], ["market.crypto.quotes.binance"])
-    with pytest.raises(UsageError, match="no folder"):
+    with pytest.raises(UsageError, match="not a folder"):
         candidates(folder=tmp_path / "none")
 
 
