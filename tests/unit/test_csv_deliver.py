@@ -135,7 +135,7 @@ def test_a_named_file_of_dead_letters_is_never_written_over(files: list[CsvFile]
         produce(files, READER, producer, tmp_path / "csv")
     assert (tmp_path / "csv.dead_letters.jsonl").read_bytes() == before
     assert producer.records == []
-    with pytest.raises(UsageError, match="its folder is not there"):
+    with pytest.raises(UsageError, match="its folder does not exist"):
         produce(files, READER, producer, tmp_path / "none" / "csv")
 
 

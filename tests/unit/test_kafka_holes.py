@@ -223,6 +223,10 @@ def test_a_pattern_matches_whole_names_and_none_of_kafkas_own(monkeypatch: pytes
     assert asked.names(".*") == ["_schemas", "market.crypto.trades.x", "marketXcrypto"]
     assert asked.names("market[.].*") == ["market.crypto.trades.x"]
     assert asked.names("__consumer_offsets") == []
-    for pattern, said in (("market", "matches no topic"), ("__.*", "matches no topic"), ("(", "not a regular expression")):
+    for pattern, said in (
+        ("market", "matches no topic"),
+        ("__.*", "matches no topic"),
+        ("(", "not a regular expression"),
+    ):
         with pytest.raises(K2BeamError, match=f"--topic-pattern .*{said}"):
             asked.topics([], pattern)
