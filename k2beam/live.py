@@ -53,6 +53,11 @@ class LiveConfig:
     until_caught_up: bool = False
     max_messages: int | None = None
 
+    @property
+    def has_goal(self) -> bool:
+        """Whether the job is to end by itself."""
+        return self.until_caught_up or self.max_messages is not None
+
 
 @dataclass(frozen=True, slots=True)
 class Goal:
@@ -156,7 +161,7 @@ def _run(
 
 def _reached(live: LiveConfig, config: IngestConfig, start: _Start) -> Callable[[], bool]:
     """Asks the tables whether the goal is reached by what is committed; a job without a goal asks nothing."""
-    if live.max_messages is None and not live.until_caught_up:
+    if not live.has_goal:
         return lambda: False
     goal, taken_before = start.goal, start.goal.taken(start.covered)
 

@@ -23,7 +23,9 @@ from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.cli.registry_options import OptionalRegistryOption, RegistryLogin, registry_login
 from k2beam.errors import UsageError
 
-_MIB = 1 << 20
+COMMIT_AGE = "10s"
+COMMIT_AGE_OF_GOAL = "2s"
+"""The last rows of a goal are committed by age: a job that waits for them should not wait long."""
 
 
 def register(app: typer.Typer) -> None:
@@ -49,7 +51,13 @@ def kafka(
     security: KafkaSecurity,
     kafka_property: JavaOption = None,
     window: Annotated[str, typer.Option(help="Window of the log's time; rows of two windows share no file.")] = "60s",
-    commit_age: Annotated[str, typer.Option(help="How old a written row may get before it is committed.")] = "10s",
+    commit_age: Annotated[
+        str | None,
+        typer.Option(
+            help="How old a written row may get before it is committed.",
+            show_default=f"{COMMIT_AGE}, or {COMMIT_AGE_OF_GOAL} for a job that ends by itself",
+        ),
+    ] = None,
     gap_grace: Annotated[str, typer.Option(help="How long a sequence gap waits for late data.")] = "5s",
     lake: LakeOptions,
     metrics: MetricsOptions,
@@ -62,8 +70,6 @@ def kafka(
     from k2beam.options import IngestConfig
     from k2beam.registry.resolver import RegistryResolver
 
-    if not until_caught_up and max_messages is None:
-        metrics.refuse_push_for("a job without --until-caught-up or --max-messages")
     live = LiveConfig(
         kafka=security.at(bootstrap, kafka_property),
         expansion=expansion,
@@ -72,13 +78,17 @@ def kafka(
         until_caught_up=until_caught_up,
         max_messages=max_messages,
     )
+    if not live.has_goal:
+        metrics.refuse_push_for("a job without --until-caught-up or --max-messages")
     config = IngestConfig(
         lake=lake.config(),
         write=WriteConfig(
             run_id=uuid.uuid4().hex,
             bounded=False,
             window_seconds=whole_seconds(window, "--window"),
-            commit_age_seconds=seconds(commit_age, "--commit-age"),
+            commit_age_seconds=seconds(
+                commit_age or (COMMIT_AGE_OF_GOAL if live.has_goal else COMMIT_AGE), "--commit-age"
+            ),
         ),
         gap_grace_seconds=seconds(gap_grace, "--gap-grace"),
         metrics=metrics.config,
