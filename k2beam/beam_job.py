@@ -1,7 +1,7 @@
 """A running Beam job as the program that started it sees it: its state, why it failed, its cancellation.
 
 Much here works round what Beam does by itself in the process that starts a job: it takes SIGINT, ends the runner
-with it, and reports each part of a cancellation as a failure.
+with it, reports each part of a cancellation as a failure, and splits what must stay whole.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
+from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.portability import job_server
 from apache_beam.runners.runner import PipelineState
-from apache_beam.runners.worker import sdk_worker
+from apache_beam.runners.worker import bundle_processor, sdk_worker
 from apache_beam.utils import subprocess_server
 
 from k2beam.errors import K2BeamError
@@ -147,3 +148,22 @@ def signals_to_us() -> Iterator[None]:
     finally:
         for module, name, before in plain:
             setattr(module, name, before)
+
+
+_split = bundle_processor.BundleProcessor.try_split
+
+
+def whole_bundles_of_state() -> None:
+    """From now on, workers in this process do not split a bundle of a step that has timers, as all of ours with state.
+
+    Prism (2.77) asks any slow bundle to be split, between two elements of one key too, and then runs both parts at
+    the same time: the state that one of them wrote is lost, and with it files that wait for their commit. Other
+    runners split no such bundle. A worker may always answer that it can't (Beam Fn API, ProcessBundleSplitResponse).
+    """
+    bundle_processor.BundleProcessor.try_split = _split_unless_state
+
+
+def _split_unless_state(processor: Any, request: Any) -> Any:
+    if processor.timers_info:
+        return beam_fn_api_pb2.ProcessBundleSplitResponse()
+    return _split(processor, request)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import apache_beam as beam
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 
+from k2beam.beam_job import whole_bundles_of_state
 from k2beam.errors import UsageError
 from k2beam.lake.seed import LedgerSeed
 from k2beam.options import IngestConfig
@@ -40,6 +41,7 @@ def build(
     run: keys go on from the rows that the tables have now, and what is committed later is taken for the job's own.
     Raises UsageError when an error output of any transform has no consumer.
     """
+    whole_bundles_of_state()
     read: ReadResult = pipeline | "Read" >> source
     fresh = read.batches | "FilterCovered" >> FilterCovered(config.lake, config.metrics)
     unreadable = read.errs | "FilterCoveredErrors" >> FilterCovered(config.lake, config.metrics)
