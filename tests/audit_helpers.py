@@ -132,3 +132,10 @@ class SmallLake:
     def data_files(self, name: str = "trades_v2") -> list[Path]:
         """The local paths of a table's data files, in the order of the plan."""
         return [Path(task.file.file_path.removeprefix("file://")) for task in self.table(name).scan().plan_files()]
+
+
+def two_exchanges(lake: SmallLake) -> None:
+    """Three files: BTC twice (a gap at 13, closed over the files' border), ETH, and BTC of another exchange."""
+    lake.add([Row(0, 10), Row(1, 11, symbol="ETH"), Row(2, 12), Row(3, None)])
+    lake.add([Row(4, 14), Row(5, 15, symbol="ETH"), Row(6, 14), Row(7, 11)])
+    lake.add([Row(8, 70, exchange="ASX"), Row(9, 71, exchange="ASX")])

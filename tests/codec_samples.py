@@ -11,7 +11,7 @@ from typing import Any
 
 import fastavro
 
-from k2beam.codec.contract import WriterSchema
+from k2beam.codec.contract import Decoded, WriterSchema
 from k2beam.schemas import avro_schema
 
 START = datetime(2024, 3, 5, 10, 0, tzinfo=UTC)
@@ -21,6 +21,16 @@ EVENT_SCHEMAS = ("trade", "quote", "reference_data", "trade_v2", "quote_v2", "re
 
 def writer(name: str) -> WriterSchema:
     return WriterSchema.parse(json.dumps(avro_schema(name)))
+
+
+def rows_of(decoded: Decoded) -> list[dict[str, Any]]:
+    decoded.columns.validate(full=True)
+    rows: list[dict[str, Any]] = decoded.columns.to_pylist(maps_as_pydicts="strict")
+    return rows
+
+
+def classes(decoded: Decoded) -> dict[int, str]:
+    return {error.row: error.error_class for error in decoded.errors}
 
 
 def evolved(name: str, **changes: Any) -> dict[str, Any]:

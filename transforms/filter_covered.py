@@ -66,7 +66,8 @@ class _FilterCoveredFn(beam.DoFn):  # type: ignore[misc]
 
     def process(self, batch: Batch) -> Iterator[Batch]:
         kept = without_covered(batch, self._coverage)
-        before, after = offsets_by_kind(batch), offsets_by_kind(kept)
+        before = offsets_by_kind(batch)
+        after = before if kept is batch else offsets_by_kind(kept)
         self._consumed.inc(before.total())
         self._already_covered.inc(before.total() - after.total())
         for kind, offsets in before.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -108,7 +107,6 @@ class _BatchMessagesFn(beam.DoFn):  # type: ignore[misc]
 
     def start_bundle(self) -> None:
         self._clear()
-        self._began = time.time()
 
     def process(self, message: Any) -> Sequence[TimestampedValue]:
         values = self._values
@@ -137,7 +135,7 @@ class _BatchMessagesFn(beam.DoFn):  # type: ignore[misc]
         arrays = [pa.array(column, type=field.type) for column, field in zip(columns, RAW_BATCH_SCHEMA, strict=True)]
         batch = RawBatch(pa.RecordBatch.from_arrays(arrays, schema=RAW_BATCH_SCHEMA))
         if self._news:
-            get_logger("read_kafka").info("first batch read", topic=topics[0], rows=len(topics), read_at=self._began)
+            get_logger("read_kafka").info("first batch read", topic=topics[0], rows=len(topics))
             self._news = False
         self._clear()
         return batch, Timestamp.now()

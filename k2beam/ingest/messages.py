@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from k2beam.archive.varint import write_long
 from k2beam.ingest import wire
 from k2beam.ingest.faults import FIRST_MALFORMED, MALFORMED
 from k2beam.ingest.feed import Ints, Messages
@@ -18,10 +19,10 @@ from k2beam.model import Kind
 
 UNKNOWN_SCHEMA_ID = 99_999
 
-_CRYPTO = wire.long_bytes(1)
-_BUY, _SELL = wire.long_bytes(0), wire.long_bytes(1)
-_NULL, _PRESENT, _EMPTY = wire.long_bytes(0), wire.long_bytes(1), wire.long_bytes(0)
-_ONE_ITEM, _END = wire.long_bytes(1), wire.long_bytes(0)
+_CRYPTO = write_long(1)
+_BUY, _SELL = write_long(0), write_long(1)
+_NULL, _PRESENT, _EMPTY = write_long(0), write_long(1), write_long(0)
+_ONE_ITEM, _END = write_long(1), write_long(0)
 _BLOCK_CONDITION = _ONE_ITEM + wire.bytes_field(b"BLOCK")
 _BLOCK_VENDOR_DATA = _PRESENT + _ONE_ITEM + wire.bytes_field(b"venue") + wire.bytes_field(b"OTC") + _END
 _FRAME_BYTES = 5

@@ -134,11 +134,7 @@ def uuid_text(identifiers: Bytes) -> Cells:
 
 def bytes_field(text: bytes) -> bytes:
     """One Avro ``string`` or ``bytes``: length and content."""
-    return long_bytes(len(text)) + text
-
-
-long_bytes = write_long
-"""One Avro ``long``."""
+    return write_long(len(text)) + text
 
 
 class ContainerWriter:
@@ -177,4 +173,4 @@ class ContainerWriter:
     def write_block(self, count: int, content: bytes) -> None:
         """Append ``count`` encoded records as one block."""
         block = compress(self._codec, content)
-        self._file.write(b"".join((long_bytes(count), long_bytes(len(block)), block, self._sync_marker)))
+        self._file.write(b"".join((write_long(count), write_long(len(block)), block, self._sync_marker)))

@@ -15,10 +15,9 @@ from pyiceberg.catalog import Catalog
 
 from k2beam.codec.clock import now_us
 from k2beam.lake.ledger import append_gaps
-from k2beam.lake.ledger_read import read_ledger
+from k2beam.lake.ledger_read import current_gaps
 from k2beam.lake.observe import CommitObserver
 from k2beam.lake.recount import Key, KeyRecount, recount_keys
-from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import SEQUENCE_GAPS
 from k2beam.lake.transaction import RetryPolicy
 from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
@@ -77,7 +76,7 @@ def compare_ledger(
     """The difference between the ledger and ``recounts``, which must be those of ``keys`` (None: of all)."""
     desired = [gap for recount in recounts for gap in missing_intervals(recount)]
     current = [
-        gap for gap in _unfilled(catalog, namespace) if keys is None or (gap.exchange, gap.symbol, gap.kind) in keys
+        gap for gap in current_gaps(catalog, namespace) if keys is None or (gap.exchange, gap.symbol, gap.kind) in keys
     ]
     return LedgerDiff(len(current), len(desired), tuple(diff_ledger(desired, current)))
 
@@ -110,8 +109,3 @@ def mend_ledger(
         )
     observer.committed(receipt)
     return receipt
-
-
-def _unfilled(catalog: Catalog, namespace: str) -> list[Gap]:
-    table = find_readable(catalog, namespace, SEQUENCE_GAPS)
-    return [] if table is None else [gap for gap in read_ledger(table) if gap.status != "FILLED"]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from k2beam.codec.columns import varint_sizes
-from k2beam.codec.contract import Decoded, WriterSchema
+from k2beam.codec.contract import WriterSchema
 from k2beam.codec.reference import CHUNK_ROWS, ReferenceDecoder
 from k2beam.codec.strict import decode_exact
 from k2beam.schemas import payload_arrow_schema
@@ -19,10 +19,12 @@ from tests.codec_samples import (
     EVENT_SCHEMAS,
     MAKERS,
     START,
+    classes,
     encode,
     encode_as,
     evolved,
     framed,
+    rows_of,
     text,
     trade,
     trade_bytes,
@@ -33,16 +35,6 @@ from tests.codec_samples import (
 DECODER = ReferenceDecoder()
 TRADE = writer("trade_v2")
 MIN_INT64 = -(2**63)
-
-
-def rows_of(decoded: Decoded) -> list[dict[str, Any]]:
-    decoded.columns.validate(full=True)
-    rows: list[dict[str, Any]] = decoded.columns.to_pylist(maps_as_pydicts="strict")
-    return rows
-
-
-def classes(decoded: Decoded) -> dict[int, str]:
-    return {error.row: error.error_class for error in decoded.errors}
 
 
 @pytest.mark.parametrize("name", EVENT_SCHEMAS)

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
-from k2beam.codec.contract import Decoded, WriterSchema
+from k2beam.codec.contract import WriterSchema
 from k2beam.codec.reference import CHUNK_ROWS, ReferenceDecoder
-from tests.codec_samples import encode_as, evolved, text, trade, trade_bytes, varint, writer
+from tests.codec_samples import classes, encode_as, evolved, rows_of, text, trade, trade_bytes, varint, writer
 
 DECODER = ReferenceDecoder()
 TRADE = writer("trade_v2")
-
-
-def rows_of(decoded: Decoded) -> list[dict[str, Any]]:
-    decoded.columns.validate(full=True)
-    rows: list[dict[str, Any]] = decoded.columns.to_pylist(maps_as_pydicts="strict")
-    return rows
-
-
-def classes(decoded: Decoded) -> dict[int, str]:
-    return {error.row: error.error_class for error in decoded.errors}
 
 
 def test_a_block_is_read_whole() -> None:

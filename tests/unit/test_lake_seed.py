@@ -12,7 +12,7 @@ from k2beam.codec.clock import now_us
 from k2beam.lake.scan import UnreadableFile
 from k2beam.lake.seed import LedgerSeed
 from k2beam.sequence import KeyState
-from tests.audit_helpers import START, Row, SmallLake
+from tests.audit_helpers import START, Row, SmallLake, two_exchanges
 
 DAY = 86_400_000_000
 
@@ -20,13 +20,6 @@ DAY = 86_400_000_000
 @pytest.fixture
 def lake(tmp_path: Path) -> SmallLake:
     return SmallLake(tmp_path)
-
-
-def two_exchanges(lake: SmallLake) -> None:
-    """Three files: BTC twice, ETH, and BTC of another exchange."""
-    lake.add([Row(0, 10), Row(1, 11, symbol="ETH"), Row(2, 12), Row(3, None)])
-    lake.add([Row(4, 14), Row(5, 15, symbol="ETH"), Row(6, 14), Row(7, 11)])
-    lake.add([Row(8, 70, exchange="ASX"), Row(9, 71, exchange="ASX")])
 
 
 def state_of(*messages: tuple[int, int]) -> bytes:

@@ -17,7 +17,7 @@ from k2beam.lake.catalog import NAMESPACE
 from k2beam.lake.recount import KeyRecount, recount_keys
 from k2beam.lake.scan import UnreadableFile, file_rows, partition_value, plan_files, read_file
 from k2beam.sequence import recount
-from tests.audit_helpers import HOUR, START, Row, SmallLake
+from tests.audit_helpers import HOUR, START, Row, SmallLake, two_exchanges
 
 # Independent of the recount: window functions over a feed whose numbers only fall at a reset.
 SQL_RECOUNT = """
@@ -75,13 +75,6 @@ def test_recount_agrees_with_sql(feed: list[tuple[int, int]]) -> None:
 @pytest.fixture
 def lake(tmp_path: Path) -> SmallLake:
     return SmallLake(tmp_path)
-
-
-def two_exchanges(lake: SmallLake) -> None:
-    """Three files: BTC twice (a gap at 13, closed over the files' border), ETH, and BTC of another exchange."""
-    lake.add([Row(0, 10), Row(1, 11, symbol="ETH"), Row(2, 12), Row(3, None)])
-    lake.add([Row(4, 14), Row(5, 15, symbol="ETH"), Row(6, 14), Row(7, 11)])
-    lake.add([Row(8, 70, exchange="ASX"), Row(9, 71, exchange="ASX")])
 
 
 def gaps(found: KeyRecount) -> list[tuple[int, int]]:

@@ -20,6 +20,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from k2beam.archive.varint import write_long
 from k2beam.errors import UsageError
 from k2beam.ingest import wire
 from k2beam.ingest.faults import MALFORMED, Faults, parse_faults
@@ -357,7 +358,7 @@ def test_numbers_are_encoded_as_fastavro_does(rows: list[tuple[int, int]]) -> No
         fastavro.schemaless_writer(expected, {"type": "bytes"}, shortest(number))
         fastavro.schemaless_writer(expected, {"type": "string"}, str(digits))
     assert cells.flat().tobytes() == expected.getvalue()
-    assert wire.long_bytes(rows[0][0]) == wire.long(signed[:1]).flat().tobytes()
+    assert write_long(rows[0][0]) == wire.long(signed[:1]).flat().tobytes()
 
 
 @settings(max_examples=25, deadline=None)

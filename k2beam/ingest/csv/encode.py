@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from k2beam.archive.varint import write_long
 from k2beam.codec.decimals import unscaled_words
 from k2beam.errors import SchemaError
-from k2beam.ingest.wire import Cells, decimal, long, long_bytes
+from k2beam.ingest.wire import Cells, decimal, long
 from k2beam.model import Kind
 from k2beam.schemas import avro_schema, v2_name
 
@@ -51,7 +52,7 @@ def _encode(avro_type: Any, values: pa.Array) -> pa.BinaryArray:
 def _optional(branches: list[Any], values: pa.Array) -> pa.BinaryArray:
     """A union with null: the branch's index, then the value."""
     (other,) = (branch for branch in branches if branch != "null")
-    null, there = (pa.scalar(long_bytes(branches.index(branch))) for branch in ("null", other))
+    null, there = (pa.scalar(write_long(branches.index(branch))) for branch in ("null", other))
     if values.null_count == len(values):
         return pa.repeat(null, len(values))
     known = values.is_valid()
@@ -77,7 +78,7 @@ def _complex(avro_type: dict[str, Any], values: pa.Array) -> pa.BinaryArray:
             return _longs(values.cast(pa.int64()).to_numpy())
         case {"type": "enum", "symbols": symbols}:
             places = pc.index_in(values, pa.array(symbols))
-            return _chosen([long_bytes(place) for place in range(len(symbols))], places)
+            return _chosen([write_long(place) for place in range(len(symbols))], places)
         case {"type": "array", "items": items}:
             return _blocks(pc.list_value_length(values).to_numpy(), _encode(items, values.flatten()))
         case {"type": "map", "values": item}:
