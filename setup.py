@@ -38,7 +38,12 @@ setup(
         "zstandard>=0.23",
     ],
     extras_require={
-        "kafka": ["confluent-kafka[avro,schemaregistry]>=2.16,<3", "tzdata>=2025.1", "websockets>=15"],
+        "kafka": [
+            "confluent-kafka[avro,schemaregistry]>=2.16,<3",
+            "httpx2>=2.0",
+            "tzdata>=2025.1",
+            "websockets>=15",
+        ],
         "query": ["duckdb>=1.1"],
         "pandas": ["pandas>=2.2"],
         "test": [
@@ -48,9 +53,18 @@ setup(
             "promql-parser>=0.12",
             "psutil>=6",
             "pytest>=8.3",
+            "pytest-xdist>=3.6",
             "pyyaml>=6",
         ],
-        "dev": ["build>=1.2", "mypy>=1.13", "pre-commit>=4", "ruff>=0.8", "uv>=0.9"],
+        "dev": [
+            "build>=1.2",
+            "mkdocs-material>=9.6,<10",
+            "mkdocstrings[python]>=0.29",
+            "mypy>=1.13",
+            "pre-commit>=4",
+            "ruff>=0.8",
+            "uv>=0.9",
+        ],
     },
     entry_points={"console_scripts": ["k2beam=k2beam.cli.main:main"]},
 )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+import httpx2 as httpx
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
@@ -20,11 +21,6 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.logs import get_logger
 from k2beam.references import check_reference, dereference, has_userinfo
-
-try:  # The client takes either, the newer one first; they have different exceptions.
-    import httpx2 as httpx
-except ImportError:
-    import httpx  # type: ignore[import-not-found, no-redef]
 
 AVRO = "AVRO"
 DEFAULT_URL = "http://localhost:8081/apis/ccompat/v7"
