@@ -34,7 +34,7 @@ from k2beam.demo import audit_topics
 from k2beam.ingest.faults import Faults
 from k2beam.ingest.republish import archived_messages, register_schemas, republish
 from k2beam.ingest.simulate import Simulation, simulate
-from k2beam.ingest.topics import TopicSpec, create_topics
+from k2beam.kafka.topics import TopicSpec, create_topics
 from k2beam.lake.catalog import NAMESPACE, LakeConfig, open_catalog
 from k2beam.lake.tables import find_table
 from k2beam.platform.prism import ensure_prism

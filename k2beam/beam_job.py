@@ -24,7 +24,7 @@ from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import bundle_processor, sdk_worker
 from apache_beam.utils import subprocess_server
 
-from k2beam.errors import K2BeamError
+from k2beam.errors import RunnerGone
 from k2beam.logs import get_logger
 
 CANCEL_SECONDS = 30.0
@@ -32,10 +32,6 @@ _EXCEPTION = re.compile(r"(?:Caused by: )?[\w.$]+: ")
 """A line of a traceback that names an exception, in Python or in Java; places have a space before the colon."""
 ENDED = frozenset({PipelineState.DONE, PipelineState.FAILED, PipelineState.CANCELLED, PipelineState.DRAINED})
 AGAIN = "run it again: what was committed is left out, the rest is taken"
-
-
-class RunnerGone(K2BeamError):
-    """The runner of a job does not answer any more."""
 
 
 def state_of(result: Any) -> str:

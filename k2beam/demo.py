@@ -17,7 +17,7 @@ from typing import Any, Final
 from prometheus_client import REGISTRY, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
-from k2beam.errors import UsageError
+from k2beam.errors import RegistryError, UsageError
 from k2beam.ingest.faults import Faults
 from k2beam.ingest.republish import (
     ArchivedMessage,
@@ -45,7 +45,7 @@ from k2beam.query.deadletters import COLUMNS, DeadLetterSelection, list_dead_let
 from k2beam.query.engine import Lake
 from k2beam.query.overview import snapshots
 from k2beam.query.selection import Selection
-from k2beam.registry.client import Registry, RegistryConfig, RegistryError
+from k2beam.registry.client import Registry, RegistryConfig
 from k2beam.registry.resolver import RegistryResolver
 from k2beam.registry.subjects import candidates, register
 

@@ -1,4 +1,4 @@
-"""The exceptions that k2beam raises.
+"""All exceptions of k2beam.
 
 ::
 
@@ -6,44 +6,48 @@
     ├── UsageError              an option, a path or a configuration is wrong; exit code 2
     ├── SchemaError             a schema is unknown, refused or can't be mapped
     ├── FrameError              a payload isn't in Confluent framing
-    │   ├── TombstoneError      (k2beam.codec.frame) it's null
-    │   ├── EmptyPayloadError   (k2beam.codec.frame) it has no bytes
-    │   ├── BadMagicError       (k2beam.codec.frame) it doesn't begin with the magic byte
-    │   └── ShortFrameError     (k2beam.codec.frame) it ends within the schema id
+    │   ├── TombstoneError      it's null
+    │   ├── EmptyPayloadError   it has no bytes
+    │   ├── BadMagicError       it doesn't begin with the magic byte
+    │   └── ShortFrameError     it ends within the schema id
     ├── DecodeError             a payload doesn't decode under its schema
-    │   ├── StrictError         (k2beam.codec.strict) by the second decoder, with its error class
-    │   └── BadFrame            (k2beam.ingest.binance) a frame of the exchange gives no event
+    │   ├── StrictError         by the second decoder, with its error class
+    │   └── BadFrame            a frame of an exchange gives no event
     ├── ArchiveError            a container can't be read
     │   ├── ArchiveRefused      it's outside the root, too large or hostile: nothing is read
     │   └── BrokenBlock         one block is broken; the blocks around it are read
-    │       └── BlockTooLarge   (k2beam.archive.codecs) it would unpack to more than the limit
+    │       └── BlockTooLarge   it would unpack to more than the limit
+    ├── CsvError                a CSV file changed while it was read
     ├── MetricError             a metric was called with a wrong name or wrong labels
-    ├── MetricsPushFailed       (k2beam.metrics.push) the Pushgateway did not take the metrics
-    ├── PlatformError           (k2beam.platform.prism) a program or server that is needed can't be had
-    │   └── FlinkRestError      (k2beam.platform.flink_jobs) Flink's REST API refused or did not answer
-    ├── RunnerGone              (k2beam.beam_job) the runner of a job does not answer any more
-    ├── CsvError                (k2beam.ingest.csv.files) a CSV file changed while it was read
-    ├── InvalidRecord           (k2beam.ingest.records) the producer refuses a record; names the field
-    ├── NotDelivered            (k2beam.ingest.delivery) messages that the broker did not take
-    ├── SpoolError              (k2beam.ingest.spool) a spool file can't be read
-    ├── KafkaFailed             (k2beam.ingest.topics) the broker can't be reached, or refused
-    ├── KafkaUnreachable        (k2beam.kafka.cluster) the cluster did not answer; asked again later, it may
-    ├── LoginRefused            (k2beam.kafka.login) the broker rejected this client
-    ├── FeedError               (k2beam.ingest.feed_client) an exchange refuses, or the attempts are used up
-    ├── RegistryError           (k2beam.registry.client) the Schema Registry refused, or its answer is wrong
-    │   ├── RegistryUnavailable (k2beam.registry.client) it did not answer while it was waited for
-    │   └── NotRegistered       (k2beam.registry.client) it has no such schema or subject
+    ├── MetricsPushFailed       the Pushgateway did not take the metrics
+    ├── PlatformError           a program or server that is needed can't be had
+    │   └── FlinkRestError      Flink's REST API refused or did not answer
+    ├── RunnerGone              the runner of a job does not answer any more
+    ├── InvalidRecord           the producer refuses a record; names the field
+    ├── NotDelivered            messages that the broker did not take
+    ├── SpoolError              a spool file can't be read
+    ├── KafkaFailed             the broker can't be reached, or refused
+    ├── KafkaUnreachable        the cluster did not answer; asked again later, it may
+    ├── LoginRefused            the broker rejected this client
+    ├── FeedError               an exchange refuses, or the attempts are used up
+    ├── RegistryError           the Schema Registry refused, or its answer is wrong
+    │   ├── RegistryUnavailable it did not answer while it was waited for
+    │   └── NotRegistered       it has no such schema or subject
     └── LakeError               a table can't be read or written
-        ├── UnreadableFile      (k2beam.lake.scan) a data file is lost or damaged
+        ├── UnreadableFile      a data file is lost or damaged
         ├── CommitConflict      another writer won, and the retries are used up
         └── CommitUnknown       the outcome of a commit could not be found out
 
 A record that can't be used is never an exception at the level of the pipeline:
 it becomes a :class:`k2beam.model.DeadLetter` whose ``error_class`` is one of the names
 that the stage documents.
+
+Two more end a wait from within and reach no caller of k2beam: :class:`NotReady`, :class:`Stopped`.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 
 class K2BeamError(Exception):
@@ -62,8 +66,48 @@ class FrameError(K2BeamError):
     """A payload is not in Confluent framing (magic byte 0, four bytes of schema id)."""
 
 
+class TombstoneError(FrameError):
+    """The value is null: a deletion in a compacted topic, which market data does not have."""
+
+    error_class = "tombstone"
+
+
+class EmptyPayloadError(FrameError):
+    """The value has no bytes at all."""
+
+    error_class = "empty_payload"
+
+
+class BadMagicError(FrameError):
+    """The first byte is not the magic byte 0."""
+
+    error_class = "bad_magic"
+
+
+class ShortFrameError(FrameError):
+    """The value ends within the schema id."""
+
+    error_class = "short_frame"
+
+
 class DecodeError(K2BeamError):
     """A payload does not decode under its schema."""
+
+
+class StrictError(DecodeError):
+    """The bytes break a rule of the encoding; ``error_class`` names the rule."""
+
+    def __init__(self, error_class: str, message: str) -> None:
+        super().__init__(message)
+        self.error_class = error_class
+
+
+class BadFrame(DecodeError):
+    """A frame that can't be used; ``reason`` is one of :data:`k2beam.ingest.binance.REASONS`."""
+
+    def __init__(self, reason: str, problem: str) -> None:
+        super().__init__(problem)
+        self.reason = reason
 
 
 class ArchiveError(K2BeamError):
@@ -78,12 +122,97 @@ class BrokenBlock(ArchiveError):
     """One block of a container is broken; the blocks around it are still read."""
 
 
+class BlockTooLarge(BrokenBlock):
+    """A block decompresses to more than the limit."""
+
+
+class CsvError(K2BeamError):
+    """A CSV file changed while it was read."""
+
+
 class MetricError(K2BeamError):
     """A metric was called with a name or labels that the registry does not know."""
 
 
+class MetricsPushFailed(K2BeamError):
+    """The Pushgateway can't be reached, or did not take the metrics; what was ingested is not touched by it."""
+
+
+class PlatformError(K2BeamError):
+    """A program that the local platform needs is not there and can't be had."""
+
+
+class FlinkRestError(PlatformError):
+    """Flink's REST API does not answer, or refuses."""
+
+
+class RunnerGone(K2BeamError):
+    """The runner of a job does not answer any more."""
+
+
+class InvalidRecord(K2BeamError):
+    """A record can't be produced; ``field`` says which of its fields is wrong."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class NotDelivered(K2BeamError):
+    """Messages did not reach the broker; ``spool`` is the file that keeps them, if there is one."""
+
+    def __init__(self, message: str, spool: Path | None = None) -> None:
+        super().__init__(message)
+        self.spool = spool
+
+
+class SpoolError(K2BeamError):
+    """A spool file can't be read."""
+
+
+class KafkaFailed(K2BeamError):
+    """The broker can't be reached, or refused a request."""
+
+
+class KafkaUnreachable(K2BeamError):
+    """The cluster did not answer. Asked again later, it may."""
+
+
+class LoginRefused(K2BeamError):
+    """The broker takes the credentials for wrong, or one side does not trust the other's certificate."""
+
+
+class FeedError(K2BeamError):
+    """The exchange refuses what is asked for, or can't be reached within the attempts allowed."""
+
+
+class RegistryError(K2BeamError):
+    """The registry refused a request, or what answers is no Schema Registry."""
+
+
+class RegistryUnavailable(RegistryError):
+    """The registry did not answer within the limit. Tried again later, the request may succeed."""
+
+
+class NotRegistered(RegistryError):
+    """The subject, version or schema id is not in the registry."""
+
+
 class LakeError(K2BeamError):
     """A table can't be opened, read or written."""
+
+
+class UnreadableFile(LakeError):
+    """A file that a table's snapshot refers to is gone or damaged; ``path`` says which."""
+
+    def __init__(self, table: str, path: str, reason: str) -> None:
+        super().__init__(f"table {table}: file {path} {reason}")
+        self.table = table
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[UnreadableFile], tuple[str, str, str]]:
+        return type(self), (self.table, self.path, self.reason)
 
 
 class CommitConflict(LakeError):
@@ -92,3 +221,11 @@ class CommitConflict(LakeError):
 
 class CommitUnknown(LakeError):
     """The outcome of a commit could not be found out; no file was deleted."""
+
+
+class NotReady(Exception):
+    """A server does not answer yet; the message says what was tried."""
+
+
+class Stopped(Exception):
+    """The job was told to stop while an answer was waited for."""

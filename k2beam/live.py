@@ -16,6 +16,7 @@ from pyroaring import BitMap64
 from k2beam.beam_job import AGAIN, ENDED, cancel, quiet, reason_of, signals_to_us, state_of
 from k2beam.coverage import Coverage, span
 from k2beam.errors import K2BeamError
+from k2beam.flink import FlinkRun
 from k2beam.ingest.stats import IngestStats, ingest_stats
 from k2beam.kafka.cluster import ASK_SECONDS, Bounds, Cluster, Topic, first_wanted, start_offsets
 from k2beam.kafka.config import KafkaConfig
@@ -29,7 +30,6 @@ from k2beam.lake.reconcile import reconcile
 from k2beam.logs import get_logger
 from k2beam.options import IngestConfig, beam_options, flink_run, uneven_readers
 from k2beam.pipeline import build
-from k2beam.platform.flink_jobs import FlinkRun
 from k2beam.run import counters
 from k2beam.signals import stop_signal
 from transforms.read_kafka import ReadKafka

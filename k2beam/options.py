@@ -19,10 +19,10 @@ from apache_beam.options.pipeline_options import (
 )
 
 from k2beam.errors import UsageError
+from k2beam.flink import FlinkJobs, FlinkRun
 from k2beam.lake.catalog import LakeConfig
 from k2beam.lake.config import WriteConfig
 from k2beam.metrics.worker import MetricsConfig
-from k2beam.platform.flink_jobs import FlinkJobs, FlinkRun
 from k2beam.platform.prism import find_prism
 
 DEFAULT_RUNNER = "FnApiRunner"

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2beam.codec.arrays import mask_of, text_bytes
+from k2beam.arrays import mask_of, text_bytes
 from k2beam.codec.decimals import unscaled_words
 from k2beam.model import KINDS, Kind
 

@@ -13,8 +13,16 @@ from pathlib import Path
 import pytest
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("k2beam.errors", "k2beam.references", "k2beam.signals", "k2beam.__init__"),
-    ("k2beam.model",),
+    (
+        "k2beam.errors",
+        "k2beam.references",
+        "k2beam.signals",
+        "k2beam.cache",
+        "k2beam.clock",
+        "k2beam.arrays",
+        "k2beam.__init__",
+    ),
+    ("k2beam.model", "k2beam.topics", "k2beam.flink"),
     (
         "k2beam.schemas",
         "k2beam.codec",

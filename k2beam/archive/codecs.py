@@ -12,13 +12,9 @@ from collections.abc import Callable
 import cramjam
 import zstandard
 
-from k2beam.errors import BrokenBlock
+from k2beam.errors import BlockTooLarge, BrokenBlock
 
 _PIECE = 1 << 20
-
-
-class BlockTooLarge(BrokenBlock):
-    """A block decompresses to more than the limit."""
 
 
 def decompress(codec: str, data: bytes, limit: int) -> bytes:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from k2beam.archive.codecs import BlockTooLarge, decompress
+from k2beam.archive.codecs import decompress
 from k2beam.archive.envelope import Columns, decode_envelopes
 from k2beam.archive.files import file_size, open_archive
 from k2beam.archive.header import ArchiveHeader, ArchiveLimits, read_header
 from k2beam.archive.plan import ArchiveChunk
 from k2beam.archive.scan import Frame, ReadProblem, Scanner
-from k2beam.errors import ArchiveError, BrokenBlock, UsageError
+from k2beam.errors import ArchiveError, BlockTooLarge, BrokenBlock, UsageError
 from k2beam.model import Block, BlockBatch, DeadLetter, DeadLetterBatch, Extent, RawBatch
 
 MAX_LETTER_BYTES = 1 << 20

@@ -14,7 +14,7 @@ from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.cli.registry_options import RegistryLogin, registry_login
-from k2beam.codec.clock import now_us
+from k2beam.clock import now_us
 from k2beam.errors import UsageError
 from k2beam.ingest.csv.companies import read_companies
 from k2beam.ingest.csv.deliver import produce, write_archive

@@ -97,7 +97,8 @@ class MetricsOptions:
         """Whether the metrics of this process were pushed; ``untouched`` is what a failure does not change."""
         if self.push_gateway is None:
             return False
-        from k2beam.metrics.push import MetricsPushFailed, push_metrics
+        from k2beam.errors import MetricsPushFailed
+        from k2beam.metrics.push import push_metrics
 
         try:
             push_metrics(self.push_gateway)

@@ -59,8 +59,8 @@ def create(
 ) -> None:
     """Make the topics that are not there. One that is there stays as it is; how it differs is said."""
     # The client takes a moment to import; --help must not wait for it.
-    from k2beam.ingest.topics import TopicResult, TopicSpec, create_topics
     from k2beam.kafka.login import check_login
+    from k2beam.kafka.topics import TopicResult, TopicSpec, create_topics
 
     specs = [TopicSpec(name, partitions, replication, retention_ms(retention)) for name in names]
     kafka = security.at(bootstrap)

@@ -14,7 +14,8 @@ import pyarrow as pa
 from k2beam.codec.avro_types import AvroType, Primitive, without_null
 from k2beam.codec.columns import Column, Fault, build_column
 from k2beam.codec.contract import Decoded, RowError, WriterSchema
-from k2beam.codec.strict import StrictError, decode_exact
+from k2beam.codec.strict import decode_exact
+from k2beam.errors import StrictError
 from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP
 
 _WIDEST_SHOWN = 1024

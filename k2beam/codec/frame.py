@@ -11,34 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from k2beam.errors import FrameError
+from k2beam.errors import BadMagicError, EmptyPayloadError, FrameError, ShortFrameError, TombstoneError
 
 MAGIC = 0
 HEADER_BYTES = 5
-
-
-class TombstoneError(FrameError):
-    """The value is null: a deletion in a compacted topic, which market data does not have."""
-
-    error_class = "tombstone"
-
-
-class EmptyPayloadError(FrameError):
-    """The value has no bytes at all."""
-
-    error_class = "empty_payload"
-
-
-class BadMagicError(FrameError):
-    """The first byte is not the magic byte 0."""
-
-    error_class = "bad_magic"
-
-
-class ShortFrameError(FrameError):
-    """The value ends within the schema id."""
-
-    error_class = "short_frame"
 
 
 AnyFrameError = TombstoneError | EmptyPayloadError | BadMagicError | ShortFrameError

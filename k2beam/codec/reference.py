@@ -23,7 +23,8 @@ from k2beam.codec.assemble import Assembler, Chunk
 from k2beam.codec.chunks import chunk_bounds
 from k2beam.codec.contract import BROKEN_BLOCK, Decoded, RowError, WriterSchema
 from k2beam.codec.physical import armed_schema
-from k2beam.codec.strict import StrictError, decode_many
+from k2beam.codec.strict import decode_many
+from k2beam.errors import StrictError
 
 CHUNK_ROWS = 2048
 CHUNK_BYTES = 1 << 19

@@ -18,17 +18,9 @@ import struct
 from typing import Any
 
 from k2beam.codec.avro_types import Array, AvroType, Enum, Fixed, Map, Primitive, Record, Union
-from k2beam.errors import DecodeError
+from k2beam.errors import StrictError
 
 _MAX_VARINT_BYTES = 10
-
-
-class StrictError(DecodeError):
-    """The bytes break a rule of the encoding; ``error_class`` names the rule."""
-
-    def __init__(self, error_class: str, message: str) -> None:
-        super().__init__(message)
-        self.error_class = error_class
 
 
 def decode_exact(data: bytes, start: int, end: int, schema: Record) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from k2beam.codec.clock import now_us
+from k2beam.clock import now_us
 from k2beam.coverage import Coverage, SourcePartition
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.exporter.backlog import Backlog, Backlogs, Peek

@@ -8,8 +8,9 @@ from typing import Any
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, TopicPartition
 
+from k2beam.errors import KafkaUnreachable
 from k2beam.exporter.backlog import Message
-from k2beam.kafka.cluster import ASK_SECONDS, CLIENT_LOG, ONE_MESSAGE, KafkaUnreachable
+from k2beam.kafka.cluster import ASK_SECONDS, CLIENT_LOG, ONE_MESSAGE
 from k2beam.kafka.config import KafkaConfig
 
 

@@ -21,7 +21,7 @@ from decimal import Decimal
 from typing import Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
-from k2beam.errors import DecodeError, UsageError
+from k2beam.errors import BadFrame, UsageError
 from k2beam.validation import FUTURE_LIMIT
 
 EXCHANGE, ASSET_CLASS = "BINANCE", "crypto"
@@ -69,14 +69,6 @@ _MAX_LONG = 2**63 - 1
 _FIRST_MICROSECONDS = 10**14
 """From here on a time is in microseconds: as milliseconds it would be in the year 5138."""
 _SHOWN = 200
-
-
-class BadFrame(DecodeError):
-    """A frame that can't be used; ``reason`` is one of :data:`REASONS`."""
-
-    def __init__(self, reason: Reason, problem: str) -> None:
-        super().__init__(problem)
-        self.reason: Reason = reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,11 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from k2beam.errors import K2BeamError, UsageError
+from k2beam.errors import KafkaFailed, NotDelivered, UsageError
 from k2beam.ingest.spool import Message, Spool, locked, read_spool
-from k2beam.ingest.topics import KafkaFailed, parse_topic, topic_name
 from k2beam.metrics.handle import Metrics, NullMetrics
 from k2beam.references import client_config
+from k2beam.topics import parse_topic, topic_name
 
 _log = logging.getLogger(__name__)
 
@@ -52,14 +52,6 @@ Labels = Mapping[str, tuple[str, str]]
 """Exchange and asset class of each topic, as metrics show them."""
 
 _UNKNOWN = "unknown"
-
-
-class NotDelivered(K2BeamError):
-    """Messages did not reach the broker; ``spool`` is the file that keeps them, if there is one."""
-
-    def __init__(self, message: str, spool: Path | None = None) -> None:
-        super().__init__(message)
-        self.spool = spool
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,9 @@ from typing import Any, Protocol
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from k2beam.errors import K2BeamError, UsageError
+from k2beam.errors import BadFrame, FeedError, UsageError
 from k2beam.ingest import binance
-from k2beam.ingest.binance import BadFrame, Market, RecentIds, Record, Reply, Subscription
+from k2beam.ingest.binance import Market, RecentIds, Record, Reply, Subscription
 from k2beam.metrics.handle import Metrics, NullMetrics
 
 _log = logging.getLogger(__name__)
@@ -31,10 +31,6 @@ _log = logging.getLogger(__name__)
 _BATCH = 500
 _STREAMS_A_REQUEST = 100
 _LOGGED_WHOLE = 5
-
-
-class FeedError(K2BeamError):
-    """The exchange refuses what is asked for, or can't be reached within the attempts allowed."""
 
 
 class Sink(Protocol):

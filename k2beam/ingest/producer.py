@@ -17,16 +17,16 @@ from confluent_kafka.schema_registry import record_subject_name_strategy, topic_
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from k2beam.errors import UsageError
+from k2beam.errors import InvalidRecord, RegistryError, UsageError
 from k2beam.ingest.delivery import DELIVERY_TIMEOUT_S, ClientFactory, Delivery, DeliveryConfig
-from k2beam.ingest.records import InvalidRecord, checked
+from k2beam.ingest.records import checked
 from k2beam.ingest.spool import Message
-from k2beam.ingest.topics import topic_name
 from k2beam.metrics.handle import Metrics
 from k2beam.model import Kind
-from k2beam.registry.client import Registry, RegistryConfig, RegistryError
+from k2beam.registry.client import Registry, RegistryConfig
 from k2beam.registry.subjects import schema_text
 from k2beam.schemas import avro_schema, full_name, v2_name
+from k2beam.topics import topic_name
 
 Subjects = Literal["record", "topic"]
 """How subjects are named: after the record (com.k2.marketdata.TradeV2), or after the topic (<topic>-value)."""

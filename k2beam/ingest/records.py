@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from k2beam.codec.avro_types import Array, AvroType, Enum, Field, Map, Primitive, record_type, without_null
-from k2beam.errors import K2BeamError, SchemaError
+from k2beam.errors import InvalidRecord, SchemaError
 from k2beam.model import Kind
 from k2beam.schemas import avro_schema, v2_name
 from k2beam.validation import FUTURE_LIMIT, PRICED_ABOVE_ZERO
@@ -25,14 +25,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Check = Callable[[Any], Any]
 """The value as the encoder wants it. Raises ValueError, which says what is wrong with it."""
-
-
-class InvalidRecord(K2BeamError):
-    """A record can't be produced; ``field`` says which of its fields is wrong."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 class _Plan(NamedTuple):

@@ -18,8 +18,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from k2beam.archive import ArchiveReader, plan_archive
 from k2beam.archive.files import expand_paths
-from k2beam.errors import ArchiveError, SchemaError, UsageError
-from k2beam.ingest.topics import FOREVER_MS, KafkaFailed, TopicSpec, create_topics
+from k2beam.errors import ArchiveError, KafkaFailed, SchemaError, UsageError
+from k2beam.kafka.topics import FOREVER_MS, TopicSpec, create_topics
 from k2beam.model import RawBatch
 from k2beam.registry.client import Registry
 from k2beam.schemas import full_name

@@ -20,13 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from k2beam.errors import K2BeamError, UsageError
+from k2beam.errors import SpoolError, UsageError
 
 Headers = tuple[tuple[str, bytes | None], ...]
-
-
-class SpoolError(K2BeamError):
-    """A spool file can't be read."""
 
 
 @dataclass(frozen=True, slots=True)

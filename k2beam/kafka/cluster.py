@@ -14,7 +14,7 @@ from pyroaring import BitMap64
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from k2beam.coverage import Coverage, span
-from k2beam.errors import K2BeamError, UsageError
+from k2beam.errors import K2BeamError, KafkaUnreachable, UsageError
 from k2beam.kafka.config import READ_COMMITTED, KafkaConfig
 
 TIMEOUT_SECONDS = 20.0
@@ -65,10 +65,6 @@ class _Repeats(logging.Filter):
 
 
 CLIENT_LOG.addFilter(_Repeats())
-
-
-class KafkaUnreachable(K2BeamError):
-    """The cluster did not answer. Asked again later, it may."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from k2beam.kafka.cluster import KafkaUnreachable
+from k2beam.errors import KafkaUnreachable, Stopped
 
 NEAR: Final = 4_096
 """So many offsets are read over rather than jumped over: a jump waits for an answer of the broker."""
@@ -32,10 +32,6 @@ AWAY = frozenset(
 
 _SLICE_SECONDS = 0.2
 """How long one wait lasts at most, so that a signal is seen."""
-
-
-class Stopped(Exception):
-    """The job was told to stop while an answer was waited for."""
 
 
 class Cursor:

@@ -18,8 +18,8 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from k2beam.errors import K2BeamError, UsageError
-from k2beam.kafka.cluster import ASK_SECONDS, PATIENCE_SECONDS, Cluster, KafkaUnreachable, Topic
+from k2beam.errors import K2BeamError, KafkaUnreachable, UsageError
+from k2beam.kafka.cluster import ASK_SECONDS, PATIENCE_SECONDS, Cluster, Topic
 from k2beam.kafka.config import KafkaConfig
 from k2beam.logs import get_logger
 

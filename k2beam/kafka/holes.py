@@ -11,10 +11,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from pyroaring import BitMap64
 
 from k2beam.coverage import runs
-from k2beam.errors import K2BeamError
-from k2beam.kafka.cluster import CLIENT_LOG, ONE_MESSAGE, PATIENCE_SECONDS, TIMEOUT_SECONDS, KafkaUnreachable, Topic
+from k2beam.errors import K2BeamError, KafkaUnreachable, Stopped
+from k2beam.kafka.cluster import CLIENT_LOG, ONE_MESSAGE, PATIENCE_SECONDS, TIMEOUT_SECONDS, Topic
 from k2beam.kafka.config import KafkaConfig
-from k2beam.kafka.cursor import AWAY, Cursor, Stopped
+from k2beam.kafka.cursor import AWAY, Cursor
 from k2beam.logs import get_logger
 
 STEADY_SECONDS = 3.0

@@ -8,17 +8,13 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from k2beam.errors import K2BeamError, UsageError
+from k2beam.errors import LoginRefused, UsageError
 from k2beam.kafka.config import KafkaConfig
 
 PATIENCE_S = 10.0
 _POLL_S = 0.2
 _GRACE_S = 1.0
 _REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
-
-
-class LoginRefused(K2BeamError):
-    """The broker takes the credentials for wrong, or one side does not trust the other's certificate."""
 
 
 def check_login(config: KafkaConfig, patience_s: float = PATIENCE_S) -> None:

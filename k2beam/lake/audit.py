@@ -17,13 +17,13 @@ from pyroaring import BitMap64
 
 from k2beam.archive import ArchiveCount, count_archive, expand_paths
 from k2beam.coverage import Coverage, SourcePartition, runs
-from k2beam.errors import ArchiveError, LakeError
+from k2beam.errors import ArchiveError, LakeError, UnreadableFile
 from k2beam.lake.certificate import AuditReport, LedgerFinding, SourceFinding, SymbolFinding, TableFinding
 from k2beam.lake.expectation import Expectation, SourceFile, describe, lost_files, recorded_ends
 from k2beam.lake.offsets import OffsetCount, count_offsets
 from k2beam.lake.reconcile import LedgerDiff, compare_ledger, mend_ledger
 from k2beam.lake.recount import KeyRecount, recount_keys
-from k2beam.lake.scan import UnreadableFile, find_readable
+from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import COVERED_TABLES, DEAD_LETTERS
 
 SHOWN_RANGES = 10

@@ -13,7 +13,8 @@ from pyiceberg.table import Table
 from pyroaring import BitMap64
 
 from k2beam.coverage import SourcePartition
-from k2beam.lake.scan import UnreadableFile, file_rows, plan_files, read_file, table_name
+from k2beam.errors import UnreadableFile
+from k2beam.lake.scan import file_rows, plan_files, read_file, table_name
 from k2beam.lake.tables import DEAD_LETTERS
 
 SPARSE = 4

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from k2beam.codec.clock import now_us
+from k2beam.clock import now_us
 from k2beam.lake.catalog import LakeConfig, open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.lake.config import WriteConfig

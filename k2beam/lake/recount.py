@@ -21,7 +21,8 @@ from pyiceberg.expressions import And, BooleanExpression, In
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 
-from k2beam.lake.scan import EVERYTHING, UnreadableFile, find_readable, partition_value, plan_files, read_file
+from k2beam.errors import UnreadableFile
+from k2beam.lake.scan import EVERYTHING, find_readable, partition_value, plan_files, read_file
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.model import Kind
 from k2beam.schemas import EVENT_TIME_COLUMN

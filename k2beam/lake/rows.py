@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from k2beam.codec.clock import now_us
+from k2beam.clock import now_us
 from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, EVENT_TABLES
 from k2beam.model import TIMESTAMP, DeadLetter, DeadLetterBatch, EventBatch, Extent
 from k2beam.schemas import EVENT_TIME_COLUMN

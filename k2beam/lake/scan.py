@@ -19,25 +19,12 @@ from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 
-from k2beam.errors import LakeError
+from k2beam.errors import UnreadableFile
 from k2beam.lake.tables import find_table
 
 EVERYTHING = AlwaysTrue()
 
 _PATH = re.compile(r"'([^\n]*/[^\n]*)'|: (\S*/\S*)$", re.MULTILINE)
-
-
-class UnreadableFile(LakeError):
-    """A file that a table's snapshot refers to is gone or damaged; ``path`` says which."""
-
-    def __init__(self, table: str, path: str, reason: str) -> None:
-        super().__init__(f"table {table}: file {path} {reason}")
-        self.table = table
-        self.path = path
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type[UnreadableFile], tuple[str, str, str]]:
-        return type(self), (self.table, self.path, self.reason)
 
 
 def table_name(table: Table) -> str:

@@ -6,15 +6,11 @@ import socket
 
 from prometheus_client import REGISTRY, push_to_gateway
 
-from k2beam.errors import K2BeamError
+from k2beam.errors import MetricsPushFailed
 from k2beam.logs import redact_text
 
 JOB = "k2beam"
 _TIMEOUT_S = 10.0
-
-
-class MetricsPushFailed(K2BeamError):
-    """The Pushgateway can't be reached, or did not take the metrics; what was ingested is not touched by it."""
 
 
 def counted_here(name: str) -> float:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from k2beam.errors import NotReady, PlatformError
 from k2beam.platform.jars import classpath
 from k2beam.platform.java import ensure_java
-from k2beam.platform.prism import PlatformError
-from k2beam.platform.server import HOST, Launch, NotReady, connect
+from k2beam.platform.server import HOST, Launch, connect
 
 _JAVA: Final = (17, 21)
 _MAIN: Final = "org.apache.beam.sdk.expansion.service.ExpansionService"

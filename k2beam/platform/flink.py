@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from k2beam.errors import FlinkRestError, NotReady, PlatformError
+from k2beam.flink import FlinkJobs
 from k2beam.platform import server
 from k2beam.platform.expansion import Expansion
 from k2beam.platform.flink_dist import ensure_flink, libraries
-from k2beam.platform.flink_jobs import FlinkJobs, FlinkRestError
 from k2beam.platform.jars import classpath
 from k2beam.platform.java import ensure_java
-from k2beam.platform.prism import PlatformError
-from k2beam.platform.server import HOST, Launch, NotReady, connect
+from k2beam.platform.server import HOST, Launch, connect
 
 JOB_MANAGER: Final = "flink-jobmanager"
 TASK_MANAGER: Final = "flink-taskmanager"

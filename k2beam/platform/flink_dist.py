@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from k2beam.platform.prism import PlatformError, cache_dir, place
+from k2beam.cache import cache_dir, place
+from k2beam.errors import PlatformError
 
 VERSION: Final = "1.19.3"
 _PACKAGE: Final = "apache-flink-libraries"

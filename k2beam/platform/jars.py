@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from k2beam.platform.prism import PlatformError, cache_dir
+from k2beam.cache import cache_dir
+from k2beam.errors import PlatformError
 
 LOCK: Final = Path(__file__).with_name("jars.lock")
 _CENTRAL: Final = "https://repo1.maven.org/maven2"

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from k2beam.platform.prism import PlatformError, cache_dir, place
+from k2beam.cache import cache_dir, place
+from k2beam.errors import PlatformError
 
 _SYSTEM: Final = Path("/usr/lib/jvm")
 _VERSION: Final = re.compile(r'version "(?:1\.)?(\d+)')

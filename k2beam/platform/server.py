@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from k2beam.platform.prism import PlatformError
+from k2beam.errors import NotReady, PlatformError
 
 HOST: Final = "127.0.0.1"
 """The address that the local servers are found at, and the only one that those listen on which let us choose."""
@@ -37,10 +37,6 @@ _KILL_WAIT_S: Final = 10.0
 _FREE_PORTS: Final = range(20_000, 32_000)
 """Below the range that systems take for outgoing connections: a client that retries a stopped server there could
 be given the very port as its own, and find itself connected to itself."""
-
-
-class NotReady(Exception):
-    """A server does not answer yet; the message says what was tried."""
 
 
 @dataclass(frozen=True)

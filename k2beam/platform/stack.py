@@ -20,15 +20,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from k2beam.cache import cache_dir
+from k2beam.errors import NotReady, PlatformError
 from k2beam.platform import server
 from k2beam.platform.expansion import Expansion
 from k2beam.platform.flink import FlinkExpansion, FlinkJobManager, FlinkJobServer, FlinkTaskManager
 from k2beam.platform.kafka import Kafka
-from k2beam.platform.prism import PlatformError, cache_dir
 from k2beam.platform.prism_server import PrismServer
 from k2beam.platform.prometheus import Prometheus, targets_folder
 from k2beam.platform.registry import Registry
-from k2beam.platform.server import NotReady, Service
+from k2beam.platform.server import Service
 
 SERVICES: Final[Mapping[str, Service]] = {
     service.name: service

@@ -18,7 +18,7 @@ from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from k2beam.errors import K2BeamError, UsageError
+from k2beam.errors import NotRegistered, RegistryError, RegistryUnavailable, UsageError
 from k2beam.logs import get_logger
 from k2beam.references import check_reference, dereference, has_userinfo
 
@@ -32,18 +32,6 @@ _REFUSED = frozenset({401, 403})
 
 T = TypeVar("T")
 Sleep = Callable[[float], None]
-
-
-class RegistryError(K2BeamError):
-    """The registry refused a request, or what answers is no Schema Registry."""
-
-
-class RegistryUnavailable(RegistryError):
-    """The registry did not answer within the limit. Tried again later, the request may succeed."""
-
-
-class NotRegistered(RegistryError):
-    """The subject, version or schema id is not in the registry."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from k2beam.codec.avro_types import Record, record_type
 from k2beam.codec.contract import WriterSchema
-from k2beam.errors import SchemaError, UsageError
-from k2beam.registry.client import NotRegistered, Registered, Registry, RegistryError, RegistryUnavailable
+from k2beam.errors import NotRegistered, RegistryError, RegistryUnavailable, SchemaError, UsageError
+from k2beam.registry.client import Registered, Registry
 from k2beam.registry.compat import unreadable
 from k2beam.schemas import SCHEMA_NAMES, avro_schema, full_name, identify, v2_name
 
@@ -77,7 +77,7 @@ def candidates(
 
 
 def _of_topic(topic: str, folder: Path | None) -> Candidate:
-    from k2beam.ingest.topics import parse_topic
+    from k2beam.topics import parse_topic
 
     name, _, schema = topic.partition("=")
     parsed = parse_topic(name)

@@ -16,7 +16,8 @@ from k2beam.codec.avro_types import AvroType, Primitive, without_null
 from k2beam.codec.columnar import ColumnarDecoder
 from k2beam.codec.contract import Decoded, Decoder, WriterSchema
 from k2beam.codec.reference import ReferenceDecoder
-from k2beam.codec.strict import StrictError, decode_exact, decode_many
+from k2beam.codec.strict import decode_exact, decode_many
+from k2beam.errors import StrictError
 from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP
 from tests.codec_samples import EVENT_SCHEMAS, MAKERS, encode_as, framed, mutated, writer
 

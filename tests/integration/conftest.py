@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from k2beam.platform.prism import PlatformError
+from k2beam.errors import PlatformError
 from k2beam.platform.stack import LocalStack
 
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
+from k2beam.flink import ENDED, FlinkJob, FlinkJobs
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.commit import read_coverage
-from k2beam.platform.flink_jobs import ENDED, FlinkJob, FlinkJobs
 from k2beam.platform.stack import LocalStack
 from tests.lake_helpers import lake_config
 

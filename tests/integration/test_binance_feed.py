@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection
 
-from k2beam.errors import UsageError
+from k2beam.errors import FeedError, UsageError
 from k2beam.ingest.binance import Subscription, parse_pairs
-from k2beam.ingest.feed_client import FeedClient, FeedError, FeedStats, Limits
+from k2beam.ingest.feed_client import FeedClient, FeedStats, Limits
 from tests.integration.binance_exchange import DEADLINE, Exchange, Recorder, Script, acknowledge, quote, trade
 
 pytestmark = pytest.mark.integration

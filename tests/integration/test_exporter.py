@@ -19,9 +19,9 @@ from confluent_kafka.admin import AdminClient
 
 from k2beam.demo import audit_topics
 from k2beam.exporter.service import ExporterConfig, snapshot
-from k2beam.ingest.topics import FOREVER_MS, TopicSpec, create_topics
 from k2beam.kafka.cluster import Cluster
 from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.topics import FOREVER_MS, TopicSpec, create_topics
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.lake.files import write_rows

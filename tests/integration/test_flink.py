@@ -12,11 +12,11 @@ from typing import get_args
 
 import pytest
 
+from k2beam.errors import PlatformError
+from k2beam.flink import ENDED
 from k2beam.ingest.truth import Truth
 from k2beam.model import Severity, Stage
 from k2beam.platform.flink import FLINK_SERVICES, TASK_MANAGER
-from k2beam.platform.flink_jobs import ENDED
-from k2beam.platform.prism import PlatformError
 from k2beam.platform.stack import LocalStack
 from k2beam.validation import RULES
 from tests.integration.flink_job import FlinkIngest, flink_ingest

@@ -20,13 +20,12 @@ from pyiceberg.table import Table
 
 from k2beam.cli.main import main
 from k2beam.coverage import Coverage
-from k2beam.errors import K2BeamError
+from k2beam.errors import K2BeamError, PlatformError
 from k2beam.ingest.republish import ArchivedMessage, republish
-from k2beam.ingest.topics import FOREVER_MS, TopicSpec, create_topics
 from k2beam.ingest.truth import Truth
+from k2beam.kafka.topics import FOREVER_MS, TopicSpec, create_topics
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, find_table
-from k2beam.platform.prism import PlatformError
 from k2beam.platform.stack import LocalStack
 from k2beam.registry.client import Registry, RegistryConfig
 from k2beam.registry.resolver import RegistryResolver

@@ -18,12 +18,13 @@ from k2beam.cli import produce as produce_command
 from k2beam.cli import topics as topics_command
 from k2beam.codec.batches import BatchDecoder
 from k2beam.codec.reference import ReferenceDecoder
-from k2beam.ingest.delivery import NotDelivered
+from k2beam.errors import NotDelivered
 from k2beam.ingest.producer import MarketDataProducer
-from k2beam.ingest.topics import TopicSpec, create_topics, topic_name
+from k2beam.kafka.topics import TopicSpec, create_topics
 from k2beam.model import RAW_BATCH_SCHEMA, Kind, RawBatch
 from k2beam.platform.stack import LocalStack
 from k2beam.registry.resolver import RegistryResolver
+from k2beam.topics import topic_name
 from tests.codec_samples import quote, reference, trade
 
 pytestmark = pytest.mark.integration

@@ -16,10 +16,10 @@ from typer.testing import CliRunner, Result
 
 from k2beam.cli import schemas
 from k2beam.codec.frame import frame
-from k2beam.errors import SchemaError
+from k2beam.errors import RegistryUnavailable, SchemaError
 from k2beam.model import RAW_BATCH_SCHEMA, DeadLetterBatch, EventBatch, RawBatch
 from k2beam.platform.stack import LocalStack
-from k2beam.registry.client import Registry, RegistryConfig, RegistryUnavailable
+from k2beam.registry.client import Registry, RegistryConfig
 from k2beam.registry.resolver import RegistryResolver
 from k2beam.registry.subjects import EVENT_SCHEMAS, schema_text
 from tests.codec_samples import encode, encode_as, evolved, trade

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2beam.archive import codecs
-from k2beam.archive.codecs import CODECS, BlockTooLarge, decompress
-from k2beam.errors import BrokenBlock
+from k2beam.archive.codecs import CODECS, decompress
+from k2beam.errors import BlockTooLarge, BrokenBlock
 from tests.archive_files import compress, long
 
 MIB = 1 << 20

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2beam import schemas
-from k2beam.errors import UsageError
+from k2beam.errors import BadFrame, UsageError
 from k2beam.ingest import binance
-from k2beam.ingest.binance import BadFrame, Market, Pair, Reply, Shutdown, Subscription, parse_frame, parse_pairs
+from k2beam.ingest.binance import Market, Pair, Reply, Shutdown, Subscription, parse_frame, parse_pairs
 from k2beam.ingest.records import checked
 
 PAIRS = {pair.symbol: pair for pair in parse_pairs("btcusdt,bnbbtc,bnbusdt")}

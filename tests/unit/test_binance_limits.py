@@ -7,9 +7,9 @@ import random
 
 import pytest
 
-from k2beam.errors import UsageError
+from k2beam.errors import FeedError, UsageError
 from k2beam.ingest.binance import Subscription, parse_pairs
-from k2beam.ingest.feed_client import FeedClient, FeedError, Limits, backoff
+from k2beam.ingest.feed_client import FeedClient, Limits, backoff
 
 PAIRS = parse_pairs("btcusdt")
 

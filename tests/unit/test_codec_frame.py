@@ -7,17 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2beam.codec.frame import (
-    BadMagicError,
-    EmptyPayloadError,
-    ShortFrameError,
-    TombstoneError,
-    frame,
-    frame_error,
-    split_frames,
-    unframe,
-)
-from k2beam.errors import FrameError
+from k2beam.codec.frame import frame, frame_error, split_frames, unframe
+from k2beam.errors import BadMagicError, EmptyPayloadError, FrameError, ShortFrameError, TombstoneError
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import fastavro
 import pytest
 
 from k2beam.codec.avro_types import record_type
-from k2beam.codec.strict import StrictError, decode_exact, decode_many
-from k2beam.errors import DecodeError
+from k2beam.codec.strict import decode_exact, decode_many
+from k2beam.errors import DecodeError, StrictError
 from tests.codec_samples import EVENT_SCHEMAS, MAKERS, encode_as, text, trade_bytes, varint, writer
 
 TRADE = writer("trade_v2").tree

@@ -155,7 +155,7 @@ def test_links_and_paths_lead_somewhere(document: str) -> None:
 
 
 def test_the_architecture_has_the_layers_of_the_test() -> None:
-    block = next(body for _, body in FENCE.findall(read("ARCHITECTURE.md")) if "<- model <-" in body)
+    block = next(body for _, body in FENCE.findall(read("ARCHITECTURE.md")) if "<- lake" in body)
     layers = [set(re.findall(r"\w+", part)) for part in block.split("<-")]
     expected = [{name.rsplit(".", 1)[-1] for name in members} - {"__init__", "__main__"} for members in LAYERS]
     assert layers == expected

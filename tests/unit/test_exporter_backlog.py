@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from pyroaring import BitMap64
 
 from k2beam.coverage import Coverage, runs
+from k2beam.errors import KafkaUnreachable
 from k2beam.exporter import backlog, log_reader
 from k2beam.exporter.backlog import Backlog, Backlogs, Message
 from k2beam.exporter.log_reader import LogReader
-from k2beam.kafka.cluster import Bounds, KafkaUnreachable, Topic
+from k2beam.kafka.cluster import Bounds, Topic
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.count import count_topics
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from k2beam.errors import K2BeamError, UsageError
+from k2beam.errors import K2BeamError, KafkaUnreachable, UsageError
 from k2beam.exporter.backlog import Message
 from k2beam.exporter.lag import LagReading
-from k2beam.kafka.cluster import Bounds, KafkaUnreachable, Topic
+from k2beam.kafka.cluster import Bounds, Topic
 from k2beam.lake.catalog import NAMESPACE
 from k2beam.lake.firsts import record_firsts
 from k2beam.metrics.handle import Metrics

@@ -8,11 +8,11 @@ import pytest
 from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
 
+from k2beam.errors import UnreadableFile
 from k2beam.lake import freshness
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.lake.freshness import DeadLetterReader, Files, GapReader, TableReader
-from k2beam.lake.scan import UnreadableFile
 from k2beam.lake.tables import DEAD_LETTERS, SEQUENCE_GAPS, open_table
 from k2beam.query.overview import stats
 from tests.lake_helpers import QUICK, START, lake_config, stage, write_config

@@ -13,9 +13,9 @@ from confluent_kafka import KafkaError, KafkaException
 from pyroaring import BitMap64
 from tenacity import wait_fixed, wait_none
 
-from k2beam.errors import K2BeamError, UsageError
+from k2beam.errors import K2BeamError, KafkaUnreachable, UsageError
 from k2beam.kafka import cluster, guard, holes
-from k2beam.kafka.cluster import Bounds, Cluster, KafkaUnreachable, Topic
+from k2beam.kafka.cluster import Bounds, Cluster, Topic
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.guard import TopicGuard
 from k2beam.kafka.holes import HoleProbe

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from k2beam.codec.clock import now_us
-from k2beam.lake.scan import UnreadableFile
+from k2beam.clock import now_us
+from k2beam.errors import UnreadableFile
 from k2beam.lake.seed import LedgerSeed
 from k2beam.sequence import KeyState
 from tests.audit_helpers import START, Row, SmallLake, two_exchanges

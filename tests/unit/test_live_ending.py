@@ -15,8 +15,8 @@ from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import sdk_worker
 
 from k2beam import live
-from k2beam.beam_job import RunnerGone, quiet, reason_of
-from k2beam.errors import K2BeamError
+from k2beam.beam_job import quiet, reason_of
+from k2beam.errors import K2BeamError, RunnerGone
 from k2beam.kafka.cluster import Topic
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.guard import TopicGuard

@@ -9,10 +9,10 @@ import pytest
 from pyiceberg.table import Table
 
 from k2beam.cli.main import main
+from k2beam.errors import UnreadableFile
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.lake.maintain import orphans
-from k2beam.lake.scan import UnreadableFile
 from k2beam.lake.tables import open_table
 from tests.lake_helpers import QUICK, lake_config, stage
 

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 
-from k2beam.codec.clock import now_us
+from k2beam.clock import now_us
 from k2beam.errors import CommitConflict
 from k2beam.lake.publish import Publisher
 from k2beam.lake.tables import SEQUENCE_GAPS

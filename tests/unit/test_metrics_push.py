@@ -14,10 +14,10 @@ import pytest
 
 from k2beam.cli.main import main
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
-from k2beam.errors import UsageError
+from k2beam.errors import MetricsPushFailed, UsageError
 from k2beam.ingest.simulate import Simulation, simulate
 from k2beam.ingest.stats import IngestStats
-from k2beam.metrics.push import MetricsPushFailed, counted_here, push_metrics
+from k2beam.metrics.push import counted_here, push_metrics
 from k2beam.metrics.worker import MetricsConfig
 from tests.unit.test_registry_client import closed_port
 

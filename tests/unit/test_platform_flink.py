@@ -16,10 +16,10 @@ from urllib.parse import unquote
 
 import pytest
 
+from k2beam.errors import FlinkRestError, PlatformError
+from k2beam.flink import FlinkJobs, FlinkRun
 from k2beam.platform import flink, flink_dist, stack
-from k2beam.platform.flink_jobs import FlinkJobs, FlinkRestError, FlinkRun
 from k2beam.platform.jars import locked
-from k2beam.platform.prism import PlatformError
 from k2beam.platform.server import Launch
 from k2beam.platform.stack import SERVICES, LocalStack
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from k2beam.errors import PlatformError
 from k2beam.platform import jars as subject
 from k2beam.platform.jars import Artifact, classpath, ensure_jars, ensure_unpacked, locked
-from k2beam.platform.prism import PlatformError
 
 
 class Repository:

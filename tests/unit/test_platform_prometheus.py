@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from k2beam.platform.prism import PlatformError
+from k2beam.errors import NotReady, PlatformError
 from k2beam.platform.prometheus import JOBS, Prometheus, ensure_prometheus, find_prometheus, targets_folder
-from k2beam.platform.server import NotReady, free_ports
+from k2beam.platform.server import free_ports
 
 APT = """import pathlib, sys
 log = pathlib.Path({log!r})

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from k2beam.errors import NotReady, PlatformError
 from k2beam.platform import server
-from k2beam.platform.prism import PlatformError
-from k2beam.platform.server import HOST, Launch, NotReady, Running
+from k2beam.platform.server import HOST, Launch, Running
 
 STUBBORN = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); time.sleep(600)"
 PARENT = """import subprocess, sys, time

@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from k2beam.cli.stack import register
-from k2beam.errors import UsageError
+from k2beam.errors import PlatformError, UsageError
 from k2beam.platform import server, stack
 from k2beam.platform.kafka import Kafka, properties
 from k2beam.platform.kafka import Listener as KafkaListener
-from k2beam.platform.prism import PlatformError
 from k2beam.platform.server import HOST, Launch
 from k2beam.platform.stack import LocalStack
 

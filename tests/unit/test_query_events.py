@@ -13,8 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from k2beam.errors import LakeError, UsageError
-from k2beam.lake.scan import UnreadableFile
+from k2beam.errors import LakeError, UnreadableFile, UsageError
 from k2beam.query import duck
 from k2beam.query.engine import Lake
 from k2beam.query.selection import Selection, snapshot_of

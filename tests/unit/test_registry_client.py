@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from k2beam.errors import UsageError
-from k2beam.registry.client import NotRegistered, Registry, RegistryConfig, RegistryError, RegistryUnavailable
+from k2beam.errors import NotRegistered, RegistryError, RegistryUnavailable, UsageError
+from k2beam.registry.client import Registry, RegistryConfig
 from tests.registry_server import NO_SCHEMA, NO_SUBJECT, Answer, Sleeps, in_turn, registry_server
 
 SCHEMA = {"schema": '{"type":"string"}', "id": 3}

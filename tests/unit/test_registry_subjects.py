@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from k2beam.errors import UsageError
-from k2beam.registry.client import Registered, Registry, RegistryError
+from k2beam.errors import RegistryError, UsageError
+from k2beam.registry.client import Registered, Registry
 from k2beam.registry.subjects import EVENT_SCHEMAS, candidates, check, list_subjects, register, schema_text
 from k2beam.schemas import avro_schema, full_name
 from tests.codec_samples import evolved

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2beam.codec.arrays import mask_of, text_bytes
+from k2beam.arrays import mask_of, text_bytes
 from k2beam.codec.decimals import decimal_array
 from k2beam.codec.uuids import uuid_texts
 from k2beam.errors import UsageError

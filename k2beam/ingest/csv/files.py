@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from k2beam.archive import ReadProblem
 from k2beam.archive.files import check_path_is_text
-from k2beam.errors import K2BeamError, UsageError
+from k2beam.errors import UsageError
 from k2beam.ingest.csv.convert import Context, Converter
 from k2beam.ingest.csv.lines import header_columns
 from k2beam.ingest.csv.mapping import CsvMapping, check_columns
@@ -32,10 +32,6 @@ MAX_FIRST_LINES = 1 << 20
 _PIECE = 1 << 20
 _BOM = b"\xef\xbb\xbf"
 _FOREIGN = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"Obj\x01": "Avro"}
-
-
-class CsvError(K2BeamError):
-    """A CSV file changed while it was read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2beam.codec.arrays import mask_of
+from k2beam.arrays import mask_of
 from k2beam.model import Stage
 
 Rows = npt.NDArray[np.int64]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2beam.codec.arrays import mask_of, text_bytes, whole_numbers
+from k2beam.arrays import mask_of, text_bytes, whole_numbers
 
 Ints = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]

@@ -14,10 +14,10 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from k2beam.errors import UsageError
+from k2beam.errors import CsvError, UsageError
 from k2beam.ingest.csv.convert import Converter, Rows
 from k2beam.ingest.csv.encode import encode_events
-from k2beam.ingest.csv.files import CsvChunk, CsvError, open_csv, same_file
+from k2beam.ingest.csv.files import CsvChunk, open_csv, same_file
 from k2beam.ingest.csv.lines import LineFault, split_lines
 from k2beam.ingest.csv.mapping import CsvMapping
 from k2beam.model import Block, BlockBatch, DeadLetter, DeadLetterBatch, Extent

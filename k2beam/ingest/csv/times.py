@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2beam.codec.arrays import mask_of, whole_numbers
+from k2beam.arrays import mask_of, whole_numbers
 from k2beam.errors import UsageError
 from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP, TIMESTAMP
 

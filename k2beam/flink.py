@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from k2beam.platform.prism import PlatformError
+from k2beam.errors import FlinkRestError, PlatformError
 
 ENDED: Final = frozenset({"FINISHED", "FAILED", "CANCELED"})
 """The states of Flink that a job does not leave."""
@@ -32,10 +32,6 @@ _METRICS_A_CALL: Final = 20
 _COUNTER_MARK: Final = ".k2beam_"
 _COUNTER: Final = re.compile(r"\.k2beam_\w+$")
 """How Beam names a counter of the namespace ``k2beam`` among the metrics of a Flink task."""
-
-
-class FlinkRestError(PlatformError):
-    """Flink's REST API does not answer, or refuses."""
 
 
 @dataclass(frozen=True)
