@@ -14,11 +14,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from k2beam.archive.cells import Codec
 from k2beam.errors import UsageError
 from k2beam.ingest import simulate as simulator
 from k2beam.ingest.faults import parse_faults
 from k2beam.ingest.truth import TRUTH_FILE, Truth
-from k2beam.ingest.wire import Codec
 from k2beam.model import Kind
 
 

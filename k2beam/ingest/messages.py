@@ -10,11 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from k2beam.archive import cells as wire
+from k2beam.archive.cells import Cells
 from k2beam.archive.varint import write_long
-from k2beam.ingest import wire
 from k2beam.ingest.faults import FIRST_MALFORMED, MALFORMED
 from k2beam.ingest.feed import Ints, Messages
-from k2beam.ingest.wire import Cells
 from k2beam.model import Kind
 
 UNKNOWN_SCHEMA_ID = 99_999

@@ -18,8 +18,9 @@ from typing import Any, Literal
 import numpy as np
 
 from k2beam import schemas
+from k2beam.archive import cells as wire
 from k2beam.errors import UsageError
-from k2beam.ingest import feed, wire
+from k2beam.ingest import feed
 from k2beam.ingest.faults import DUPLICATE, FIRST_MALFORMED, MALFORMED_RECORDS, FaultPlan, Faults, plan_faults
 from k2beam.ingest.messages import EnvelopeEncoder, RecordEncoder
 from k2beam.ingest.truth import TRUTH_FILE, TrueGap, TrueKey, TrueSource, Truth

@@ -20,9 +20,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from k2beam.archive import cells as wire
 from k2beam.archive.varint import write_long
 from k2beam.errors import UsageError
-from k2beam.ingest import wire
 from k2beam.ingest.faults import MALFORMED, Faults, parse_faults
 from k2beam.ingest.simulate import Simulation, simulate
 from k2beam.ingest.truth import TrueGap, Truth, read_truth

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from k2beam import schemas
+from k2beam.archive.cells import CODECS, Codec, ContainerWriter
 from k2beam.archive.files import check_path_is_text
 from k2beam.errors import InvalidRecord, UsageError
 from k2beam.ingest.csv.encode import encode_events
 from k2beam.ingest.csv.files import CsvChunk, CsvFile, plan_csv
 from k2beam.ingest.csv.reader import CsvReader, Part
-from k2beam.ingest.wire import CODECS, Codec, ContainerWriter
 from k2beam.jsonable import to_json
 from k2beam.lake.rows import dead_letter_rows
 from k2beam.model import BlockBatch, DeadLetter, DeadLetterBatch, Kind

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from k2beam.archive.cells import Cells, decimal, long
 from k2beam.archive.varint import write_long
 from k2beam.codec.decimals import unscaled_words
 from k2beam.errors import SchemaError
-from k2beam.ingest.wire import Cells, decimal, long
 from k2beam.model import Kind
 from k2beam.schemas import avro_schema, v2_name
 
