@@ -14,9 +14,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from k2beam.ingest.binance import Market, Subscription, parse_pairs
+from k2beam.feeds.binance.client import FeedClient
+from k2beam.feeds.binance.frames import Market, Subscription, parse_pairs
 from k2beam.ingest.delivery import Delivery, DeliveryConfig
-from k2beam.ingest.feed_client import FeedClient
 from k2beam.ingest.spool import Message
 from k2beam.metrics.handle import Metrics, NullMetrics
 

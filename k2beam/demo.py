@@ -17,6 +17,8 @@ from typing import Any, Final
 from prometheus_client import REGISTRY, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
+from k2beam.audit.audit import audit
+from k2beam.audit.report import AuditReport
 from k2beam.errors import RegistryError, UsageError
 from k2beam.ingest.faults import Faults
 from k2beam.ingest.republish import (
@@ -31,9 +33,7 @@ from k2beam.ingest.stats import IngestStats
 from k2beam.ingest.truth import TRUTH_FILE, Truth, read_truth
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.count import topics_as_source
-from k2beam.lake.audit import audit
 from k2beam.lake.catalog import LakeConfig, open_catalog
-from k2beam.lake.certificate import AuditReport
 from k2beam.lake.config import WriteConfig
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES
 from k2beam.live import LiveConfig, run_live

@@ -24,9 +24,9 @@ from k2beam.kafka.guard import TopicGuard
 from k2beam.kafka.holes import HoleProbe
 from k2beam.lake.catalog import Catalog, open_catalog
 from k2beam.lake.commit import read_coverage
-from k2beam.lake.firsts import record_firsts
 from k2beam.lake.publish import commits_done
 from k2beam.lake.reconcile import reconcile
+from k2beam.lake.recorded import record_firsts
 from k2beam.logs import get_logger
 from k2beam.options import IngestConfig, beam_options, flink_run, uneven_readers
 from k2beam.pipeline import build

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from k2beam.audit.audit import audit
 from k2beam.ingest.faults import parse_faults
 from k2beam.ingest.simulate import Simulation, simulate
 from k2beam.ingest.stats import IngestStats
 from k2beam.ingest.truth import Truth
-from k2beam.lake.audit import audit
 from k2beam.lake.catalog import NAMESPACE, open_catalog
-from k2beam.lake.ledger_read import read_ledger
+from k2beam.lake.ledger import read_ledger
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, find_table
 from k2beam.options import IngestConfig
 from k2beam.run import run_ingest

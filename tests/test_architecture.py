@@ -34,6 +34,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("k2beam.metrics", "k2beam.logs"),
     ("k2beam.lake",),
+    ("k2beam.audit", "k2beam.maintain"),
+    ("k2beam.feeds",),
     ("k2beam.query", "k2beam.ingest", "k2beam.kafka", "k2beam.platform", "k2beam.registry"),
     ("transforms",),
     (
@@ -50,7 +52,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """From the bottom up. ``cli`` is a layer of its own at the top, so nothing can import it."""
 
 BEAM_FROM = "transforms"
-PYICEBERG_IN = ("k2beam.lake", "k2beam.query", "k2beam.schemas")
+PYICEBERG_IN = ("k2beam.lake", "k2beam.maintain", "k2beam.audit", "k2beam.query", "k2beam.schemas")
 SHARED_BY_TRANSFORMS = ("transforms.coders", "transforms.planned")
 
 MAX_LINES = 500

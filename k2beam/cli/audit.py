@@ -24,11 +24,11 @@ from k2beam.cli.output import (
 from k2beam.errors import UsageError
 
 if TYPE_CHECKING:
+    from k2beam.audit.compare import CompareReport
+    from k2beam.audit.expectation import SourceFile
+    from k2beam.audit.report import AuditReport
     from k2beam.kafka.config import KafkaConfig
     from k2beam.lake.catalog import Catalog
-    from k2beam.lake.certificate import AuditReport
-    from k2beam.lake.compare import CompareReport
-    from k2beam.lake.expectation import SourceFile
 
 SHOWN_SYMBOLS = 20
 _SOURCES = ("source", "partition", "first", "last", "end", "expected", "received", "dead", "missing", "duplicate")
@@ -75,7 +75,7 @@ def audit_command(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Recount the tables from their rows: is anything lost, or there twice? Exits with 1 if so."""
-    from k2beam.lake.audit import audit
+    from k2beam.audit.audit import audit
     from k2beam.lake.catalog import open_catalog
 
     config = lake.config()
@@ -121,7 +121,7 @@ def _topics(
 
 
 def _compare(lake: Catalog, other: Catalog, namespace: str) -> CompareReport:
-    from k2beam.lake.compare import compare
+    from k2beam.audit.compare import compare
 
     with progress("comparing"):
         return compare(lake, other, namespace)

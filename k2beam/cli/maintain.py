@@ -32,9 +32,9 @@ def list_orphans(
 ) -> None:
     """List data files that no snapshot has, such as a crash leaves. Nothing is deleted."""
     # pyiceberg takes most of a second to import; --help must not wait for it.
-    from k2beam.lake.maintain import orphans
     from k2beam.lake.scan import find_readable
     from k2beam.lake.tables import SPECS
+    from k2beam.maintain.orphans import orphans
 
     opened = lake.open()
     tables = [find_readable(opened.catalog, opened.namespace, name) for name in SPECS]

@@ -25,7 +25,7 @@ from k2beam.cli.output import OutputFormat, OutputOption, emit_object, guarded
 from k2beam.cli.registry_options import LOCAL_REGISTRY, RegistryLogin, RegistryOption, registry_login
 
 if TYPE_CHECKING:
-    from k2beam.ingest.feed_client import FeedClient, FeedStats, Sink
+    from k2beam.feeds.binance.client import FeedClient, FeedStats, Sink
     from k2beam.kafka.config import KafkaConfig
     from k2beam.metrics.handle import Metrics
     from k2beam.registry.client import RegistryConfig
@@ -69,8 +69,8 @@ def binance(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Read Binance's spot market until SIGINT or SIGTERM; what was read is delivered before the end."""
-    from k2beam.ingest.binance import ADDRESSES, Subscription, parse_pairs, parse_streams
-    from k2beam.ingest.feed_client import FeedClient, Limits
+    from k2beam.feeds.binance.client import FeedClient, Limits
+    from k2beam.feeds.binance.frames import ADDRESSES, Subscription, parse_pairs, parse_streams
 
     subscription = Subscription(parse_pairs(symbols), parse_streams(streams), tuple(url or ADDRESSES))
     limits = Limits(silence=positive_seconds(silence, "--silence"), attempts=attempts)

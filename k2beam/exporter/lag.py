@@ -11,7 +11,7 @@ from k2beam.errors import K2BeamError, UsageError
 from k2beam.exporter.backlog import Backlog, Backlogs, Peek
 from k2beam.exporter.readings import Lake
 from k2beam.lake.commit import read_coverage
-from k2beam.lake.firsts import read_firsts
+from k2beam.lake.recorded import read_firsts
 from k2beam.metrics.handle import Metrics
 
 if TYPE_CHECKING:

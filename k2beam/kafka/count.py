@@ -7,14 +7,14 @@ from contextlib import closing
 
 from pyroaring import BitMap64
 
+from k2beam.audit.expectation import SourceFile
 from k2beam.coverage import Coverage, SourcePartition, span
 from k2beam.kafka.cluster import Bounds, Cluster, Topic, first_wanted
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.holes import HoleProbe
 from k2beam.lake.catalog import Catalog
 from k2beam.lake.commit import read_coverage
-from k2beam.lake.expectation import SourceFile
-from k2beam.lake.firsts import read_firsts
+from k2beam.lake.recorded import read_firsts
 
 
 def topics_as_source(

@@ -15,7 +15,7 @@ from pyiceberg.conversions import from_bytes
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
 from pyiceberg.table import FileScanTask, Table
 
-from k2beam.lake.ledger_read import read_ledger
+from k2beam.lake.ledger import read_ledger
 from k2beam.lake.scan import blaming, plan_files, read_file, table_name
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.schemas import EVENT_TIME_COLUMN

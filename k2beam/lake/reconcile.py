@@ -14,8 +14,7 @@ from functools import partial
 from pyiceberg.catalog import Catalog
 
 from k2beam.clock import now_us
-from k2beam.lake.ledger import append_gaps
-from k2beam.lake.ledger_read import current_gaps
+from k2beam.lake.ledger import append_gaps, current_gaps
 from k2beam.lake.observe import CommitObserver
 from k2beam.lake.recount import Key, KeyRecount, recount_keys
 from k2beam.lake.tables import SEQUENCE_GAPS

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyiceberg.catalog import Catalog
 
 from k2beam.lake.catalog import NAMESPACE, LakeConfig, open_catalog
-from k2beam.lake.ledger_read import current_gaps
+from k2beam.lake.ledger import current_gaps
 from k2beam.model import Gap, Kind
 from k2beam.query.events import select_events
 from k2beam.query.selection import AsOf, Selection

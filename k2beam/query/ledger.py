@@ -8,7 +8,7 @@ from typing import Any
 
 from pyiceberg.catalog import Catalog
 
-from k2beam.lake.ledger_read import read_ledger, read_revisions, sort_key
+from k2beam.lake.ledger import read_ledger, read_revisions, sort_key
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import GAP_SCHEMA, SEQUENCE_GAPS
 from k2beam.model import Gap, Kind

@@ -14,6 +14,7 @@ from confluent_kafka import Producer
 from typer.testing import CliRunner
 
 from k2beam.archive import ArchiveLimits, ArchiveReader, check_archives, plan_archive
+from k2beam.audit.compare import compare
 from k2beam.cli.archive import register as register_command
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.ingest.republish import reframed
@@ -21,7 +22,6 @@ from k2beam.kafka.archiver import KafkaArchiver, check_folder, chunks, file_name
 from k2beam.kafka.cluster import Bounds, Cluster, Topic
 from k2beam.kafka.config import KafkaConfig
 from k2beam.lake.catalog import NAMESPACE, open_catalog
-from k2beam.lake.compare import compare
 from k2beam.model import RawBatch, RawRecord
 from k2beam.platform.stack import LocalStack
 from tests.lake_helpers import lake_config

@@ -14,8 +14,8 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from k2beam.errors import FeedError, UsageError
-from k2beam.ingest.binance import Subscription, parse_pairs
-from k2beam.ingest.feed_client import FeedClient, FeedStats, Limits
+from k2beam.feeds.binance.client import FeedClient, FeedStats, Limits
+from k2beam.feeds.binance.frames import Subscription, parse_pairs
 from tests.integration.binance_exchange import DEADLINE, Exchange, Recorder, Script, acknowledge, quote, trade
 
 pytestmark = pytest.mark.integration

@@ -12,8 +12,8 @@ import pytest
 from pyiceberg.table import Table
 
 from k2beam.lake.catalog import NAMESPACE, open_catalog
-from k2beam.lake.maintain import orphans
 from k2beam.lake.tables import SPECS, find_table
+from k2beam.maintain.orphans import orphans
 from tests.lake_helpers import lake_config
 from tests.replay_helpers import assert_truth, ingest, simulated
 

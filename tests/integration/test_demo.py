@@ -15,12 +15,12 @@ import typer
 from typer.testing import CliRunner
 
 from k2beam import demo
+from k2beam.audit.report import AuditReport, LedgerFinding
 from k2beam.cli import demo as demo_command
 from k2beam.demo import DemoConfig, Found, Scrape, judge, run_demo
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.ingest.stats import IngestStats
 from k2beam.ingest.truth import TrueGap, Truth, read_truth
-from k2beam.lake.certificate import AuditReport, LedgerFinding
 from k2beam.model import Gap
 from k2beam.platform.stack import LocalStack
 

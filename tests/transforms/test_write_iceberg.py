@@ -16,7 +16,7 @@ from apache_beam.testing.util import assert_that, equal_to
 
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.config import WriteConfig
-from k2beam.lake.ledger_read import read_ledger
+from k2beam.lake.ledger import read_ledger
 from k2beam.lake.rows import RowBatch
 from k2beam.lake.tables import SEQUENCE_GAPS, find_table, open_table
 from k2beam.model import EventBatch, Gap

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from pyroaring import BitMap64
 
 from k2beam.archive import write_raw_archive
+from k2beam.audit.expectation import Expectation, SourceFile
 from k2beam.coverage import MOST_OFFSETS, Coverage, SourcePartition, holes, span
 from k2beam.errors import LakeError
-from k2beam.lake.expectation import Expectation, SourceFile
-from k2beam.lake.ledger_read import read_ledger
+from k2beam.lake.ledger import read_ledger
 from k2beam.lake.tables import SEQUENCE_GAPS
 from k2beam.model import RawRecord
 from k2beam.schemas import avro_schema

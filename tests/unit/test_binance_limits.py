@@ -8,8 +8,8 @@ import random
 import pytest
 
 from k2beam.errors import FeedError, UsageError
-from k2beam.ingest.binance import Subscription, parse_pairs
-from k2beam.ingest.feed_client import FeedClient, Limits, backoff
+from k2beam.feeds.binance.client import FeedClient, Limits, backoff
+from k2beam.feeds.binance.frames import Subscription, parse_pairs
 
 PAIRS = parse_pairs("btcusdt")
 

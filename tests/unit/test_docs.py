@@ -19,7 +19,6 @@ from k2beam.demo import DemoReport
 from k2beam.ingest.stats import IngestStats
 from k2beam.lake.tables import COVERED_TABLES, PROPERTIES, SEQUENCE_GAPS
 from tests.replay_helpers import ingest
-from tests.test_architecture import LAYERS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ["README.md", "ARCHITECTURE.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -152,13 +151,6 @@ def test_links_and_paths_lead_somewhere(document: str) -> None:
         assert not anchor or anchor in headings, f"{document}: no heading for #{anchor}"
     for path in PATH.findall(text):
         assert (ROOT / path).exists(), f"{document}: {path} is not there"
-
-
-def test_the_architecture_has_the_layers_of_the_test() -> None:
-    block = next(body for _, body in FENCE.findall(read("ARCHITECTURE.md")) if "<- lake" in body)
-    layers = [set(re.findall(r"\w+", part)) for part in block.split("<-")]
-    expected = [{name.rsplit(".", 1)[-1] for name in members} - {"__init__", "__main__"} for members in LAYERS]
-    assert layers == expected
 
 
 def test_the_architecture_explains_every_dependency() -> None:

@@ -13,7 +13,7 @@ from k2beam.exporter.backlog import Message
 from k2beam.exporter.lag import LagReading
 from k2beam.kafka.cluster import Bounds, Topic
 from k2beam.lake.catalog import NAMESPACE
-from k2beam.lake.firsts import record_firsts
+from k2beam.lake.recorded import record_firsts
 from k2beam.metrics.handle import Metrics
 from tests.exporter_helpers import Shown, add_trades, lake
 from tests.lake_helpers import START

@@ -9,12 +9,12 @@ import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
+from k2beam.audit.audit import audit
 from k2beam.coverage import SourcePartition
 from k2beam.errors import LakeError
-from k2beam.lake import firsts
-from k2beam.lake.audit import audit
+from k2beam.lake import recorded as firsts
 from k2beam.lake.catalog import NAMESPACE, open_catalog
-from k2beam.lake.firsts import read_firsts, record_firsts
+from k2beam.lake.recorded import read_firsts, record_firsts
 from k2beam.lake.tables import DEAD_LETTERS, open_table
 from tests.lake_helpers import QUICK, lake_config
 

@@ -9,8 +9,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 
 from k2beam.lake.catalog import NAMESPACE, open_catalog
-from k2beam.lake.ledger import append_gaps, changed
-from k2beam.lake.ledger_read import read_ledger
+from k2beam.lake.ledger import append_gaps, changed, read_ledger
 from k2beam.lake.tables import SEQUENCE_GAPS, open_table
 from k2beam.model import CommitReceipt, Gap, GapStatus
 from tests.lake_helpers import QUICK, lake_config

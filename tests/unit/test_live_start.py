@@ -12,7 +12,7 @@ import pytest
 from k2beam import live
 from k2beam.coverage import Coverage
 from k2beam.kafka.config import KafkaConfig
-from k2beam.lake.ledger_read import read_ledger
+from k2beam.lake.ledger import read_ledger
 from k2beam.lake.seed import LedgerSeed
 from k2beam.lake.tables import SEQUENCE_GAPS
 from k2beam.options import IngestConfig

@@ -12,8 +12,8 @@ from k2beam.cli.main import main
 from k2beam.errors import UnreadableFile
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.commit import commit_files
-from k2beam.lake.maintain import orphans
 from k2beam.lake.tables import open_table
+from k2beam.maintain.orphans import orphans
 from tests.lake_helpers import QUICK, lake_config, stage
 
 

@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from websockets.asyncio.server import ServerConnection
 
-from k2beam.ingest.binance import Subscription, parse_pairs
-from k2beam.ingest.feed_client import FeedClient, Limits
+from k2beam.feeds.binance.client import FeedClient, Limits
+from k2beam.feeds.binance.frames import Subscription, parse_pairs
 from k2beam.metrics.handle import Metrics
 from tests.integration.binance_exchange import DEADLINE, Exchange, Recorder, Script, acknowledge, quote, trade
 from tests.metrics_recorder import Samples

@@ -11,7 +11,7 @@ from apache_beam.testing.test_pipeline import TestPipeline
 
 from k2beam.errors import UsageError
 from k2beam.lake.catalog import NAMESPACE
-from k2beam.lake.ledger_read import current_gaps
+from k2beam.lake.ledger import current_gaps
 from k2beam.model import DeadLetterBatch, RawBatch
 from k2beam.options import IngestConfig
 from k2beam.pipeline import build, require_error_consumers

@@ -14,9 +14,9 @@ from pyiceberg.catalog import Catalog
 
 from k2beam.coverage import Coverage
 from k2beam.errors import LakeError, UsageError
-from k2beam.lake import ledger_read
+from k2beam.lake import ledger
 from k2beam.lake.catalog import NAMESPACE
-from k2beam.lake.ledger_read import current_gaps, read_ledger, read_revisions
+from k2beam.lake.ledger import current_gaps, read_ledger, read_revisions
 from k2beam.lake.tables import GAP_SCHEMA, open_table
 from k2beam.model import Gap
 from k2beam.query.deadletters import COLUMNS, DeadLetterSelection, list_dead_letters, show_dead_letter
@@ -89,14 +89,12 @@ def test_the_order_and_files_of_the_rows_do_not_matter(
     table = pa.Table.from_pylist([gap(name, revision, 10, revision=revision) for name, revision in rows], GAP_SCHEMA)
     edges = sorted({0, len(rows), *(cut for cut in cuts if cut < len(rows))})
     files = [table.slice(first, last - first) for first, last in itertools.pairwise(edges)]
-    monkeypatch.setattr(ledger_read, "plan_files", lambda *_: files)
-    monkeypatch.setattr(
-        ledger_read, "read_file", lambda _table, task, columns, _filter: task.select(columns).to_batches()
-    )
-    ledger = read_ledger(open_table(catalog, NAMESPACE, "sequence_gaps"))
+    monkeypatch.setattr(ledger, "plan_files", lambda *_: files)
+    monkeypatch.setattr(ledger, "read_file", lambda _table, task, columns, _filter: task.select(columns).to_batches())
+    found = read_ledger(open_table(catalog, NAMESPACE, "sequence_gaps"))
     newest = {name: max(revision for other, revision in rows if other == name) for name, _ in rows}
-    assert {gap.gap_id: gap.revision for gap in ledger} == newest
-    assert all(gap.first_missing == gap.revision for gap in ledger)
+    assert {gap.gap_id: gap.revision for gap in found} == newest
+    assert all(gap.first_missing == gap.revision for gap in found)
 
 
 def test_gaps_shown_are_those_not_filled(catalog: Catalog) -> None:

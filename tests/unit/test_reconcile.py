@@ -12,8 +12,7 @@ from pyiceberg.exceptions import CommitFailedException
 
 from k2beam.errors import UnreadableFile
 from k2beam.lake.catalog import NAMESPACE
-from k2beam.lake.ledger import append_gaps
-from k2beam.lake.ledger_read import read_ledger
+from k2beam.lake.ledger import append_gaps, read_ledger
 from k2beam.lake.reconcile import compare_ledger, missing_intervals, reconcile
 from k2beam.lake.recount import recount_keys
 from k2beam.lake.tables import SEQUENCE_GAPS, find_table

@@ -12,11 +12,6 @@ from typing import Literal
 from pyroaring import BitMap64
 
 from k2beam.coverage import Coverage, SourcePartition, holes, runs
-from k2beam.errors import LakeError
-from k2beam.lake.tables import EXPECTED_PREFIX
-
-FIRST_PREFIX = "k2.first."
-"""Table properties ``k2.first.<partition>.<source>``: the offset from which the first job was to read."""
 
 End = Literal["source", "recorded", "unverified"]
 
@@ -102,29 +97,6 @@ class Expectation:
         if self.ends.get(key):
             stretches.append((0, self.ends[key] - 1))
         return list(_joined(sorted(stretches)))
-
-
-def recorded_ends(properties: Mapping[str, str]) -> dict[SourcePartition, int]:
-    """The end offsets that readers recorded in a table's properties. Raises LakeError for a damaged one."""
-    return _recorded(properties, EXPECTED_PREFIX, "an end offset")
-
-
-def recorded_firsts(properties: Mapping[str, str]) -> dict[SourcePartition, int]:
-    """The offsets from which the first job was to read, by a table's properties. Raises LakeError for a damaged one."""
-    return _recorded(properties, FIRST_PREFIX, "a first offset")
-
-
-def _recorded(properties: Mapping[str, str], prefix: str, what: str) -> dict[SourcePartition, int]:
-    found: dict[SourcePartition, int] = {}
-    for name, text in properties.items():
-        if not name.startswith(prefix):
-            continue
-        partition, _, source = name.removeprefix(prefix).partition(".")
-        try:
-            found[SourcePartition(source, int(partition))] = int(text)
-        except ValueError as error:
-            raise LakeError(f"table property {name}={text!r} is damaged: {what} was expected") from error
-    return found
 
 
 def _outside(spans: Iterable[Span], first: int, last: int) -> Iterator[Span]:

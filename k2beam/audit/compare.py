@@ -20,7 +20,7 @@ from pyiceberg.table import Table
 
 from k2beam.errors import LakeError
 from k2beam.lake.commit import read_coverage
-from k2beam.lake.ledger_read import current_gaps
+from k2beam.lake.ledger import current_gaps
 from k2beam.lake.scan import find_readable, plan_files, read_file, table_name
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, GAP_SCHEMA, SEQUENCE_GAPS, SPECS
 

@@ -22,8 +22,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from k2beam.errors import BadFrame, FeedError, UsageError
-from k2beam.ingest import binance
-from k2beam.ingest.binance import Market, RecentIds, Record, Reply, Subscription
+from k2beam.feeds.binance import frames as binance
+from k2beam.feeds.binance.frames import Market, RecentIds, Record, Reply, Subscription
 from k2beam.metrics.handle import Metrics, NullMetrics
 
 _log = logging.getLogger(__name__)

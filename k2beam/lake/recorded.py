@@ -1,7 +1,7 @@
-"""Where the first job of a warehouse was to begin with each source partition.
+"""What readers recorded of each source partition, as properties of the tables: its end, and where the first job began.
 
 Coverage tells what was taken, and so not what was lost of a partition before anything of it was taken: retention may
-empty it first. The offset that is recorded here, before that job reads, makes such a loss visible.
+empty it first. The first offset that is recorded here, before that job reads, makes such a loss visible.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from k2beam.coverage import SourcePartition
-from k2beam.lake.expectation import FIRST_PREFIX, recorded_firsts
+from k2beam.errors import LakeError
 from k2beam.lake.scan import find_readable
-from k2beam.lake.tables import DEAD_LETTERS, open_table
+from k2beam.lake.tables import DEAD_LETTERS, EXPECTED_PREFIX, open_table
 from k2beam.lake.transaction import COMMIT_ID, Append, RetryPolicy, commit_loop
+
+FIRST_PREFIX = "k2.first."
+"""Table properties ``k2.first.<partition>.<source>``: the offset from which the first job was to read."""
 
 
 def read_firsts(catalog: Catalog, namespace: str) -> dict[SourcePartition, int]:
@@ -45,3 +48,26 @@ def record_firsts(
         return Append([], news, {COMMIT_ID: uuid.uuid4().hex}) if news else None
 
     commit_loop(lambda: open_table(catalog, namespace, DEAD_LETTERS), plan, policy or RetryPolicy())
+
+
+def recorded_firsts(properties: Mapping[str, str]) -> dict[SourcePartition, int]:
+    """The offsets from which the first job was to read, by a table's properties. Raises LakeError for a damaged one."""
+    return _recorded(properties, FIRST_PREFIX, "a first offset")
+
+
+def recorded_ends(properties: Mapping[str, str]) -> dict[SourcePartition, int]:
+    """The end offsets that readers recorded in a table's properties. Raises LakeError for a damaged one."""
+    return _recorded(properties, EXPECTED_PREFIX, "an end offset")
+
+
+def _recorded(properties: Mapping[str, str], prefix: str, what: str) -> dict[SourcePartition, int]:
+    found: dict[SourcePartition, int] = {}
+    for name, text in properties.items():
+        if not name.startswith(prefix):
+            continue
+        partition, _, source = name.removeprefix(prefix).partition(".")
+        try:
+            found[SourcePartition(source, int(partition))] = int(text)
+        except ValueError as error:
+            raise LakeError(f"table property {name}={text!r} is damaged: {what} was expected") from error
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from k2beam.lake.expectation import End
+from k2beam.audit.expectation import End
 from k2beam.model import Kind
 
 

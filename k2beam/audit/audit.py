@@ -16,12 +16,13 @@ from pyiceberg.table import Table
 from pyroaring import BitMap64
 
 from k2beam.archive import ArchiveCount, count_archive, expand_paths
+from k2beam.audit.expectation import Expectation, SourceFile, describe, lost_files
+from k2beam.audit.offsets import OffsetCount, count_offsets
+from k2beam.audit.report import AuditReport, LedgerFinding, SourceFinding, SymbolFinding, TableFinding
 from k2beam.coverage import Coverage, SourcePartition, runs
 from k2beam.errors import ArchiveError, LakeError, UnreadableFile
-from k2beam.lake.certificate import AuditReport, LedgerFinding, SourceFinding, SymbolFinding, TableFinding
-from k2beam.lake.expectation import Expectation, SourceFile, describe, lost_files, recorded_ends
-from k2beam.lake.offsets import OffsetCount, count_offsets
 from k2beam.lake.reconcile import LedgerDiff, compare_ledger, mend_ledger
+from k2beam.lake.recorded import recorded_ends
 from k2beam.lake.recount import KeyRecount, recount_keys
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import COVERED_TABLES, DEAD_LETTERS
