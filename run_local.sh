@@ -157,7 +157,7 @@ run_samples() {
 # Prism is the one program outside PyPI that is made before the tests start: building it takes minutes.
 fetch_test_programs() {
   local prism
-  if prism="$("$PYTHON" -m k2beam.platform.prism)"; then
+  if prism="$("$PYTHON" -m k2beam.stack.prism)"; then
     export K2BEAM_PRISM="$prism"
   elif [ -n "${K2BEAM_PRISM:-}" ]; then
     fail "K2BEAM_PRISM=$K2BEAM_PRISM is not a usable Prism: unset it to have one built"

@@ -17,9 +17,9 @@ setup(
     packages=[*find_packages(include=["k2beam*", "transforms*"]), "k2beam._schemas"],
     package_dir={"k2beam._schemas": "schemas"},
     package_data={
-        "k2beam": ["py.typed", "platform/jars.lock"],
+        "k2beam": ["py.typed", "stack/jars.lock"],
         "k2beam._schemas": ["*.avsc"],
-        "k2beam.ingest.csv": ["mappings/*.toml"],
+        "k2beam.csv": ["mappings/*.toml"],
     },
     include_package_data=False,
     install_requires=[

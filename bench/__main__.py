@@ -20,7 +20,7 @@ from bench.memory import csv_memory, memory
 from bench.metrics import metrics
 from bench.replay import replay
 from k2beam.cli.output import OutputFormat, emit_rows
-from k2beam.ingest.simulate import Simulation, simulate
+from k2beam.simulate.simulate import Simulation, simulate
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ from prometheus_client import CollectorRegistry
 
 from k2beam.feeds.binance.client import FeedClient
 from k2beam.feeds.binance.frames import Market, Subscription, parse_pairs
-from k2beam.ingest.delivery import Delivery, DeliveryConfig
-from k2beam.ingest.spool import Message
 from k2beam.metrics.handle import Metrics, NullMetrics
+from k2beam.produce.delivery import Delivery, DeliveryConfig
+from k2beam.produce.spool import Message
 
 MESSAGES = 20_000
 ROUNDS = 5

@@ -18,12 +18,12 @@ import pyarrow as pa
 
 from k2beam.archive import ArchiveReader, plan_archive
 from k2beam.codec.batches import BatchDecoder
-from k2beam.codec.columnar import ColumnarDecoder
-from k2beam.codec.contract import Decoder, WriterSchema
+from k2beam.codec.columnar.decoder import ColumnarDecoder
 from k2beam.codec.frame import HEADER_BYTES
 from k2beam.codec.reference import ReferenceDecoder
-from k2beam.ingest.simulate import Simulation, simulate
+from k2beam.codec.writer_schema import Decoder, WriterSchema
 from k2beam.model import RawBatch
+from k2beam.simulate.simulate import Simulation, simulate
 
 ROWS = 50_000
 ROUNDS = 5

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from k2beam.job.bounded import run_ingest
+from k2beam.job.options import IngestConfig
 from k2beam.lake.catalog import LakeConfig
 from k2beam.lake.config import WriteConfig
 from k2beam.metrics.handle import Metrics
 from k2beam.metrics.worker import MetricsConfig, close_endpoint
-from k2beam.options import IngestConfig
-from k2beam.run import run_ingest
 from transforms.read_archive import ReadArchive
 
 REPEATS = 7

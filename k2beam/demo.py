@@ -20,34 +20,34 @@ from prometheus_client.parser import text_string_to_metric_families
 from k2beam.audit.audit import audit
 from k2beam.audit.report import AuditReport
 from k2beam.errors import RegistryError, UsageError
-from k2beam.ingest.faults import Faults
-from k2beam.ingest.republish import (
+from k2beam.job.live import LiveConfig, run_live
+from k2beam.job.options import IngestConfig
+from k2beam.job.stats import IngestStats
+from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.count import topics_as_source
+from k2beam.lake.catalog import LakeConfig, open_catalog
+from k2beam.lake.config import WriteConfig
+from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES
+from k2beam.model import KINDS, Gap
+from k2beam.produce.republish import (
     ArchivedMessage,
     archived_messages,
     archived_schemas,
     register_schemas,
     republish,
 )
-from k2beam.ingest.simulate import Simulation, simulate
-from k2beam.ingest.stats import IngestStats
-from k2beam.ingest.truth import TRUTH_FILE, Truth, read_truth
-from k2beam.kafka.config import KafkaConfig
-from k2beam.kafka.count import topics_as_source
-from k2beam.lake.catalog import LakeConfig, open_catalog
-from k2beam.lake.config import WriteConfig
-from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES
-from k2beam.live import LiveConfig, run_live
-from k2beam.model import KINDS, Gap
-from k2beam.options import IngestConfig
-from k2beam.platform.prism import ensure_prism
-from k2beam.platform.stack import LocalStack
-from k2beam.query.deadletters import COLUMNS, DeadLetterSelection, list_dead_letters
+from k2beam.query.dead_letters import COLUMNS, DeadLetterSelection, list_dead_letters
 from k2beam.query.engine import Lake
 from k2beam.query.overview import snapshots
 from k2beam.query.selection import Selection
 from k2beam.registry.client import Registry, RegistryConfig
 from k2beam.registry.resolver import RegistryResolver
 from k2beam.registry.subjects import candidates, register
+from k2beam.simulate.faults import Faults
+from k2beam.simulate.simulate import Simulation, simulate
+from k2beam.simulate.truth import TRUTH_FILE, Truth, read_truth
+from k2beam.stack.prism import ensure_prism
+from k2beam.stack.stack import LocalStack
 
 SERVICES: Final = ("kafka", "registry", "expansion")
 
@@ -154,8 +154,8 @@ class Found:
 def run_demo(config: DemoConfig, tell: Tell = lambda step: None) -> DemoReport:
     """Run everything; ``tell`` gets a line for each step. The servers end whatever happens, SIGTERM included.
 
-    Exactly once, as :func:`k2beam.live.run_live`. Raises K2BeamError (PlatformError, KafkaFailed, …) for what can't be
-    done; what was done and is wrong is in the report. Only for the main thread, since it handles signals.
+    Exactly once, as :func:`k2beam.job.live.run_live`. Raises K2BeamError (PlatformError, KafkaFailed, …) for what
+    can't be done; what was done and is wrong is in the report. Only for the main thread, since it handles signals.
     """
     with ExitStack() as cleanup:
         cleanup.enter_context(_terminable())

@@ -1,4 +1,4 @@
-"""Writes k2beam/platform/jars.lock from the poms in ops/maven, with the ``mvn`` on the PATH.
+"""Writes k2beam/stack/jars.lock from the poms in ops/maven, with the ``mvn`` on the PATH.
 
     python scripts/lock_jars.py            resolve every pom anew and write the lock file
     python scripts/lock_jars.py --check    only say whether the lock file is what the poms give; exit 1 if not
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK = ROOT / "k2beam" / "platform" / "jars.lock"
+LOCK = ROOT / "k2beam" / "stack" / "jars.lock"
 _HEAD = """\
 # Made by scripts/lock_jars.py from ops/maven/*.pom.xml. Do not edit.
 # group  SHA-256  bytes  path in a Maven repository

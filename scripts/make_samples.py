@@ -16,14 +16,14 @@ from typing import Any
 import fastavro
 
 from k2beam import schemas
+from k2beam.csv.convert import Context, Converter
+from k2beam.csv.lines import header_columns, split_lines
+from k2beam.csv.mapping import load_mapping
 from k2beam.errors import DecodeError
-from k2beam.ingest.csv.convert import Context, Converter
-from k2beam.ingest.csv.lines import header_columns, split_lines
-from k2beam.ingest.csv.mapping import load_mapping
-from k2beam.ingest.faults import parse_faults
-from k2beam.ingest.simulate import Simulation, simulate
-from k2beam.ingest.truth import TrueKey, TrueSource, Truth
 from k2beam.model import Kind
+from k2beam.simulate.faults import parse_faults
+from k2beam.simulate.simulate import Simulation, simulate
+from k2beam.simulate.truth import TrueKey, TrueSource, Truth
 
 SAMPLES = Path(__file__).resolve().parent.parent / "samples"
 COMPANIES = {"3153": "MWR", "7181": "DVN"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import fastavro
 
-from k2beam.codec.contract import Decoded, WriterSchema
+from k2beam.codec.writer_schema import Decoded, WriterSchema
 from k2beam.schemas import avro_schema
 
 START = datetime(2024, 3, 5, 10, 0, tzinfo=UTC)

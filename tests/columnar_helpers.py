@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from k2beam.codec.avro_types import Array, AvroType, Enum, Map, Primitive, Union
-from k2beam.codec.contract import Decoded, WriterSchema
+from k2beam.codec.avro_schema import Array, AvroType, Enum, Map, Primitive, Union
 from k2beam.codec.reference import ReferenceDecoder
+from k2beam.codec.writer_schema import Decoded, WriterSchema
 from tests.codec_samples import varint
 
 MIN_INT64 = -(2**63)

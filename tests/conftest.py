@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from k2beam.platform.prism import find_prism
+from k2beam.stack.prism import find_prism
 from tests.metrics_recorder import CallSiteRecorder
 
 _FORBID_SKIPS = "K2BEAM_FORBID_SKIPS"
@@ -43,7 +43,7 @@ def prism() -> Path:
     """The Prism program; building it takes minutes, so that a test never does."""
     path = find_prism()
     if path is None:
-        pytest.skip("no Prism: python -m k2beam.platform.prism builds it")
+        pytest.skip("no Prism: python -m k2beam.stack.prism builds it")
     return path
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from confluent_kafka import Producer
 
 from k2beam.demo import audit_topics
-from k2beam.ingest.republish import ArchivedMessage, archived_messages, reframed, register_schemas, republish
-from k2beam.ingest.stats import IngestStats
+from k2beam.job.live import LiveConfig, run_live
+from k2beam.job.options import IngestConfig
+from k2beam.job.stats import IngestStats
 from k2beam.kafka.config import KafkaConfig
-from k2beam.live import LiveConfig, run_live
-from k2beam.options import IngestConfig
-from k2beam.platform.stack import LocalStack
+from k2beam.produce.republish import ArchivedMessage, archived_messages, reframed, register_schemas, republish
 from k2beam.registry.client import Registry, RegistryConfig
 from k2beam.registry.resolver import RegistryResolver
 from k2beam.registry.subjects import schema_text
+from k2beam.stack.stack import LocalStack
 from tests.lake_helpers import lake_config, write_config
 
 SAMPLE_IDS = {1: "trade_v2", 2: "quote_v2"}

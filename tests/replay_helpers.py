@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from k2beam.audit.audit import audit
-from k2beam.ingest.faults import parse_faults
-from k2beam.ingest.simulate import Simulation, simulate
-from k2beam.ingest.stats import IngestStats
-from k2beam.ingest.truth import Truth
+from k2beam.job.bounded import run_ingest
+from k2beam.job.options import IngestConfig
+from k2beam.job.stats import IngestStats
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.ledger import read_ledger
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, find_table
-from k2beam.options import IngestConfig
-from k2beam.run import run_ingest
+from k2beam.simulate.faults import parse_faults
+from k2beam.simulate.simulate import Simulation, simulate
+from k2beam.simulate.truth import Truth
 from tests.lake_helpers import lake_config, write_config
 from transforms.read_archive import ReadArchive
 

@@ -8,23 +8,23 @@ from typing import Any
 
 import apache_beam as beam
 
+from k2beam.csv.files import CsvChunk, CsvFile, CsvPlan, FileVariables, check_files, plan_csv
+from k2beam.csv.mapping import CsvMapping
+from k2beam.csv.reader import CsvReader
 from k2beam.errors import UsageError
-from k2beam.ingest.csv.files import CsvChunk, CsvFile, CsvPlan, FileVariables, check_files, plan_csv
-from k2beam.ingest.csv.mapping import CsvMapping
-from k2beam.ingest.csv.reader import CsvReader
 from k2beam.model import BlockBatch, DeadLetterBatch
 from transforms.planned import PlannedBatches, ReadPlanned
 
 
 class ReadCsv(beam.PTransform):  # type: ignore[misc]
-    """Read CSV files from the local filesystem under a mapping (:mod:`k2beam.ingest.csv.mapping`).
+    """Read CSV files from the local filesystem under a mapping (:mod:`k2beam.csv.mapping`).
 
     Lines become v2 Avro records in BlockBatches, as if the file were a plain Avro container, so that everything after
     is the same. ``loaded_at`` (microseconds UTC) is the time of the load for events that have no other. A
     file larger than memory works: it is read in pieces of about ``piece_bytes``.
 
     All files are looked at when the pipeline is built: UsageError, naming the file, where one is not there, is no text,
-    lacks a column or variable, or can't be told from another (:func:`k2beam.ingest.csv.files.check_files`).
+    lacks a column or variable, or can't be told from another (:func:`k2beam.csv.files.check_files`).
 
     Delivery: a bounded source. Each line after the header has one offset and is in exactly one batch, as a record or as
     a dead letter; a retried bundle gives the same batches again; exactly once is then made by the coverage at the

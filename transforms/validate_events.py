@@ -14,7 +14,7 @@ from apache_beam.pvalue import TaggedOutput
 import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.clock import now_us
 from k2beam.codec.batches import letters_of_events
-from k2beam.codec.letters import Failure, record_texts
+from k2beam.codec.dead_letters import Failure, record_texts
 from k2beam.model import PROVENANCE_FIELDS, DeadLetter, DeadLetterBatch, EventBatch
 from k2beam.validation import Violation, violations
 

@@ -15,7 +15,7 @@ from k2beam import schemas
 from k2beam.archive.codecs import CODECS
 from k2beam.archive.files import expand_paths, open_archive
 from k2beam.archive.varint import read_long
-from k2beam.codec.avro_types import record_type
+from k2beam.codec.avro_schema import record_type
 from k2beam.errors import ArchiveRefused, SchemaError, UsageError
 
 MAGIC = b"Obj\x01"

@@ -15,12 +15,12 @@ from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.cli.registry_options import RegistryLogin, registry_login
 from k2beam.clock import now_us
+from k2beam.csv.companies import read_companies
+from k2beam.csv.deliver import produce, write_archive
+from k2beam.csv.files import FileVariables, check_files
+from k2beam.csv.mapping import load_mapping
+from k2beam.csv.reader import CsvReader
 from k2beam.errors import UsageError
-from k2beam.ingest.csv.companies import read_companies
-from k2beam.ingest.csv.deliver import produce, write_archive
-from k2beam.ingest.csv.files import FileVariables, check_files
-from k2beam.ingest.csv.mapping import load_mapping
-from k2beam.ingest.csv.reader import CsvReader
 
 _ARCHIVE = "archive:"
 _MIB = 1 << 20
@@ -69,9 +69,9 @@ def csv_files(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Take vendor ticks from CSV into the tables, an archive or a topic. Beam's own options follow after --."""
+    from k2beam.job.bounded import run_ingest
+    from k2beam.job.options import IngestConfig
     from k2beam.lake.config import WriteConfig
-    from k2beam.options import IngestConfig
-    from k2beam.run import run_ingest
     from transforms.read_csv import ReadCsv
 
     reader = CsvReader(load_mapping(mapping))
@@ -99,8 +99,8 @@ def csv_files(
     elif to == "topic":
         if not bootstrap or not registry:
             raise UsageError("--to topic needs --bootstrap HOSTS and --registry URL")
-        from k2beam.ingest.producer import MarketDataProducer
         from k2beam.kafka.login import check_login
+        from k2beam.produce.producer import MarketDataProducer
 
         kafka = security.at(bootstrap)
         check_login(kafka)

@@ -37,7 +37,7 @@ def demo(
     The first time it fetches what is missing (about 400 MB) and builds Prism. Exits with 1 unless all is right.
     """
     from k2beam.demo import DemoConfig, run_demo
-    from k2beam.ingest.faults import parse_faults
+    from k2beam.simulate.faults import parse_faults
 
     config = DemoConfig(rows=rows, faults=parse_faults(faults), seed=seed, source=source, keep=keep)
     report = run_demo(config, lambda step: typer.echo(step, err=True))

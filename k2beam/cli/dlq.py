@@ -31,7 +31,7 @@ def list_letters(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """The dead letters by source, partition and offset, without those that became events since."""
-    from k2beam.query.deadletters import COLUMNS, DeadLetterSelection, list_dead_letters
+    from k2beam.query.dead_letters import COLUMNS, DeadLetterSelection, list_dead_letters
 
     opened = lake.open()
     selection = DeadLetterSelection(error_class, stage, source, limit)
@@ -50,7 +50,7 @@ def show(
     output: OutputOption = OutputFormat.JSON,
 ) -> None:
     """Everything about one dead letter: provenance, error, key, payload, headers, record."""
-    from k2beam.query.deadletters import show_dead_letter
+    from k2beam.query.dead_letters import show_dead_letter
 
     opened = lake.open()
     emit_object(show_dead_letter(opened.catalog, opened.namespace, source, partition, offset), output)

@@ -48,7 +48,7 @@ def gaps(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """The gaps in exchange sequences, each as its latest revision has it."""
-    from k2beam.query.ledger import COLUMNS, GapSelection, gap_rows
+    from k2beam.query.gaps import COLUMNS, GapSelection, gap_rows
 
     opened = lake.open()
     selection = GapSelection(

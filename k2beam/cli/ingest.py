@@ -15,7 +15,7 @@ from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.cli.progress import consumed_progress
-from k2beam.ingest.stats import IngestStats
+from k2beam.job.stats import IngestStats
 
 _MIB = 1 << 20
 
@@ -51,9 +51,9 @@ def archive(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Replay archived Avro into the tables. Beam's own options follow after --."""
+    from k2beam.job.bounded import run_ingest
+    from k2beam.job.options import IngestConfig
     from k2beam.lake.config import WriteConfig
-    from k2beam.options import IngestConfig
-    from k2beam.run import run_ingest
     from transforms.read_archive import ReadArchive
 
     config = IngestConfig(

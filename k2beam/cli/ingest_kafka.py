@@ -64,10 +64,10 @@ def kafka(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Read topics into the tables, from where the tables stand. Beam's own options follow after --."""
+    from k2beam.job.live import LiveConfig, run_live
+    from k2beam.job.options import IngestConfig
     from k2beam.kafka.login import check_login
     from k2beam.lake.config import WriteConfig
-    from k2beam.live import LiveConfig, run_live
-    from k2beam.options import IngestConfig
     from k2beam.registry.resolver import RegistryResolver
 
     live = LiveConfig(

@@ -16,7 +16,7 @@ from k2beam.metrics.worker import MetricsConfig, close_endpoint
 from k2beam.references import has_userinfo
 
 if TYPE_CHECKING:
-    from k2beam.ingest.stats import IngestStats
+    from k2beam.job.stats import IngestStats
 
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):(?P<first>\d{1,5})(?:-(?P<last>\d{1,5}))?")
 

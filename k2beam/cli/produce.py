@@ -95,8 +95,8 @@ def open_producer(
 
     Raises LoginRefused where the broker does not take the credentials.
     """
-    from k2beam.ingest.producer import MarketDataProducer
     from k2beam.kafka.login import check_login
+    from k2beam.produce.producer import MarketDataProducer
 
     check_login(kafka)
     options = kafka.client_options() | config
@@ -121,8 +121,8 @@ def resend(
     What fails again is in a new file beside it, and the exit code is 1. At least once: a message whose acknowledgement
     was lost may be in its topic already.
     """
-    from k2beam.ingest.delivery import resend as send_again
     from k2beam.kafka.login import check_login
+    from k2beam.produce.delivery import resend as send_again
 
     kafka, limit = security.at(bootstrap), positive_seconds(timeout, "--timeout")
     check_login(kafka)

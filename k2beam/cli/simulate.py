@@ -16,10 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from k2beam.archive.cells import Codec
 from k2beam.errors import UsageError
-from k2beam.ingest import simulate as simulator
-from k2beam.ingest.faults import parse_faults
-from k2beam.ingest.truth import TRUTH_FILE, Truth
 from k2beam.model import Kind
+from k2beam.simulate import simulate as simulator
+from k2beam.simulate.faults import parse_faults
+from k2beam.simulate.truth import TRUTH_FILE, Truth
 
 
 def register(app: typer.Typer) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, progress
 from k2beam.errors import UsageError
-from k2beam.platform.stack import DEFAULT_SERVICES, SERVICES, LocalStack, ServiceStatus, default_state
+from k2beam.stack.stack import DEFAULT_SERVICES, SERVICES, LocalStack, ServiceStatus, default_state
 
 stack_app = typer.Typer(help="Servers on this machine: Kafka, Schema Registry, Prism, Flink.", no_args_is_help=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -11,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from k2beam.codec.avro_types import AvroType, Primitive, without_null
+from k2beam.codec.avro_schema import AvroType, Primitive, without_null
 from k2beam.codec.columns import Column, Fault, build_column
-from k2beam.codec.contract import Decoded, RowError, WriterSchema
 from k2beam.codec.strict import decode_exact
+from k2beam.codec.writer_schema import Decoded, RowError, WriterSchema
 from k2beam.errors import StrictError
 from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP
 
@@ -155,3 +156,13 @@ def _logical(value: Any, avro_type: AvroType) -> Any:
         return Decimal((int(unscaled < 0), tuple(map(int, digits)), -scale))
     micros = value * (1000 if inner.logical == "timestamp-millis" else 1)
     return _EPOCH + timedelta(microseconds=micros) if MIN_TIMESTAMP <= micros <= MAX_TIMESTAMP else value
+
+
+def chunk_bounds(offsets: npt.NDArray[np.int64], rows: int, size: int) -> Iterator[tuple[int, int]]:
+    """First and last (exclusive) row of chunks of at most ``rows`` rows and ``size`` bytes, or of one row."""
+    first, count = 0, len(offsets) - 1
+    while first < count:
+        fitting = int(np.searchsorted(offsets, offsets[first] + size, side="right")) - 1
+        last = min(max(fitting, first + 1), first + rows, count)
+        yield first, last
+        first = last

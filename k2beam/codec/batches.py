@@ -23,11 +23,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2beam.codec.contract import BROKEN_BLOCK, Decoder, WriterSchema
+from k2beam.codec.dead_letters import Failure, block_letter, decode_failure, raw_letters, record_texts, row_letter
 from k2beam.codec.frame import HEADER_BYTES, split_frames, unframe
-from k2beam.codec.letters import Failure, block_letter, decode_failure, raw_letters, record_texts, row_letter
 from k2beam.codec.normalise import Provenance, normalise
 from k2beam.codec.strict import decode_many
+from k2beam.codec.writer_schema import BROKEN_BLOCK, Decoder, WriterSchema
 from k2beam.errors import SchemaError
 from k2beam.model import TIMESTAMP, BlockBatch, DeadLetter, EventBatch, Kind, Origin, RawBatch
 from k2beam.schemas import EVENT_TIME_COLUMN, event_arrow_schema, full_name

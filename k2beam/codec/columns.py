@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from k2beam.codec.avro_types import Array, AvroType, Enum, Fixed, Map, Primitive, without_null
+from k2beam.codec.avro_schema import Array, AvroType, Enum, Fixed, Map, Primitive, without_null
 from k2beam.codec.decimals import decimal_array, read_unscaled
 from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP, TIMESTAMP
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import fastavro
 
-from k2beam.codec.avro_types import Array, AvroType, Enum, Fixed, Map, Primitive, Record, Union
+from k2beam.codec.avro_schema import Array, AvroType, Enum, Fixed, Map, Primitive, Record, Union
 
 _ONE_BYTE = 64
 """Zigzag varints of one byte are -64 to 63."""

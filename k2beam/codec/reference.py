@@ -19,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from k2beam.codec.assemble import Assembler, Chunk
-from k2beam.codec.chunks import chunk_bounds
-from k2beam.codec.contract import BROKEN_BLOCK, Decoded, RowError, WriterSchema
+from k2beam.codec.assemble import Assembler, Chunk, chunk_bounds
 from k2beam.codec.physical import armed_schema
 from k2beam.codec.strict import decode_many
+from k2beam.codec.writer_schema import BROKEN_BLOCK, Decoded, RowError, WriterSchema
 from k2beam.errors import StrictError
 
 CHUNK_ROWS = 2048
@@ -35,13 +34,13 @@ _FASTAVRO_ERRORS = (EOFError, StopIteration, LookupError, ValueError, OverflowEr
 
 
 class ReferenceDecoder:
-    """The :class:`k2beam.codec.contract.Decoder` over fastavro."""
+    """The :class:`k2beam.codec.writer_schema.Decoder` over fastavro."""
 
     def __init__(self) -> None:
         self._armed: WeakKeyDictionary[WriterSchema, dict[str, Any]] = WeakKeyDictionary()
 
     def decode(self, payloads: pa.BinaryArray | Sequence[bytes], body_offset: int, schema: WriterSchema) -> Decoded:
-        """See :meth:`k2beam.codec.contract.Decoder.decode`."""
+        """See :meth:`k2beam.codec.writer_schema.Decoder.decode`."""
         values = payloads if isinstance(payloads, pa.BinaryArray) else pa.array(payloads, type=pa.binary())
         assembler = Assembler(schema, body_offset)
         if len(values):
@@ -53,11 +52,11 @@ class ReferenceDecoder:
         return assembler.result()
 
     def decode_block(self, block: bytes, count: int, schema: WriterSchema) -> Decoded:
-        """See :meth:`k2beam.codec.contract.Decoder.decode_block`."""
+        """See :meth:`k2beam.codec.writer_schema.Decoder.decode_block`."""
         return self.decode_blocks([(block, count)], schema)
 
     def decode_blocks(self, blocks: Sequence[tuple[bytes, int]], schema: WriterSchema) -> Decoded:
-        """See :meth:`k2beam.codec.contract.Decoder.decode_blocks`."""
+        """See :meth:`k2beam.codec.writer_schema.Decoder.decode_blocks`."""
         first_rows = [0, *accumulate(max(count, 0) for _, count in blocks)]
         assembler = Assembler(schema)
         doubtful: set[int] = set()

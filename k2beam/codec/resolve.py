@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2beam.codec.avro_types import (
+from k2beam.codec.avro_schema import (
     NULL,
     Array,
     AvroType,

@@ -17,7 +17,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from k2beam.codec.avro_types import Array, AvroType, Enum, Fixed, Map, Primitive, Record, Union
+from k2beam.codec.avro_schema import Array, AvroType, Enum, Fixed, Map, Primitive, Record, Union
 from k2beam.errors import StrictError
 
 _MAX_VARINT_BYTES = 10

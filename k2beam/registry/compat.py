@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from k2beam.codec.avro_types import Array, AvroType, Enum, Fixed, Map, Primitive, Record, Union
+from k2beam.codec.avro_schema import Array, AvroType, Enum, Fixed, Map, Primitive, Record, Union
 from k2beam.codec.resolve import promotes
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from k2beam.codec.avro_types import Record, record_type
-from k2beam.codec.contract import WriterSchema
+from k2beam.codec.avro_schema import Record, record_type
+from k2beam.codec.writer_schema import WriterSchema
 from k2beam.errors import NotRegistered, RegistryError, RegistryUnavailable, SchemaError, UsageError
 from k2beam.registry.client import Registered, Registry
 from k2beam.registry.compat import unreadable

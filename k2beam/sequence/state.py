@@ -17,7 +17,7 @@ import numpy as np
 
 from k2beam.errors import K2BeamError
 from k2beam.sequence.blocks import Block, Message, arrange, atom, blocks_of, compress, epoch_of, fold, settle, threshold
-from k2beam.sequence.ledger import GapChange, diff_gaps, filled_count, gaps_by_start
+from k2beam.sequence.changes import GapChange, diff_gaps, filled_count, gaps_by_start
 from k2beam.sequence.recount import Epoch
 from k2beam.sequence.runs import (
     HOUR,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from k2beam.errors import UsageError
 from k2beam.model import Kind
-from k2beam.sequence.ledger import GapChange
+from k2beam.sequence.changes import GapChange
 from k2beam.sequence.recount import Epoch
 from k2beam.sequence.runs import SequenceKey
 from k2beam.sequence.state import FoldResult, KeyState, SequenceClass

@@ -12,11 +12,11 @@ from typing import Any
 import psutil
 import pytest
 
-from k2beam.codec.avro_types import AvroType, Primitive, without_null
-from k2beam.codec.columnar import ColumnarDecoder
-from k2beam.codec.contract import Decoded, Decoder, WriterSchema
+from k2beam.codec.avro_schema import AvroType, Primitive, without_null
+from k2beam.codec.columnar.decoder import ColumnarDecoder
 from k2beam.codec.reference import ReferenceDecoder
 from k2beam.codec.strict import decode_exact, decode_many
+from k2beam.codec.writer_schema import Decoded, Decoder, WriterSchema
 from k2beam.errors import StrictError
 from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP
 from tests.codec_samples import EVENT_SCHEMAS, MAKERS, encode_as, framed, mutated, writer

@@ -12,9 +12,9 @@ from k2beam.archive import write_raw_archive
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.tables import COVERED_TABLES, find_table
 from k2beam.model import KINDS
-from k2beam.query.deadletters import DeadLetterSelection, list_dead_letters
+from k2beam.query.dead_letters import DeadLetterSelection, list_dead_letters
 from k2beam.query.events import select_events
-from k2beam.query.ledger import GapSelection, gap_rows
+from k2beam.query.gaps import GapSelection, gap_rows
 from k2beam.query.overview import stats, symbols
 from k2beam.query.selection import Selection
 from k2beam.schemas import avro_schema

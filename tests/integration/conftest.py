@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from k2beam.errors import PlatformError
-from k2beam.platform.stack import LocalStack
+from k2beam.stack.stack import LocalStack
 
 
 @pytest.fixture(scope="session")

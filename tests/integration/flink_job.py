@@ -19,7 +19,7 @@ import pytest
 from k2beam.flink import ENDED, FlinkJob, FlinkJobs
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.commit import read_coverage
-from k2beam.platform.stack import LocalStack
+from k2beam.stack.stack import LocalStack
 from tests.lake_helpers import lake_config
 
 PATIENCE_S = 420.0

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from k2beam.coverage import Coverage
-from k2beam.ingest.republish import ArchivedMessage
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.commit import read_coverage
-from k2beam.platform.stack import LocalStack
+from k2beam.produce.republish import ArchivedMessage
+from k2beam.stack.stack import LocalStack
 from tests.lake_helpers import lake_config
 from tests.live_helpers import produce_more
 

@@ -12,7 +12,7 @@ from k2beam.demo import audit_topics
 from k2beam.errors import PlatformError
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.tables import SEQUENCE_GAPS, find_table
-from k2beam.platform.stack import LocalStack
+from k2beam.stack.stack import LocalStack
 from tests.integration.prometheus_helpers import wait_for
 from tests.lake_helpers import lake_config
 

@@ -28,9 +28,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from k2beam.platform import server
-from k2beam.platform.kafka import Kafka, Listener
-from k2beam.platform.server import Service
+from k2beam.stack import server
+from k2beam.stack.kafka import Kafka, Listener
+from k2beam.stack.server import Service
 
 _DAY = datetime.timedelta(days=1)
 _PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"

@@ -17,13 +17,13 @@ from k2beam.archive import ArchiveLimits, ArchiveReader, check_archives, plan_ar
 from k2beam.audit.compare import compare
 from k2beam.cli.archive import register as register_command
 from k2beam.errors import K2BeamError, UsageError
-from k2beam.ingest.republish import reframed
 from k2beam.kafka.archiver import KafkaArchiver, check_folder, chunks, file_name, schema_ids
 from k2beam.kafka.cluster import Bounds, Cluster, Topic
 from k2beam.kafka.config import KafkaConfig
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.model import RawBatch, RawRecord
-from k2beam.platform.stack import LocalStack
+from k2beam.produce.republish import reframed
+from k2beam.stack.stack import LocalStack
 from tests.lake_helpers import lake_config
 from tests.live_helpers import ingest_live, produce, register
 from tests.replay_helpers import contents, ingest, simulated

@@ -24,11 +24,11 @@ from websockets.asyncio.server import ServerConnection
 
 from k2beam.cli import metrics_options, produce
 from k2beam.errors import UsageError
-from k2beam.ingest.producer import MarketDataProducer
-from k2beam.ingest.spool import Message, Spool
 from k2beam.kafka.config import KafkaConfig
 from k2beam.metrics.handle import Metrics, NullMetrics
 from k2beam.metrics.worker import close_endpoint, endpoint_address
+from k2beam.produce.producer import MarketDataProducer
+from k2beam.produce.spool import Message, Spool
 from k2beam.registry.client import RegistryConfig
 from tests.integration.binance_exchange import DEADLINE, Exchange, Recorder, acknowledge, trade
 from tests.registry_server import knows_all, registry_server

@@ -19,10 +19,10 @@ from k2beam.audit.report import AuditReport, LedgerFinding
 from k2beam.cli import demo as demo_command
 from k2beam.demo import DemoConfig, Found, Scrape, judge, run_demo
 from k2beam.errors import K2BeamError, UsageError
-from k2beam.ingest.stats import IngestStats
-from k2beam.ingest.truth import TrueGap, Truth, read_truth
+from k2beam.job.stats import IngestStats
 from k2beam.model import Gap
-from k2beam.platform.stack import LocalStack
+from k2beam.simulate.truth import TrueGap, Truth, read_truth
+from k2beam.stack.stack import LocalStack
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("prism")]
 

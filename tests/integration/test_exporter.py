@@ -26,7 +26,7 @@ from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.lake.files import write_rows
 from k2beam.lake.tables import open_table
-from k2beam.platform.stack import LocalStack
+from k2beam.stack.stack import LocalStack
 from tests.exporter_helpers import gauges
 from tests.lake_helpers import QUICK, START, lake_config, trades
 from tests.live_helpers import assert_live_audit, ingest_live, produce, register

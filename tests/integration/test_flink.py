@@ -14,10 +14,10 @@ import pytest
 
 from k2beam.errors import PlatformError
 from k2beam.flink import ENDED
-from k2beam.ingest.truth import Truth
 from k2beam.model import Severity, Stage
-from k2beam.platform.flink import FLINK_SERVICES, TASK_MANAGER
-from k2beam.platform.stack import LocalStack
+from k2beam.simulate.truth import Truth
+from k2beam.stack.flink import FLINK_SERVICES, TASK_MANAGER
+from k2beam.stack.stack import LocalStack
 from k2beam.validation import RULES
 from tests.integration.flink_job import FlinkIngest, flink_ingest
 from tests.integration.scraped import (

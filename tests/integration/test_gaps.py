@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
-from k2beam import run
 from k2beam.archive import write_raw_archive
+from k2beam.job import bounded as run
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.tables import find_table
 from k2beam.model import Gap, RawRecord

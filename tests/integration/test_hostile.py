@@ -13,11 +13,11 @@ import pytest
 
 from k2beam.archive import plan_archive, write_raw_archive
 from k2beam.errors import ArchiveRefused
+from k2beam.job.bounded import run_ingest
+from k2beam.job.options import IngestConfig
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, find_table
 from k2beam.model import RawRecord
-from k2beam.options import IngestConfig
-from k2beam.run import run_ingest
 from k2beam.schemas import avro_schema
 from tests.codec_samples import encode_as, evolved, framed, reference_v1, trade, trade_bytes, varint
 from tests.lake_helpers import lake_config, offsets_in, write_config

@@ -14,14 +14,14 @@ from confluent_kafka.admin import AdminClient
 
 from k2beam.cli.main import main
 from k2beam.errors import K2BeamError, UsageError
-from k2beam.ingest.republish import ArchivedMessage, archived_messages, reframed, republish
-from k2beam.ingest.truth import read_truth
 from k2beam.kafka.cluster import Cluster
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.guard import TopicGuard
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, open_table
-from k2beam.platform.stack import LocalStack
+from k2beam.produce.republish import ArchivedMessage, archived_messages, reframed, republish
+from k2beam.simulate.truth import read_truth
+from k2beam.stack.stack import LocalStack
 from tests.integration.live_job import Feeder, live_job
 from tests.lake_helpers import lake_config
 from tests.live_helpers import assert_live_audit, halves, ingest_live, produce, produce_more, register

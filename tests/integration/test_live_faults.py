@@ -21,15 +21,15 @@ from pyiceberg.table import Table
 from k2beam.cli.main import main
 from k2beam.coverage import Coverage
 from k2beam.errors import K2BeamError, PlatformError
-from k2beam.ingest.republish import ArchivedMessage, republish
-from k2beam.ingest.truth import Truth
 from k2beam.kafka.topics import FOREVER_MS, TopicSpec, create_topics
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, find_table
-from k2beam.platform.stack import LocalStack
+from k2beam.produce.republish import ArchivedMessage, republish
 from k2beam.registry.client import Registry, RegistryConfig
 from k2beam.registry.resolver import RegistryResolver
 from k2beam.registry.subjects import schema_text
+from k2beam.simulate.truth import Truth
+from k2beam.stack.stack import LocalStack
 from tests.integration.live_job import PATIENT_COMMAND, Feeder, LiveJob, live_job
 from tests.lake_helpers import lake_config, offsets_in
 from tests.live_helpers import assert_live_audit, halves, ingest_live, produce_more, register

@@ -18,8 +18,8 @@ from apache_beam.coders import VarIntCoder
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.transforms.window import GlobalWindow
-from k2beam.beam_job import whole_bundles_of_state
-from k2beam.options import beam_options
+from k2beam.job.beam import whole_bundles_of_state
+from k2beam.job.options import beam_options
 
 class Slow(beam.DoFn):
     BAG = BagStateSpec("bag", VarIntCoder())

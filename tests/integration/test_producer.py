@@ -19,11 +19,11 @@ from k2beam.cli import topics as topics_command
 from k2beam.codec.batches import BatchDecoder
 from k2beam.codec.reference import ReferenceDecoder
 from k2beam.errors import NotDelivered
-from k2beam.ingest.producer import MarketDataProducer
 from k2beam.kafka.topics import TopicSpec, create_topics
 from k2beam.model import RAW_BATCH_SCHEMA, Kind, RawBatch
-from k2beam.platform.stack import LocalStack
+from k2beam.produce.producer import MarketDataProducer
 from k2beam.registry.resolver import RegistryResolver
+from k2beam.stack.stack import LocalStack
 from k2beam.topics import topic_name
 from tests.codec_samples import quote, reference, trade
 

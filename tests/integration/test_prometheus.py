@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from k2beam.platform.stack import LocalStack
+from k2beam.stack.stack import LocalStack
 from tests.integration.live_job import live_job
 from tests.integration.scraped import PATIENT, assert_scraped_equals_audit, metrics_options, prometheus
 from tests.live_helpers import produce, register

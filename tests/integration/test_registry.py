@@ -18,10 +18,10 @@ from k2beam.cli import schemas
 from k2beam.codec.frame import frame
 from k2beam.errors import RegistryUnavailable, SchemaError
 from k2beam.model import RAW_BATCH_SCHEMA, DeadLetterBatch, EventBatch, RawBatch
-from k2beam.platform.stack import LocalStack
 from k2beam.registry.client import Registry, RegistryConfig
 from k2beam.registry.resolver import RegistryResolver
 from k2beam.registry.subjects import EVENT_SCHEMAS, schema_text
+from k2beam.stack.stack import LocalStack
 from tests.codec_samples import encode, encode_as, evolved, trade
 from transforms.decode_avro import DecodeAvro
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from k2beam.archive import plan_archive
-from k2beam.ingest.stats import IngestStats
-from k2beam.ingest.truth import read_truth
+from k2beam.job.stats import IngestStats
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, find_table
+from k2beam.simulate.truth import read_truth
 from tests.archive_copies import copy_as_raw
 from tests.lake_helpers import lake_config
 from tests.replay_helpers import (

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from k2beam.errors import PlatformError
 from k2beam.metrics.handle import Metrics
-from k2beam.platform.prometheus import Program, ensure_prometheus
-from k2beam.platform.stack import LocalStack
+from k2beam.stack.prometheus import Program, ensure_prometheus
+from k2beam.stack.stack import LocalStack
 from tests.integration.prometheus_helpers import query, wait_for, write_target
 
 pytestmark = pytest.mark.integration

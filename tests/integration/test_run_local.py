@@ -84,9 +84,9 @@ def test_without_prism_the_tests_run_and_name_what_they_skip(checkout: Path, tmp
     (tools / "pytest.py").write_text(
         "import os; print('pytest runs', os.environ.get('K2BEAM_PRISM'))", encoding="utf-8"
     )
-    platform = tools / "k2beam" / "platform"
-    platform.mkdir(parents=True)
-    (platform / "prism.py").write_text("import sys; sys.exit('no Go')", encoding="utf-8")
+    stack = tools / "k2beam" / "stack"
+    stack.mkdir(parents=True)
+    (stack / "prism.py").write_text("import sys; sys.exit('no Go')", encoding="utf-8")
     ready = {"K2BEAM_CACHE": str(tmp_path / "a cache"), "PIP_NO_INDEX": "1"}
     done = run_local(checkout, "test", K2BEAM_PRISM="", **ready)
     assert (done.returncode, done.stdout) == (0, "pytest runs \n"), done.stderr

@@ -12,16 +12,16 @@ import apache_beam as beam
 import pytest
 
 from k2beam.errors import KafkaFailed, NotDelivered, PlatformError
-from k2beam.ingest.producer import MarketDataProducer
+from k2beam.job.options import IngestConfig, beam_options
+from k2beam.job.pipeline import build
 from k2beam.kafka.cluster import Cluster
 from k2beam.kafka.config import KafkaConfig
 from k2beam.lake.catalog import open_catalog
-from k2beam.options import IngestConfig, beam_options
-from k2beam.pipeline import build
-from k2beam.platform.expansion import Expansion
-from k2beam.platform.stack import LocalStack
+from k2beam.produce.producer import MarketDataProducer
 from k2beam.registry.client import RegistryConfig
 from k2beam.registry.resolver import RegistryResolver
+from k2beam.stack.expansion import Expansion
+from k2beam.stack.stack import LocalStack
 from tests.codec_samples import trade
 from tests.integration.secure_kafka import (
     Authority,

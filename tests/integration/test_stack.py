@@ -15,7 +15,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from k2beam.platform.stack import LocalStack
+from k2beam.stack.stack import LocalStack
 
 pytestmark = pytest.mark.integration
 

@@ -12,9 +12,9 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that
 
 from k2beam.archive import ReadProblem
+from k2beam.csv.files import FileVariables
+from k2beam.csv.mapping import load_mapping
 from k2beam.errors import UsageError
-from k2beam.ingest.csv.files import FileVariables
-from k2beam.ingest.csv.mapping import load_mapping
 from k2beam.model import BlockBatch, DeadLetterBatch
 from transforms.read_csv import ReadCsv
 

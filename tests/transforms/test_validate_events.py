@@ -14,7 +14,7 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
 from k2beam.codec.batches import BatchDecoder
-from k2beam.codec.columnar import ColumnarDecoder
+from k2beam.codec.columnar.decoder import ColumnarDecoder
 from k2beam.jsonable import to_json
 from k2beam.model import KINDS, RAW_BATCH_SCHEMA, Block, BlockBatch, DeadLetterBatch, EventBatch, Extent, Kind, RawBatch
 from k2beam.schemas import avro_schema, v2_name

@@ -13,9 +13,9 @@ import fastavro
 import pytest
 
 from k2beam import schemas
-from k2beam.ingest.csv.convert import Context, Converted, Converter
-from k2beam.ingest.csv.mapping import load_mapping
-from k2beam.ingest.truth import read_truth
+from k2beam.csv.convert import Context, Converted, Converter
+from k2beam.csv.mapping import load_mapping
+from k2beam.simulate.truth import read_truth
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "samples"

@@ -17,7 +17,7 @@ from k2beam import schemas
 from k2beam.errors import BadFrame, UsageError
 from k2beam.feeds.binance import frames as binance
 from k2beam.feeds.binance.frames import Market, Pair, Reply, Shutdown, Subscription, parse_frame, parse_pairs
-from k2beam.ingest.records import checked
+from k2beam.produce.records import checked
 
 PAIRS = {pair.symbol: pair for pair in parse_pairs("btcusdt,bnbbtc,bnbusdt")}
 RECEIVED = 1_672_515_782_200_123

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from k2beam.cli import dlq, gaps, query
 from k2beam.lake.tables import GAP_SCHEMA
-from k2beam.query import deadletters, overview
+from k2beam.query import dead_letters as deadletters
+from k2beam.query import overview
 from k2beam.query.summary import DaySummary
 from k2beam.schemas import event_arrow_schema
 from tests.unit.query_fixtures import (

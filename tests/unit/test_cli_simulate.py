@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from k2beam.cli.simulate import register
 from k2beam.errors import UsageError
-from k2beam.ingest.truth import read_truth
+from k2beam.simulate.truth import read_truth
 from tests.unit.test_simulate import check_truth
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from k2beam import schemas
-from k2beam.codec.avro_types import MAX_DEPTH, MAX_FIXED_BYTES, Enum, least_bytes, record_type
-from k2beam.codec.columnar import ColumnarDecoder
-from k2beam.codec.contract import WriterSchema
+from k2beam.codec.avro_schema import MAX_DEPTH, MAX_FIXED_BYTES, Enum, least_bytes, record_type
+from k2beam.codec.columnar.decoder import ColumnarDecoder
+from k2beam.codec.writer_schema import WriterSchema
 from k2beam.errors import SchemaError
 from tests.codec_samples import evolved, trade_bytes
 

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 
 from k2beam.codec.batches import BatchDecoder, DecodedBatch, letters_of_events
-from k2beam.codec.columnar import ColumnarDecoder
-from k2beam.codec.contract import Decoder
+from k2beam.codec.columnar.decoder import ColumnarDecoder
+from k2beam.codec.dead_letters import Failure
 from k2beam.codec.encode import encode_event
-from k2beam.codec.letters import Failure
 from k2beam.codec.reference import ReferenceDecoder
+from k2beam.codec.writer_schema import Decoder
 from k2beam.errors import SchemaError
 from k2beam.lake.rows import dead_letter_rows
 from k2beam.model import RAW_BATCH_SCHEMA, Block, BlockBatch, DeadLetterBatch, RawBatch

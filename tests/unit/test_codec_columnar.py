@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2beam.codec import columnar
-from k2beam.codec.columnar import MIN_ROWS, ColumnarDecoder
-from k2beam.codec.columnar_lanes import Buffer, Lanes
-from k2beam.codec.columnar_plan import MAX_ITEMS
-from k2beam.codec.contract import Decoded, WriterSchema
+from k2beam.codec.columnar import decoder as columnar
+from k2beam.codec.columnar.decoder import MIN_ROWS, ColumnarDecoder
+from k2beam.codec.columnar.lanes import Buffer, Lanes
+from k2beam.codec.columnar.plan import MAX_ITEMS
 from k2beam.codec.reference import ReferenceDecoder
+from k2beam.codec.writer_schema import Decoded, WriterSchema
 from tests.codec_samples import (
     EVENT_SCHEMAS,
     MAKERS,

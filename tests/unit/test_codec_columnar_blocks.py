@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2beam.codec.columnar import MIN_ROWS, ColumnarDecoder
-from k2beam.codec.columnar_blocks import path_of, record_ends
-from k2beam.codec.contract import WriterSchema
+from k2beam.codec.columnar.blocks import path_of, record_ends
+from k2beam.codec.columnar.decoder import MIN_ROWS, ColumnarDecoder
 from k2beam.codec.reference import ReferenceDecoder
+from k2beam.codec.writer_schema import WriterSchema
 from tests.codec_samples import (
     EVENT_SCHEMAS,
     MAKERS,

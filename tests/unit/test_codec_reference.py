@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 from k2beam.codec.columns import varint_sizes
-from k2beam.codec.contract import WriterSchema
 from k2beam.codec.reference import CHUNK_ROWS, ReferenceDecoder
 from k2beam.codec.strict import decode_exact
+from k2beam.codec.writer_schema import WriterSchema
 from k2beam.schemas import payload_arrow_schema
 from tests.codec_samples import (
     EVENT_SCHEMAS,

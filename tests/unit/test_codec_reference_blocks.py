@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from k2beam.codec.contract import WriterSchema
 from k2beam.codec.reference import CHUNK_ROWS, ReferenceDecoder
+from k2beam.codec.writer_schema import WriterSchema
 from tests.codec_samples import classes, encode_as, evolved, rows_of, text, trade, trade_bytes, varint, writer
 
 DECODER = ReferenceDecoder()

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from k2beam.codec.avro_types import MAX_DEPTH, MAX_NODES, Array, Enum, Fixed, Map, Primitive, Union, record_type
-from k2beam.codec.contract import WriterSchema
+from k2beam.codec.avro_schema import MAX_DEPTH, MAX_NODES, Array, Enum, Fixed, Map, Primitive, Union, record_type
 from k2beam.codec.reference import ReferenceDecoder
+from k2beam.codec.writer_schema import WriterSchema
 from k2beam.errors import SchemaError
 from k2beam.schemas import avro_schema
 from tests.codec_samples import START, encode, evolved, trade, trade_v1

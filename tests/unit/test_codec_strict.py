@@ -9,7 +9,7 @@ from typing import Any
 import fastavro
 import pytest
 
-from k2beam.codec.avro_types import record_type
+from k2beam.codec.avro_schema import record_type
 from k2beam.codec.strict import decode_exact, decode_many
 from k2beam.errors import DecodeError, StrictError
 from tests.codec_samples import EVENT_SCHEMAS, MAKERS, encode_as, text, trade_bytes, varint, writer

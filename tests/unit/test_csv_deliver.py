@@ -12,11 +12,11 @@ from typing import Any
 import fastavro
 import pytest
 
+from k2beam.csv.deliver import produce, write_archive
+from k2beam.csv.files import CsvFile, FileVariables, check_files
+from k2beam.csv.mapping import load_mapping
+from k2beam.csv.reader import CsvReader
 from k2beam.errors import InvalidRecord, UsageError
-from k2beam.ingest.csv.deliver import produce, write_archive
-from k2beam.ingest.csv.files import CsvFile, FileVariables, check_files
-from k2beam.ingest.csv.mapping import load_mapping
-from k2beam.ingest.csv.reader import CsvReader
 from k2beam.schemas import avro_schema
 
 READER = CsvReader(load_mapping("asx-quotes"))

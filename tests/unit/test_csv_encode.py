@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2beam.ingest.csv.encode import encode_events
+from k2beam.csv.encode import encode_events
 from k2beam.model import KINDS, Kind
 from k2beam.schemas import avro_schema, payload_arrow_schema, v2_name
 

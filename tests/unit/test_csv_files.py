@@ -11,11 +11,11 @@ import pytest
 
 from k2beam.codec.batches import BatchDecoder
 from k2beam.codec.reference import ReferenceDecoder
+from k2beam.csv.companies import read_companies
+from k2beam.csv.files import MAX_FIRST_LINES, CsvFile, FileVariables, check_files, plan_csv
+from k2beam.csv.mapping import CsvMapping, load_mapping, parse_mapping
+from k2beam.csv.reader import BLOCK_LINES, MAX_LETTER_BYTES, MAX_LINE_BYTES, CsvReader
 from k2beam.errors import CsvError, UsageError
-from k2beam.ingest.csv.companies import read_companies
-from k2beam.ingest.csv.files import MAX_FIRST_LINES, CsvFile, FileVariables, check_files, plan_csv
-from k2beam.ingest.csv.mapping import CsvMapping, load_mapping, parse_mapping
-from k2beam.ingest.csv.reader import BLOCK_LINES, MAX_LETTER_BYTES, MAX_LINE_BYTES, CsvReader
 from k2beam.model import BlockBatch, DeadLetter
 
 TRADES = load_mapping("asx-trades")

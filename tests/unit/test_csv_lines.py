@@ -8,7 +8,7 @@ import io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2beam.ingest.csv.lines import read_columns, split_lines
+from k2beam.csv.lines import read_columns, split_lines
 
 CELL = st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=8)
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
+from k2beam.csv.convert import Context, Converted, Converter
+from k2beam.csv.mapping import known_mappings, load_mapping, parse_mapping
 from k2beam.errors import UsageError
-from k2beam.ingest.csv.convert import Context, Converted, Converter
-from k2beam.ingest.csv.mapping import known_mappings, load_mapping, parse_mapping
 
 TRADES = """
 name = "mine"

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from k2beam.csv.numbers import read_decimals, read_integers
+from k2beam.csv.times import TimeRule
 from k2beam.errors import UsageError
-from k2beam.ingest.csv.numbers import read_decimals, read_integers
-from k2beam.ingest.csv.times import TimeRule
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)

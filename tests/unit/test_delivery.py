@@ -13,9 +13,9 @@ from confluent_kafka import KafkaError
 from prometheus_client import CollectorRegistry
 
 from k2beam.errors import KafkaFailed, NotDelivered
-from k2beam.ingest.delivery import Delivery, DeliveryConfig, resend
-from k2beam.ingest.spool import Headers, Message, Spool, read_spool
 from k2beam.metrics.handle import Metrics
+from k2beam.produce.delivery import Delivery, DeliveryConfig, resend
+from k2beam.produce.spool import Headers, Message, Spool, read_spool
 from tests.metrics_recorder import Samples
 from tests.registry_server import FakeKafka
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from k2beam.cli.main import app, split_beam_options
 from k2beam.demo import DemoReport
-from k2beam.ingest.stats import IngestStats
+from k2beam.job.stats import IngestStats
 from k2beam.lake.tables import COVERED_TABLES, PROPERTIES, SEQUENCE_GAPS
 from tests.replay_helpers import ingest
 

@@ -9,8 +9,8 @@ from pyroaring import BitMap64
 
 from k2beam.cli.main import main
 from k2beam.coverage import Coverage
+from k2beam.job.live import Goal
 from k2beam.kafka.cluster import Bounds, start_offsets
-from k2beam.live import Goal
 
 KEY = ("kafka:c/t/1", 0)
 

@@ -18,7 +18,7 @@ from k2beam.lake.files import rewrite_without, write_rows
 from k2beam.lake.rows import dead_letter_rows
 from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, SPECS, TableSpec, find_table, open_table
 from k2beam.model import DeadLetter, DeadLetterBatch
-from k2beam.query.deadletters import show_dead_letter
+from k2beam.query.dead_letters import show_dead_letter
 from tests.lake_helpers import START, lake_config, trades
 
 NARROW = DEAD_LETTER_SCHEMA.set(DEAD_LETTER_SCHEMA.get_field_index("schema_id"), pa.field("schema_id", pa.int32()))

@@ -14,9 +14,9 @@ import pytest
 from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import sdk_worker
 
-from k2beam import live
-from k2beam.beam_job import quiet, reason_of
 from k2beam.errors import K2BeamError, RunnerGone
+from k2beam.job import live
+from k2beam.job.beam import quiet, reason_of
 from k2beam.kafka.cluster import Topic
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.guard import TopicGuard

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from k2beam import live
 from k2beam.coverage import Coverage
+from k2beam.job import live
+from k2beam.job.options import IngestConfig
 from k2beam.kafka.config import KafkaConfig
 from k2beam.lake.ledger import read_ledger
 from k2beam.lake.seed import LedgerSeed
 from k2beam.lake.tables import SEQUENCE_GAPS
-from k2beam.options import IngestConfig
 from tests.audit_helpers import Row, SmallLake
 from tests.lake_helpers import write_config
 

@@ -15,10 +15,10 @@ import pytest
 from k2beam.cli.main import main
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.errors import MetricsPushFailed, UsageError
-from k2beam.ingest.simulate import Simulation, simulate
-from k2beam.ingest.stats import IngestStats
+from k2beam.job.stats import IngestStats
 from k2beam.metrics.push import counted_here, push_metrics
 from k2beam.metrics.worker import MetricsConfig
+from k2beam.simulate.simulate import Simulation, simulate
 from tests.unit.test_registry_client import closed_port
 
 Pushed = list[tuple[str, str, str]]

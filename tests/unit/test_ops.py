@@ -25,8 +25,8 @@ from k2beam.feeds.binance.frames import REASONS
 from k2beam.lake.tables import SPECS
 from k2beam.metrics.registry import METRICS, STANDARD_LABELS
 from k2beam.model import KINDS, Severity, Stage
-from k2beam.platform.prometheus import JOBS
 from k2beam.sequence import SequenceClass
+from k2beam.stack.prometheus import JOBS
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "ops" / "prometheus"

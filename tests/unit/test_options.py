@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from k2beam import options as module
 from k2beam.cli.main import split_beam_options
 from k2beam.errors import UsageError
+from k2beam.job import options as module
+from k2beam.job.options import IngestConfig, beam_options
 from k2beam.lake.catalog import LakeConfig
-from k2beam.options import IngestConfig, beam_options
 from tests.lake_helpers import write_config
 
 

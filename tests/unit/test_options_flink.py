@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from k2beam.errors import UsageError
-from k2beam.options import beam_options, flink_run, uneven_readers
+from k2beam.job.options import beam_options, flink_run, uneven_readers
 
 ON_FLINK = ("--runner=FlinkRunner", "--flink_master=here:8081", "--job_endpoint=here:8099")
 

@@ -10,11 +10,11 @@ import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 
 from k2beam.errors import UsageError
+from k2beam.job.options import IngestConfig
+from k2beam.job.pipeline import build, require_error_consumers
 from k2beam.lake.catalog import NAMESPACE
 from k2beam.lake.ledger import current_gaps
 from k2beam.model import DeadLetterBatch, RawBatch
-from k2beam.options import IngestConfig
-from k2beam.pipeline import build, require_error_consumers
 from tests.archive_files import block, header, trades
 from tests.audit_helpers import Row, SmallLake
 from tests.lake_helpers import lake_config, write_config

@@ -18,10 +18,10 @@ import pytest
 
 from k2beam.errors import FlinkRestError, PlatformError
 from k2beam.flink import FlinkJobs, FlinkRun
-from k2beam.platform import flink, flink_dist, stack
-from k2beam.platform.jars import locked
-from k2beam.platform.server import Launch
-from k2beam.platform.stack import SERVICES, LocalStack
+from k2beam.stack import flink, flink_dist, stack
+from k2beam.stack.jars import locked
+from k2beam.stack.server import Launch
+from k2beam.stack.stack import SERVICES, LocalStack
 
 PACKAGE = "apache-flink-libraries-1.19.3"
 WANTED = {

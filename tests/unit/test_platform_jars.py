@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from k2beam.errors import PlatformError
-from k2beam.platform import jars as subject
-from k2beam.platform.jars import Artifact, classpath, ensure_jars, ensure_unpacked, locked
+from k2beam.stack import jars as subject
+from k2beam.stack.jars import Artifact, classpath, ensure_jars, ensure_unpacked, locked
 
 
 class Repository:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from k2beam.errors import PlatformError
-from k2beam.platform import java as subject
-from k2beam.platform.java import ensure_java, find_java, java_version
+from k2beam.stack import java as subject
+from k2beam.stack.java import ensure_java, find_java, java_version
 
 PIP = """#!/bin/sh
 PATH=/usr/bin:/bin

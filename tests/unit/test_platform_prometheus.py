@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from k2beam.errors import NotReady, PlatformError
-from k2beam.platform.prometheus import JOBS, Prometheus, ensure_prometheus, find_prometheus, targets_folder
-from k2beam.platform.server import free_ports
+from k2beam.stack.prometheus import JOBS, Prometheus, ensure_prometheus, find_prometheus, targets_folder
+from k2beam.stack.server import free_ports
 
 APT = """import pathlib, sys
 log = pathlib.Path({log!r})

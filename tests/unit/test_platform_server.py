@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from k2beam.errors import NotReady, PlatformError
-from k2beam.platform import server
-from k2beam.platform.server import HOST, Launch, Running
+from k2beam.stack import server
+from k2beam.stack.server import HOST, Launch, Running
 
 STUBBORN = "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); time.sleep(600)"
 PARENT = """import subprocess, sys, time
@@ -103,7 +103,7 @@ def test_the_end_of_a_child_leaves_no_zombie(folder: Path) -> None:
 
 def test_another_program_can_find_and_end_it(folder: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from k2beam.platform import server as s; "
+        "import sys; from pathlib import Path; from k2beam.stack import server as s; "
         "s.start(Path(sys.argv[1]), s.Launch((sys.executable, '-c', 'import time; time.sleep(600)'), {}), {})"
     )
     subprocess.run([sys.executable, "-c", script, str(folder)], check=True, timeout=60)

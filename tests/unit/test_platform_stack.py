@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 from k2beam.cli.stack import register
 from k2beam.errors import PlatformError, UsageError
-from k2beam.platform import server, stack
-from k2beam.platform.kafka import Kafka, properties
-from k2beam.platform.kafka import Listener as KafkaListener
-from k2beam.platform.server import HOST, Launch
-from k2beam.platform.stack import LocalStack
+from k2beam.stack import server, stack
+from k2beam.stack.kafka import Kafka, properties
+from k2beam.stack.kafka import Listener as KafkaListener
+from k2beam.stack.server import HOST, Launch
+from k2beam.stack.stack import LocalStack
 
 LISTEN = """import socket, sys, pathlib
 opened = socket.socket(); opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from k2beam.errors import K2BeamError, PlatformError
-from k2beam.platform import prism as subject
-from k2beam.platform.prism import ensure_prism, find_prism, main
+from k2beam.stack import prism as subject
+from k2beam.stack.prism import ensure_prism, find_prism, main
 
 FAKE_GO = """#!/bin/sh
 printf '%s\\n' "$*" "$GOBIN" "$GOPATH" "$GOMODCACHE" "$GOCACHE" "$GOFLAGS" >> "$GO_LOG"

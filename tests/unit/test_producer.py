@@ -16,11 +16,11 @@ from prometheus_client import CollectorRegistry
 from k2beam.codec.encode import encode_event
 from k2beam.codec.frame import unframe
 from k2beam.errors import InvalidRecord, KafkaFailed, NotDelivered, RegistryError, SpoolError, UsageError
-from k2beam.ingest.delivery import DeliveryConfig, resend
-from k2beam.ingest.producer import MarketDataProducer
-from k2beam.ingest.spool import Message, Spool, locked, read_spool
 from k2beam.kafka.topics import TopicSpec
 from k2beam.metrics.handle import Metrics
+from k2beam.produce.delivery import DeliveryConfig, resend
+from k2beam.produce.producer import MarketDataProducer
+from k2beam.produce.spool import Message, Spool, locked, read_spool
 from k2beam.registry.client import RegistryConfig
 from k2beam.topics import parse_topic, topic_name
 from tests.codec_samples import quote, reference, trade

@@ -17,8 +17,8 @@ from k2beam.cli.main import main
 from k2beam.cli.metrics_options import MetricsOptions
 from k2beam.cli.topics import retention_ms
 from k2beam.errors import UsageError
-from k2beam.ingest import producer
 from k2beam.metrics.worker import MetricsConfig, endpoint_address
+from k2beam.produce import producer
 from tests.registry_server import NO_SUBJECT, FakeKafka, in_turn, knows_all, registry_server
 from tests.unit.test_metrics_push import gateway
 from tests.unit.test_registry_client import closed_port

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from k2beam.codec.encode import encode_event
 from k2beam.errors import InvalidRecord
-from k2beam.ingest.records import checked
 from k2beam.model import Kind
+from k2beam.produce.records import checked
 from k2beam.schemas import payload_arrow_schema, v2_name
 from k2beam.validation import violations
 from tests.codec_samples import START, quote, reference, trade

@@ -19,8 +19,8 @@ from k2beam.lake.catalog import NAMESPACE
 from k2beam.lake.ledger import current_gaps, read_ledger, read_revisions
 from k2beam.lake.tables import GAP_SCHEMA, open_table
 from k2beam.model import Gap
-from k2beam.query.deadletters import COLUMNS, DeadLetterSelection, list_dead_letters, show_dead_letter
-from k2beam.query.ledger import GapSelection, gap_rows
+from k2beam.query.dead_letters import COLUMNS, DeadLetterSelection, list_dead_letters, show_dead_letter
+from k2beam.query.gaps import GapSelection, gap_rows
 from tests.unit.query_fixtures import (
     DAY,
     SECOND,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2beam.codec.avro_types import record_type
+from k2beam.codec.avro_schema import record_type
 from k2beam.codec.resolve import resolve
 from k2beam.errors import SchemaError
 from k2beam.registry.compat import unreadable

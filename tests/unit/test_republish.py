@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2beam.errors import ArchiveError, UsageError
-from k2beam.ingest.republish import archived_messages, archived_schemas, reframed
-from k2beam.ingest.simulate import Simulation, simulate
+from k2beam.produce.republish import archived_messages, archived_schemas, reframed
+from k2beam.simulate.simulate import Simulation, simulate
 
 
 @settings(max_examples=100)

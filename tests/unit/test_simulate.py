@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from k2beam.archive import cells as wire
 from k2beam.archive.varint import write_long
 from k2beam.errors import UsageError
-from k2beam.ingest.faults import MALFORMED, Faults, parse_faults
-from k2beam.ingest.simulate import Simulation, simulate
-from k2beam.ingest.truth import TrueGap, Truth, read_truth
+from k2beam.simulate.faults import MALFORMED, Faults, parse_faults
+from k2beam.simulate.simulate import Simulation, simulate
+from k2beam.simulate.truth import TrueGap, Truth, read_truth
 
 SOON = datetime(2027, 1, 1, tzinfo=UTC)
 BASE = Simulation(
@@ -306,7 +306,7 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_several_chunks_go_on_where_the_last_one_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("k2beam.ingest.feed._CHUNK_MESSAGES", 100)
+    monkeypatch.setattr("k2beam.simulate.market._CHUNK_MESSAGES", 100)
     found = check_truth(tmp_path, simulate(tmp_path, BASE))
     prices = {
         one.record["timestamp"]: one.record["price"]

@@ -1,0 +1,78 @@
+"""Runs the pipeline to its end and says what it did."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.runners.runner import PipelineState
+
+from k2beam.errors import K2BeamError
+from k2beam.job.options import IngestConfig, beam_options
+from k2beam.job.pipeline import build
+from k2beam.job.stats import IngestStats, ingest_stats
+from k2beam.lake.catalog import open_catalog
+from k2beam.lake.reconcile import reconcile
+
+
+def run_ingest(
+    source: beam.PTransform, config: IngestConfig, beam_arguments: Sequence[str] = (), *, resolver: Any = None
+) -> IngestStats:
+    """Run a bounded source into the tables, reconcile the ledger of gaps, and return the stats.
+
+    Raises K2BeamError when the job did not end well; what it had committed by then stays, and
+    running it again takes the rest.
+    """
+    catalog = open_catalog(config.lake)
+    started = time.monotonic()
+    pipeline = beam.Pipeline(options=beam_options(beam_arguments))
+    build(pipeline, source, config, resolver=resolver)
+    with quoted_executable():
+        result = pipeline.run()
+    state = result.wait_until_finish()
+    if state not in (PipelineState.DONE, None):
+        raise K2BeamError(f"the job ended as {state}; run it again: what was committed is left out, the rest is taken")
+    reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
+    duration = time.monotonic() - started
+    return ingest_stats(catalog, config.lake.namespace, config.write.run_id, counters(result), duration)
+
+
+@contextmanager
+def quoted_executable() -> Iterator[None]:
+    """While it lasts, ``sys.executable`` is quoted for a shell.
+
+    Beam starts its worker processes through a shell and does not quote: with a space in the path
+    no worker comes up and the job waits for ever.
+    """
+    plain = sys.executable
+    sys.executable = shlex.quote(plain)
+    try:
+        yield
+    finally:
+        sys.executable = plain
+
+
+def counters(result: Any) -> Counter[str]:
+    """The project's Beam counters of a run, by name, summed over its steps.
+
+    Of a distribution, its lowest and highest value, as ``<name>_min`` and ``<name>_max``.
+    """
+    totals: Counter[str] = Counter()
+    query = beam.metrics.MetricsFilter().with_namespace("k2beam")
+    metrics = result.metrics().query(query)
+    for found in metrics["counters"]:
+        # A runner may report one of the two alone, and a counter that never moved as neither.
+        totals[found.key.metric.name] += found.attempted or 0 if found.committed is None else found.committed
+    for found in metrics["distributions"]:
+        spread = found.attempted if found.committed is None else found.committed
+        if spread is not None and spread.count:
+            lowest, highest = (f"{found.key.metric.name}_{end}" for end in ("min", "max"))
+            totals[lowest] = min(totals.get(lowest, spread.min), spread.min)
+            totals[highest] = max(totals[highest], spread.max)
+    return totals

@@ -1,0 +1,206 @@
+"""Runs the pipeline over Kafka: starts from the coverage, follows what is committed, stops cleanly."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import apache_beam as beam
+from pyroaring import BitMap64
+
+from k2beam.coverage import Coverage, span
+from k2beam.errors import K2BeamError
+from k2beam.flink import FlinkRun
+from k2beam.job.beam import AGAIN, ENDED, cancel, quiet, reason_of, signals_to_us, state_of
+from k2beam.job.bounded import counters
+from k2beam.job.options import IngestConfig, beam_options, flink_run, uneven_readers
+from k2beam.job.pipeline import build
+from k2beam.job.stats import IngestStats, ingest_stats
+from k2beam.kafka.cluster import ASK_SECONDS, Bounds, Cluster, Topic, first_wanted, start_offsets
+from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.guard import TopicGuard
+from k2beam.kafka.holes import HoleProbe
+from k2beam.lake.catalog import Catalog, open_catalog
+from k2beam.lake.commit import read_coverage
+from k2beam.lake.publish import commits_done
+from k2beam.lake.reconcile import reconcile
+from k2beam.lake.recorded import record_firsts
+from k2beam.logs import get_logger
+from k2beam.signals import stop_signal
+from transforms.read_kafka import ReadKafka
+
+LIVE_RUNNER = "PrismRunner"
+POLL_SECONDS = 0.5
+GUARD_SECONDS = 10.0
+"""How often a running job looks whether its topics are still the ones that it started with."""
+COMMIT_SECONDS = 30.0
+"""How long commits that were under way when the job was cancelled are waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveConfig:
+    """What to read and when to stop: never (both off), at the ends found at the start, or after a number of offsets."""
+
+    kafka: KafkaConfig
+    expansion: str
+    topics: tuple[str, ...] = ()
+    topic_pattern: str | None = None
+    until_caught_up: bool = False
+    max_messages: int | None = None
+
+    @property
+    def has_goal(self) -> bool:
+        """Whether the job is to end by itself."""
+        return self.until_caught_up or self.max_messages is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """The offsets of each partition that are to be taken: from the start to the end as found then."""
+
+    starts: Mapping[tuple[str, int], int]
+    bounds: Mapping[tuple[str, int], Bounds]
+
+    def missing(self, covered: Coverage) -> dict[tuple[str, int], BitMap64]:
+        """What is not covered yet, by source partition."""
+        missing = {}
+        for key, bound in self.bounds.items():
+            left = span(self.starts[key], bound.end) - covered[key]
+            if left:
+                missing[key] = left
+        return missing
+
+    def taken(self, covered: Coverage) -> int:
+        """How many offsets of these source partitions are covered."""
+        return sum(len(covered[key]) for key in self.bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What a job begins with: its topics, what is to be taken of them, and what the tables had."""
+
+    cluster: Cluster
+    topics: Sequence[Topic]
+    goal: Goal
+    catalog: Catalog
+    covered: Coverage
+    probe: HoleProbe
+
+    def is_caught_up(self) -> bool:
+        """Whether nothing was left to take, by what the probe knows already."""
+        return not self.probe.known(self.goal.missing(self.covered))
+
+
+def run_live(
+    live: LiveConfig, config: IngestConfig, beam_arguments: Sequence[str] = (), *, resolver: Any = None
+) -> IngestStats:
+    """Read topics into the tables until the goal of ``live`` or a SIGINT or SIGTERM; returns the stats.
+
+    Exactly once, whatever happens: the next run starts from the coverage. A Kafka that goes away under the job is
+    waited for. Raises K2BeamError when Kafka can't be reached at the start, and when the job ends by itself,
+    which an unbounded one must not.
+    """
+    started = time.monotonic()
+    counted: Mapping[str, int] = {}
+    with stop_signal() as stop:
+        catalog = open_catalog(config.lake)
+        cluster = Cluster(live.kafka)
+        topics = cluster.topics(live.topics, live.topic_pattern)
+        bounds = cluster.bounds(topics)
+        covered = read_coverage(catalog, config.lake.namespace)
+        # Before anything is read: what retention takes of a partition from now on is seen to be lost.
+        firsts = {key: first_wanted(bound, covered[key]) for key, bound in bounds.items()}
+        record_firsts(catalog, config.lake.namespace, firsts, config.write.retry)
+        with closing(HoleProbe(live.kafka, topics, ASK_SECONDS, stop)) as probe:
+            goal = Goal(start_offsets(bounds, covered, probe.first_given), bounds)
+            start = _Start(cluster, topics, goal, catalog, covered, probe)
+            if not (stop.is_set() or (live.until_caught_up and start.is_caught_up())):
+                counted = _run(live, config, beam_arguments, resolver, start, stop)
+    reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
+    return ingest_stats(catalog, config.lake.namespace, config.write.run_id, counted, time.monotonic() - started)
+
+
+def _run(
+    live: LiveConfig,
+    config: IngestConfig,
+    beam_arguments: Sequence[str],
+    resolver: Any,
+    start: _Start,
+    stop: threading.Event,
+) -> Mapping[str, int]:
+    group = f"k2beam-{uuid.uuid4().hex}"
+    start.cluster.seed_group(group, start.topics, start.goal.starts)
+    guard = TopicGuard(live.kafka, tuple(start.topics), pattern=live.topic_pattern)
+    guarded = replace(config, write=replace(config.write, guard=guard))
+    options = beam_options(beam_arguments, streaming=True, default_runner=LIVE_RUNNER)
+    on_flink = flink_run(options, group[-12:])
+    if on_flink is not None:
+        on_flink.check()
+        if uneven := uneven_readers(options, len(start.goal.bounds)):
+            get_logger("live").warning(uneven)
+    # Rows that a job committed before it died count as seen from here on, with or without their gaps in the ledger.
+    reconcile(start.catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline, ReadKafka(start.topics, live.kafka, group, live.expansion), guarded, resolver=resolver)
+    quiet.end()
+    with signals_to_us():
+        result = pipeline.run()
+    try:
+        _follow(result, stop, guard, _reached(live, config, start))
+        # A streaming job on Flink tells its job server no counters while it runs.
+        counted = counters(result) if on_flink is None else on_flink.counters()
+    finally:
+        _end(result, on_flink, guard)
+    return counted
+
+
+def _reached(live: LiveConfig, config: IngestConfig, start: _Start) -> Callable[[], bool]:
+    """Asks the tables whether the goal is reached by what is committed; a job without a goal asks nothing."""
+    if not live.has_goal:
+        return lambda: False
+    goal, taken_before = start.goal, start.goal.taken(start.covered)
+
+    def reached() -> bool:
+        covered = read_coverage(start.catalog, config.lake.namespace)
+        if live.max_messages is not None and goal.taken(covered) - taken_before >= live.max_messages:
+            return True
+        return live.until_caught_up and not start.probe.without_holes(goal.missing(covered))
+
+    return reached
+
+
+def _follow(result: Any, stop: threading.Event, guard: TopicGuard, reached: Callable[[], bool]) -> None:
+    """Wait until the goal is reached, or until told to stop.
+
+    The guard looks before each commit; it looks here too, since a reader whose topic is gone may wait for ever, and
+    then there is no commit.
+    """
+    looked = time.monotonic()
+    while not stop.wait(POLL_SECONDS):
+        if time.monotonic() - looked >= GUARD_SECONDS:
+            guard.look()
+            looked = time.monotonic()
+        state = state_of(result)
+        if state in ENDED:
+            guard.look()  # what the reader says of a topic that is gone is a stack of Java
+            raise K2BeamError(f"the job ended as {state}: {reason_of(result)}; {AGAIN}")
+        if reached():
+            return
+
+
+def _end(result: Any, on_flink: FlinkRun | None, guard: TopicGuard) -> None:
+    """Stop the job, and wait until nothing of it is at work in this process, so that what is counted then holds.
+
+    On Flink it is stopped in the cluster too: the job server forgets a cancelled job, but the cluster runs it on.
+    """
+    alive = cancel(result)
+    guard.stop()
+    if on_flink is not None:
+        on_flink.end(submitted=alive)
+    if not commits_done(COMMIT_SECONDS):
+        get_logger("live").warning("a commit of the ended job is still under way; it is not in the stats")

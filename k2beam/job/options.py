@@ -1,0 +1,134 @@
+"""Options: what the command line gives, as frozen configuration, and Beam's own options.
+
+Nothing here holds a secret: catalogs and servers take theirs from their own configuration or
+from named environment variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from apache_beam.options.pipeline_options import (
+    FlinkRunnerOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    PortableOptions,
+    StandardOptions,
+)
+
+from k2beam.errors import UsageError
+from k2beam.flink import FlinkJobs, FlinkRun
+from k2beam.lake.catalog import LakeConfig
+from k2beam.lake.config import WriteConfig
+from k2beam.metrics.worker import MetricsConfig
+from k2beam.stack.prism import find_prism
+
+DEFAULT_RUNNER = "FnApiRunner"
+"""Beam's in-process runner: needs nothing but Python. DirectRunner would first look for Prism."""
+
+DIRECT_RUNNERS = frozenset({"DirectRunner", "SwitchingDirectRunner", "PrismRunner"})
+"""The runners that are, or may choose, Prism."""
+
+IN_PROCESS_RUNNERS = DIRECT_RUNNERS | {DEFAULT_RUNNER, "BundleBasedDirectRunner"}
+"""The runners whose options are all known to Beam's Python."""
+
+_RUNNERS = sorted({*StandardOptions.KNOWN_RUNNER_NAMES, DEFAULT_RUNNER})
+_KNOWN_RUNNERS = frozenset(name.rpartition(".")[2].lower() for name in (*StandardOptions.ALL_KNOWN_RUNNERS, *_RUNNERS))
+
+_EMBEDDED_FLINK = frozenset({"[auto]", "[local]", "[collection]"})
+
+
+@dataclass(frozen=True, slots=True)
+class IngestConfig:
+    """Everything that the pipeline needs to know, whatever its source."""
+
+    lake: LakeConfig
+    write: WriteConfig
+    gap_grace_seconds: float = 5.0
+    dead_letters_json: str | None = None
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+
+    def __post_init__(self) -> None:
+        if self.gap_grace_seconds < 0:
+            raise UsageError(f"--gap-grace must not be below 0, not {self.gap_grace_seconds}")
+
+
+def beam_options(
+    arguments: Sequence[str], *, streaming: bool = False, default_runner: str = DEFAULT_RUNNER
+) -> PipelineOptions:
+    """Beam's options from what follows ``--`` on the command line.
+
+    Without a ``--runner`` the in-process runner is taken, and also for a DirectRunner that is given
+    a number or mode of workers. A Prism that is at hand is named to the runners that may choose
+    it, so that none is downloaded. Raises UsageError for a runner or, on the runners of this process, an option
+    that Beam does not know.
+    """
+    given = list(arguments)
+    if not any(argument == "--runner" or argument.startswith("--runner=") for argument in given):
+        given.append(f"--runner={default_runner}")
+    options: PipelineOptions = PipelineOptions(given)
+    chosen: dict[str, Any] = options.get_all_options()
+    _check(options, chosen["runner"])
+    if chosen["runner"] in DIRECT_RUNNERS and _wants_workers(given):
+        # Prism would ignore these options; the in-process runner is what has them.
+        given.append(f"--runner={DEFAULT_RUNNER}")
+    elif chosen["runner"] in DIRECT_RUNNERS and not chosen.get("prism_location"):
+        prism = find_prism()
+        if prism is not None:
+            given += [f"--prism_location={prism}", "--environment_type=LOOPBACK"]
+    if streaming:
+        given.append("--streaming")
+    return PipelineOptions(given)
+
+
+def _check(options: PipelineOptions, runner: str) -> None:
+    """Beam itself only warns of an option that it does not know. A job server may know more than Python does."""
+    if "." not in runner and not {runner.lower(), f"{runner.lower()}runner"} & _KNOWN_RUNNERS:
+        raise UsageError(f"--runner={runner}: Beam has no such runner; choose from {', '.join(_RUNNERS)}")
+    if runner in IN_PROCESS_RUNNERS:
+        known, all_given = options.get_all_options(), options.get_all_options(retain_unknown_options=True)
+        unknown = sorted(f"--{name}" for name in all_given.keys() - known.keys())
+        if unknown:
+            raise UsageError(f"{', '.join(unknown)} after --: Beam has no such option")
+
+
+def flink_run(options: PipelineOptions, unique: str) -> FlinkRun | None:
+    """The run as its Flink cluster will know it, or None where the job ends with its client.
+
+    Adds ``unique`` to the job's name (``--job_name``, or ``k2beam``), by which the job is found. Raises
+    UsageError for a job server without the address of its cluster, since the job could not be ended.
+    """
+    master: str = options.view_as(FlinkRunnerOptions).flink_master
+    on_flink = options.get_all_options()["runner"] == "FlinkRunner"
+    if master in _EMBEDDED_FLINK:
+        if on_flink and options.view_as(PortableOptions).job_endpoint:
+            raise UsageError(
+                "--flink_master=HOST:PORT (Flink's REST API) is needed beside --job_endpoint: a job outlives its "
+                "client, and is ended there"
+            )
+        return None
+    named = options.view_as(GoogleCloudOptions)  # where Python keeps the name, whatever the runner
+    named.job_name = f"{named.job_name or 'k2beam'}-{unique}"
+    return FlinkRun(FlinkJobs(master), named.job_name)
+
+
+def uneven_readers(options: PipelineOptions, partitions: int) -> str | None:
+    """What is wrong with ``--parallelism`` for so many partitions on Flink, or None.
+
+    Beam makes as many readers as parallelism, and more until the partitions are shared equally; a task that gets
+    two takes a message from each in turn, and waits for the one that has none.
+    """
+    parallelism: int = options.view_as(FlinkRunnerOptions).parallelism
+    if parallelism < 1 or partitions <= parallelism or partitions % parallelism == 0:
+        return None
+    fitting = [number for number in range(1, partitions + 1) if partitions % number == 0]
+    return (
+        f"--parallelism={parallelism} does not divide {partitions} partitions: a quiet partition then slows its "
+        f"neighbours to some hundred messages a second; take one of {', '.join(map(str, fitting))}"
+    )
+
+
+def _wants_workers(arguments: Sequence[str]) -> bool:
+    return any(argument.startswith(("--direct_num_workers", "--direct_running_mode")) for argument in arguments)

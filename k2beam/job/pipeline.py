@@ -1,0 +1,89 @@
+"""The pipeline: which transform feeds which. Live and replay share all of it but the source."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import apache_beam as beam
+from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
+
+from k2beam.errors import UsageError
+from k2beam.job.beam import whole_bundles_of_state
+from k2beam.job.options import IngestConfig
+from k2beam.lake.seed import LedgerSeed
+from transforms.decode_avro import DecodeAvro
+from transforms.detect_gaps import DetectGaps
+from transforms.filter_covered import FilterCovered
+from transforms.sequence_slices import SequenceSlices
+from transforms.validate_events import ValidateEvents
+from transforms.write_dead_letters import WriteDeadLetters
+from transforms.write_iceberg import WriteIceberg
+
+ERROR_TAG = "errs"
+
+
+class ReadResult(Protocol):
+    """What a source gives: batches, and dead letters of what could not be read."""
+
+    @property
+    def batches(self) -> beam.PCollection: ...
+
+    @property
+    def errs(self) -> beam.PCollection: ...
+
+
+def build(
+    pipeline: beam.Pipeline, source: beam.PTransform, config: IngestConfig, *, resolver: Any = None
+) -> beam.PCollection:
+    """Wire ``source`` through decoding, validation and gaps to the tables; returns CommitReceipts.
+
+    ``resolver`` gives writer schemas by id (see :class:`transforms.decode_avro.DecodeAvro`). Build it just before it is
+    run: keys go on from the rows that the tables have now, and what is committed later is taken for the job's own.
+    Raises UsageError when an error output of any transform has no consumer.
+    """
+    whole_bundles_of_state()
+    read: ReadResult = pipeline | "Read" >> source
+    fresh = read.batches | "FilterCovered" >> FilterCovered(config.lake, config.metrics)
+    unreadable = read.errs | "FilterCoveredErrors" >> FilterCovered(config.lake, config.metrics)
+    decoded = fresh | "DecodeAvro" >> DecodeAvro(resolver=resolver, metrics=config.metrics)
+    valid = decoded.events | "ValidateEvents" >> ValidateEvents()
+    gaps = (
+        valid.events
+        | "SequenceSlices" >> SequenceSlices()
+        | "DetectGaps"
+        >> DetectGaps(
+            grace_seconds=config.gap_grace_seconds,
+            seed=LedgerSeed.of_now(config.lake),
+            bounded=config.write.bounded,
+            metrics=config.metrics,
+        )
+    )
+    dead = [
+        letters | f"DeadLetters{stage}" >> WriteDeadLetters(config.dead_letters_json, config.metrics)
+        for stage, letters in (("Read", unreadable), ("Decode", decoded.errs), ("Validate", valid.errs))
+    ]
+    rows = ((valid.events, *dead), gaps)
+    receipts = rows | "WriteIceberg" >> WriteIceberg(config.lake, config.write, config.metrics)
+    require_error_consumers(pipeline)
+    return receipts
+
+
+def require_error_consumers(pipeline: beam.Pipeline) -> None:
+    """Raise UsageError when an output tagged ``errs`` is read by nobody: its errors would be lost."""
+    visitor = _ErrorOutputs()
+    pipeline.visit(visitor)
+    unread = sorted(label for pcollection, label in visitor.produced.items() if pcollection not in visitor.consumed)
+    if unread:
+        raise UsageError(f"nobody consumes the error output of {', '.join(unread)}; give it to WriteDeadLetters")
+
+
+class _ErrorOutputs(PipelineVisitor):  # type: ignore[misc]
+    def __init__(self) -> None:
+        self.produced: dict[beam.PCollection, str] = {}
+        self.consumed: set[beam.PCollection] = set()
+
+    def visit_transform(self, node: AppliedPTransform) -> None:
+        self.consumed.update(node.inputs)
+        for tag, output in node.outputs.items():
+            if tag == ERROR_TAG:
+                self.produced[output] = node.full_label

@@ -1,0 +1,286 @@
+"""Flink as local servers: a session cluster of one JobManager and one TaskManager, Beam's job server
+for it, and an expansion service of the job server's version of Beam.
+
+The TaskManager and the job server find the JobManager by its record in the same state folder, so it is started
+first. The cluster listens on this machine only; what is Beam's may listen on every interface. None has any protection.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from k2beam.errors import FlinkRestError, NotReady, PlatformError
+from k2beam.flink import FlinkJobs
+from k2beam.stack import server
+from k2beam.stack.expansion import Expansion
+from k2beam.stack.flink_dist import ensure_flink, libraries
+from k2beam.stack.jars import classpath
+from k2beam.stack.java import ensure_java
+from k2beam.stack.server import HOST, Launch, connect
+
+JOB_MANAGER: Final = "flink-jobmanager"
+TASK_MANAGER: Final = "flink-taskmanager"
+JOB_SERVER: Final = "flink-job-server"
+EXPANSION: Final = "flink-expansion"
+FLINK_SERVICES: Final = (JOB_MANAGER, TASK_MANAGER, JOB_SERVER, EXPANSION)
+"""All that a pipeline over Kafka needs to run on Flink, but for Kafka."""
+
+SLOTS: Final = 2
+
+_JAVA: Final = (17, 17)
+_JOB_MANAGER_MAIN: Final = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+_TASK_MANAGER_MAIN: Final = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+_JOB_SERVER_MAIN: Final = "org.apache.beam.runners.flink.FlinkJobServerDriver"
+_EXPANSION_MAIN: Final = "org.apache.beam.sdk.expansion.service.ExpansionService"
+_MEMORY_MAIN: Final = "org.apache.flink.runtime.util.bash.BashJavaUtils"
+_MEMORY_MARK: Final = "BASH_JAVA_UTILS_EXEC_RESULT:"
+_OPENED: Final = (
+    *("java.base/java.lang", "java.base/java.net", "java.base/java.io", "java.base/java.nio"),
+    *("java.base/sun.nio.ch", "java.base/java.lang.reflect", "java.base/java.text", "java.base/java.time"),
+    *("java.base/java.util", "java.base/java.util.concurrent", "java.base/java.util.concurrent.atomic"),
+    "java.base/java.util.concurrent.locks",
+)
+_EXPORTED: Final = (
+    *("java.base/sun.net.util", "java.rmi/sun.rmi.registry", "java.security.jgss/sun.security.krb5"),
+    *(f"jdk.compiler/com.sun.tools.javac.{name}" for name in ("api", "file", "parser", "tree", "util")),
+)
+"""What Flink 1.19 and its serialisers reach into; Java 17 has closed it."""
+_SHOW_TIME: Final = "-Dorg.slf4j.simpleLogger.showDateTime=true"
+_LOG: Final = """\
+rootLogger.level = INFO
+rootLogger.appenderRef.console.ref = Console
+appender.console.name = Console
+appender.console.type = CONSOLE
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{yyyy-MM-dd HH:mm:ss,SSS} %-5p %-40c{1} %x - %m%n
+"""
+
+
+def java_flags() -> tuple[str, ...]:
+    """The flags that Java 17 needs to run Flink, and Beam's job server, which makes Flink's job graphs."""
+    opened = (f"--add-opens={name}=ALL-UNNAMED" for name in _OPENED)
+    exported = (f"--add-exports={name}=ALL-UNNAMED" for name in _EXPORTED)
+    return (*opened, *exported)
+
+
+@dataclass(frozen=True)
+class FlinkJobManager:
+    """The JobManager; ``flink_rest_url`` is its REST API and web page, ``flink_master`` the same for Beam's options."""
+
+    name: str = JOB_MANAGER
+    patience_s: float = 120.0
+
+    @property
+    def default_ports(self) -> Mapping[str, int]:
+        return {"rest": 8082, "rpc": 6123, "blob": 6124}
+
+    def launch(self, folder: Path, ports: Mapping[str, int]) -> Launch:
+        flink, java = ensure_flink(), str(ensure_java(*_JAVA))
+        configuration = _configure(folder, job_manager_settings(folder, ports))
+        heap = ("-Xms128m", "-Xmx512m", "-XX:MaxMetaspaceSize=256m")
+        return _launch(java, (*heap, *java_flags()), flink, _JOB_MANAGER_MAIN, configuration)
+
+    def probe(self, ports: Mapping[str, int]) -> None:
+        connect(ports["rest"])
+        try:
+            FlinkJobs(_rest_url(ports)).overview()
+        except FlinkRestError as error:
+            raise NotReady(str(error)) from error
+
+    def addresses(self, ports: Mapping[str, int]) -> dict[str, str]:
+        return {"flink_rest_url": _rest_url(ports), "flink_master": f"{HOST}:{ports['rest']}"}
+
+
+@dataclass(frozen=True)
+class FlinkTaskManager:
+    """The TaskManager: one process of 1.6 GB with two slots."""
+
+    name: str = TASK_MANAGER
+    patience_s: float = 120.0
+
+    @property
+    def default_ports(self) -> Mapping[str, int]:
+        return {"rpc": 6122, "data": 6121, "metrics": 9249}
+
+    def launch(self, folder: Path, ports: Mapping[str, int]) -> Launch:
+        flink, java = ensure_flink(), str(ensure_java(*_JAVA))
+        job_manager = job_manager_ports(folder)
+        configuration = _configure(folder, task_manager_settings(folder, ports, job_manager))
+        flags, dynamic = memory(java, flink, configuration)
+        return _launch(java, (*flags, *java_flags()), flink, _TASK_MANAGER_MAIN, configuration, dynamic)
+
+    def probe(self, ports: Mapping[str, int]) -> None:
+        # It registers with the JobManager a moment later; a job waits for its slots.
+        connect(ports["rpc"])
+        connect(ports["data"])
+
+    def addresses(self, ports: Mapping[str, int]) -> dict[str, str]:
+        return {"metrics": f"http://{HOST}:{ports['metrics']}"}
+
+
+@dataclass(frozen=True)
+class FlinkJobServer:
+    """Beam's job server; ``job_endpoint`` takes jobs for the cluster beside it."""
+
+    name: str = JOB_SERVER
+    patience_s: float = 120.0
+
+    @property
+    def default_ports(self) -> Mapping[str, int]:
+        return {"job": 8099, "artifact": 8098}
+
+    def launch(self, folder: Path, ports: Mapping[str, int]) -> Launch:
+        java = str(ensure_java(*_JAVA))
+        job_manager = job_manager_ports(folder)
+        options = (
+            f"--flink-master={HOST}:{job_manager['rest']}",
+            f"--artifacts-dir={folder / 'artifacts'}",
+            f"--job-host={HOST}",
+            f"--job-port={ports['job']}",
+            f"--artifact-port={ports['artifact']}",
+            "--expansion-port=-1",  # its own service has no options; FlinkExpansion is the same with them
+        )
+        heap = ("-Xms128m", "-Xmx768m", _SHOW_TIME)
+        return Launch((java, *heap, *java_flags(), "-cp", classpath(JOB_SERVER), _JOB_SERVER_MAIN, *options), {})
+
+    def probe(self, ports: Mapping[str, int]) -> None:
+        for port in ports.values():
+            connect(port)
+
+    def addresses(self, ports: Mapping[str, int]) -> dict[str, str]:
+        return {"job_endpoint": f"{HOST}:{ports['job']}"}
+
+
+@dataclass(frozen=True)
+class FlinkExpansion(Expansion):
+    """The expansion service with the job server's version of Beam; KafkaIO then runs inside the TaskManager.
+
+    Environment EMBEDDED spares a Java worker. KafkaIO is a native source of Flink (``use_deprecated_read``): as a
+    splittable DoFn it makes checkpoints that take seconds and grow.
+    """
+
+    name: str = EXPANSION
+
+    @property
+    def default_ports(self) -> Mapping[str, int]:
+        return {"grpc": 8096}
+
+    def launch(self, folder: Path, ports: Mapping[str, int]) -> Launch:
+        del folder
+        options = (
+            "--javaClassLookupAllowlistFile=*",
+            "--defaultEnvironmentType=EMBEDDED",
+            "--experiments=use_deprecated_read",
+        )
+        java = str(ensure_java(*_JAVA))
+        command = (java, "-Xms64m", "-Xmx512m", _SHOW_TIME, "-cp", classpath(JOB_SERVER), _EXPANSION_MAIN)
+        return Launch((*command, str(ports["grpc"]), *options), {})
+
+
+def job_manager_ports(folder: Path) -> Mapping[str, int]:
+    """The ports of the JobManager in the same state folder as ``folder``.
+
+    Raises:
+        PlatformError: none was started there.
+    """
+    running = server.recorded(folder.parent / JOB_MANAGER)
+    if running is None:
+        raise PlatformError(
+            f"{folder.name} needs {JOB_MANAGER}, which was not started under {folder.parent}: name both"
+        )
+    return running.ports
+
+
+def job_manager_settings(folder: Path, ports: Mapping[str, int]) -> dict[str, str | int]:
+    """Flink's configuration of the JobManager."""
+    return _shared(folder, ports) | {
+        "jobmanager.bind-host": HOST,
+        "rest.address": HOST,
+        "rest.bind-address": HOST,
+        "rest.port": ports["rest"],
+        "rest.bind-port": str(ports["rest"]),
+        "blob.server.port": str(ports["blob"]),
+        "metrics.fetcher.update-interval": 1000,
+        # Without a limit a job whose client has gone restarts for ever, since its Python worker went with it. The pause
+        # spans the heartbeat's timeout: until a lost TaskManager is known to be lost, each restart fails at once.
+        "restart-strategy.type": "failure-rate",
+        "restart-strategy.failure-rate.max-failures-per-interval": 10,
+        "restart-strategy.failure-rate.failure-rate-interval": "5 min",
+        "restart-strategy.failure-rate.delay": "5 s",
+    }
+
+
+def task_manager_settings(
+    folder: Path, ports: Mapping[str, int], job_manager: Mapping[str, int]
+) -> dict[str, str | int]:
+    """Flink's configuration of the TaskManager."""
+    return _shared(folder, job_manager) | {
+        "taskmanager.host": HOST,
+        "taskmanager.bind-host": HOST,
+        "taskmanager.rpc.port": str(ports["rpc"]),
+        "taskmanager.data.port": ports["data"],
+        "taskmanager.data.bind-port": str(ports["data"]),
+        "taskmanager.numberOfTaskSlots": SLOTS,
+        "taskmanager.memory.process.size": "1600m",
+        "taskmanager.memory.jvm-metaspace.size": "384m",  # each restart of a job loads Beam's classes anew
+        "taskmanager.memory.managed.size": "16m",  # state is on the heap
+        "metrics.reporter.prometheus.factory.class": "org.apache.flink.metrics.prometheus.PrometheusReporterFactory",
+        "metrics.reporter.prometheus.port": str(ports["metrics"]),
+    }
+
+
+def _shared(folder: Path, job_manager: Mapping[str, int]) -> dict[str, str | int]:
+    return {
+        "jobmanager.rpc.address": HOST,
+        "jobmanager.rpc.port": job_manager["rpc"],
+        "io.tmp.dirs": str(folder / "tmp"),
+        "state.backend.type": "hashmap",
+        "state.checkpoint-storage": "filesystem",
+        "state.checkpoints.dir": (folder.parent / JOB_MANAGER / "checkpoints").as_uri(),
+        "heartbeat.interval": 2000,
+        "heartbeat.timeout": 10_000,
+    }
+
+
+def memory(java: str, flink: Path, configuration: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The TaskManager's flags of Java and options of its own, as Flink derives them from the size of the process.
+
+    Raises:
+        PlatformError: Flink's tool fails, as it does where the sizes do not add up.
+    """
+    tools = f"{flink}/bin/bash-java-utils.jar:{libraries(flink)}"
+    tool = (java, "-cp", tools, _MEMORY_MAIN, "GET_TM_RESOURCE_PARAMS", "--configDir", str(configuration))
+    done = subprocess.run(tool, capture_output=True, text=True, check=False)
+    found = [line.removeprefix(_MEMORY_MARK) for line in done.stdout.splitlines() if line.startswith(_MEMORY_MARK)]
+    if done.returncode != 0 or len(found) != 2:
+        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-6:])
+        raise PlatformError(f"Flink could not derive the TaskManager's memory from {configuration}:\n{last}")
+    return tuple(found[0].split()), tuple(found[1].split())
+
+
+def _configure(folder: Path, settings: Mapping[str, str | int]) -> Path:
+    """Writes Flink's configuration and that of its log, which goes to standard output."""
+    configuration = folder / "conf"
+    for path in (configuration, folder / "tmp"):
+        path.mkdir(exist_ok=True)
+    lines = (f"{name}: {json.dumps(value)}\n" for name, value in settings.items())
+    (configuration / "config.yaml").write_text("".join(lines), encoding="utf-8")
+    (configuration / "log4j.properties").write_text(_LOG, encoding="utf-8")
+    return configuration
+
+
+def _launch(
+    java: str, flags: tuple[str, ...], flink: Path, main: str, configuration: Path, options: tuple[str, ...] = ()
+) -> Launch:
+    log = f"-Dlog4j.configurationFile={(configuration / 'log4j.properties').as_uri()}"
+    command = (java, *flags, log, "-cp", libraries(flink), main, "--configDir", str(configuration), *options)
+    return Launch(command, {"FLINK_PLUGINS_DIR": str(flink / "plugins"), "FLINK_CONF_DIR": str(configuration)})
+
+
+def _rest_url(ports: Mapping[str, int]) -> str:
+    return f"http://{HOST}:{ports['rest']}"

@@ -1,0 +1,184 @@
+"""Prometheus and promtool without root, and Prometheus as a server of the local stack.
+
+The programs are looked for in this order: the folder that ``K2BEAM_PROMETHEUS`` names, the PATH, the cache. What is
+not there is fetched as a package of Debian or Ubuntu with the machine's own apt: its sources, its proxy, and its
+check of the package against the signed index. It is unpacked into ``${K2BEAM_CACHE:-~/.cache/k2beam}/unpacked`` and
+never installed. Both are Go programs that need nothing but the C library.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from k2beam.cache import cache_dir, place
+from k2beam.errors import PlatformError
+from k2beam.stack.server import HOST, Launch, answers, connect
+
+Program = Literal["prometheus", "promtool"]
+
+JOBS: Final = ("k2beam-workers", "k2beam-exporter")
+"""The jobs that the local server scrapes; alerts go by these names."""
+
+_PACKAGE: Final = "prometheus"
+_HELP: Final = (
+    "Install Prometheus 2.30 or later (Debian and Ubuntu: apt install prometheus; macOS: brew install prometheus), so "
+    "that prometheus and promtool are on the PATH, or set K2BEAM_PROMETHEUS to their folder"
+)
+_SIGNED_ONLY: Final = (
+    "-oAPT::Get::AllowUnauthenticated=false",
+    "-oAcquire::AllowInsecureRepositories=false",
+    "-oAcquire::AllowWeakRepositories=false",
+)
+
+
+def find_prometheus(program: Program = "prometheus") -> Path | None:
+    """A program that is there already, or None.
+
+    Raises:
+        PlatformError: ``K2BEAM_PROMETHEUS`` is set but its folder has no such program.
+    """
+    named = os.environ.get("K2BEAM_PROMETHEUS")
+    if named:
+        path = Path(named).expanduser().absolute() / program
+        if not _is_executable(path):
+            raise PlatformError(f"K2BEAM_PROMETHEUS={named} has no program {program}: name its folder or unset it")
+        return path
+    if found := shutil.which(program):
+        return Path(found)
+    cached = _cached() / "usr" / "bin" / program
+    return cached if _is_executable(cached) else None
+
+
+def ensure_prometheus(program: Program = "prometheus") -> Path:
+    """A program of Prometheus; its package (20 MB) is fetched into the cache where it is missing.
+
+    Raises:
+        PlatformError: it is not there, and apt is not either, or can't fetch or unpack it.
+    """
+    found = find_prometheus(program)
+    if found is None:
+        _install()
+        found = find_prometheus(program)
+    if found is None:
+        raise PlatformError(f"the package {_PACKAGE} in {_cached()} has no program {program}. {_HELP}")
+    return found
+
+
+def targets_folder(folder: Path, job: str) -> Path:
+    """Where the server of a state folder finds the target files (``file_sd`` JSON) of one of :data:`JOBS`.
+
+    Raises:
+        PlatformError: there is no such job.
+    """
+    if job not in JOBS:
+        raise PlatformError(f"there is no scrape job {job!r}: choose from {', '.join(JOBS)}")
+    return folder / "targets" / job
+
+
+def configuration(folder: Path) -> dict[str, Any]:
+    """What the local server is told: target files of each job, read again at once; scraped each second."""
+    return {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "scrape_configs": [
+            {
+                "job_name": job,
+                "file_sd_configs": [{"files": [f"{targets_folder(folder, job)}/*.json"], "refresh_interval": "1s"}],
+                # Alerts go by the job, so a label of a target file must not change it.
+                "relabel_configs": [{"target_label": "job", "replacement": job}],
+            }
+            for job in JOBS
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """Prometheus with its data in the state folder; ``prometheus_url`` is its page and the base of its API."""
+
+    name: str = "prometheus"
+    patience_s: float = 60.0
+
+    @property
+    def default_ports(self) -> Mapping[str, int]:
+        return {"http": 9090}
+
+    def launch(self, folder: Path, ports: Mapping[str, int]) -> Launch:
+        program = ensure_prometheus()
+        for job in JOBS:
+            targets_folder(folder, job).mkdir(parents=True, exist_ok=True)
+        config = folder / "prometheus.yml"
+        config.write_text(json.dumps(configuration(folder), indent=2) + "\n", encoding="utf-8")  # JSON is YAML too
+        options = (
+            f"--config.file={config}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address={HOST}:{ports['http']}",
+        )
+        return Launch((str(program), *options), {})
+
+    def probe(self, ports: Mapping[str, int]) -> None:
+        connect(ports["http"])
+        answers(f"{self.addresses(ports)['prometheus_url']}/-/ready")
+
+    def addresses(self, ports: Mapping[str, int]) -> dict[str, str]:
+        return {"prometheus_url": f"http://{HOST}:{ports['http']}"}
+
+
+def _cached() -> Path:
+    return cache_dir() / "unpacked" / "prometheus-package"
+
+
+def _is_executable(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)
+
+
+def _install() -> None:
+    for tool in ("apt-get", "dpkg-deb"):
+        if shutil.which(tool) is None:
+            raise PlatformError(f"Prometheus is not at hand, and can't be fetched without {tool}. {_HELP}")
+    target = _cached()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="prometheus-") as scratch:
+        package = _download(Path(scratch))
+        unpacked = Path(scratch) / "unpacked"
+        _run(("dpkg-deb", "-x", str(package), str(unpacked)), Path(scratch), f"unpack {package.name}")
+        place(unpacked, target)
+
+
+def _download(scratch: Path) -> Path:
+    """The package, by the machine's own lists of packages, or where those are missing or old, by lists fetched here."""
+    try:
+        _run(("apt-get", *_SIGNED_ONLY, "download", _PACKAGE), scratch, "fetch the package prometheus")
+    except PlatformError:
+        own = _own_lists(scratch)
+        _run(("apt-get", *_SIGNED_ONLY, *own, "update"), scratch, "fetch the lists of packages")
+        _run(("apt-get", *_SIGNED_ONLY, *own, "download", _PACKAGE), scratch, "fetch the package prometheus")
+    found = sorted(scratch.glob(f"{_PACKAGE}_*.deb"))
+    if len(found) != 1:
+        raise PlatformError(f"apt-get download {_PACKAGE} reported success but left {len(found)} packages. {_HELP}")
+    return found[0]
+
+
+def _own_lists(scratch: Path) -> tuple[str, ...]:
+    """Options by which apt keeps its lists in a folder of ours, since those of the machine belong to root."""
+    state, cache = scratch / "apt-state", scratch / "apt-cache"
+    (state / "lists" / "partial").mkdir(parents=True)
+    (cache / "archives" / "partial").mkdir(parents=True)
+    return (f"-oDir::State={state}", "-oDir::State::status=/var/lib/dpkg/status", f"-oDir::Cache={cache}")
+
+
+def _run(command: Sequence[str], folder: Path, aim: str) -> None:
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise PlatformError(f"could not {aim}: {command[0]} does not start ({error}). {_HELP}") from error
+    if done.returncode != 0:
+        last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-6:])
+        raise PlatformError(f"could not {aim}: exit code {done.returncode} of {command[0]}. {_HELP}.\n{last}")
