@@ -18,7 +18,7 @@ from k2beam.feeds.binance.client import FeedClient
 from k2beam.feeds.binance.frames import Market, Subscription, parse_pairs
 from k2beam.metrics.handle import Metrics, NullMetrics
 from k2beam.produce.delivery import Delivery, DeliveryConfig
-from k2beam.produce.spool import Message
+from k2beam.produce.spool import OutgoingMessage
 
 MESSAGES = 20_000
 ROUNDS = 5
@@ -98,7 +98,7 @@ def _producing(metrics: Metrics, spool: Path) -> float:
     )
     started = time.process_time()
     for _ in range(MESSAGES):
-        delivery.send(Message(TOPIC, b"BINANCE|BTCUSDT", VALUE))
+        delivery.send(OutgoingMessage(TOPIC, b"BINANCE|BTCUSDT", VALUE))
     taken = time.process_time() - started
     delivery.close()
     if delivery.delivered != MESSAGES:

@@ -36,10 +36,10 @@ from k2beam.produce.republish import (
     register_schemas,
     republish,
 )
-from k2beam.query.dead_letters import COLUMNS, DeadLetterSelection, list_dead_letters
+from k2beam.query.dead_letters import DEAD_LETTER_COLUMNS, DeadLetterSelection, list_dead_letters
 from k2beam.query.engine import Lake
-from k2beam.query.overview import snapshots
-from k2beam.query.selection import Selection
+from k2beam.query.overview import list_snapshots
+from k2beam.query.selection import EventSelection
 from k2beam.registry.client import Registry, RegistryConfig
 from k2beam.registry.resolver import RegistryResolver
 from k2beam.registry.subjects import candidates, register
@@ -49,7 +49,7 @@ from k2beam.simulate.truth import TRUTH_FILE, Truth, read_truth
 from k2beam.stack.prism import ensure_prism
 from k2beam.stack.stack import LocalStack
 
-SERVICES: Final = ("kafka", "registry", "expansion")
+_SERVICES: Final = ("kafka", "registry", "expansion")
 
 _COMMIT_AGE_S: Final = 1.0
 _SCRAPE_S: Final = 10.0
@@ -145,10 +145,10 @@ class Found:
 
     stats: IngestStats
     rows: Mapping[str, int]
-    letters: Mapping[str, int]
+    dead_letters: Mapping[str, int]
     gaps: tuple[Gap, ...]
     metrics: Scrape
-    certificate: AuditReport
+    audit_report: AuditReport
 
 
 def run_demo(config: DemoConfig, tell: Tell = lambda step: None) -> DemoReport:
@@ -164,16 +164,16 @@ def run_demo(config: DemoConfig, tell: Tell = lambda step: None) -> DemoReport:
         schemas, messages = archived_schemas(source), archived_messages(source)
         tell("Looking for Prism (the first time it is built: about two minutes)")
         prism = ensure_prism()
-        tell(f"Starting {', '.join(SERVICES)}")
+        tell(f"Starting {', '.join(_SERVICES)}")
         cleanup.callback(tell, "Servers ended")
-        stack = cleanup.enter_context(LocalStack(folder / "stack", SERVICES))
+        stack = cleanup.enter_context(LocalStack(folder / "stack", _SERVICES))
         report = _through(stack, schemas, messages, truth, folder / "warehouse", prism, tell)
         tell("Ending the servers")
     return report
 
 
 def audit_topics(lake: LakeConfig, bootstrap: str, topics: list[str]) -> AuditReport:
-    """The certificate of a lake, its sources counted at the broker; nothing is mended."""
+    """The audit of a lake, its sources counted at the broker; nothing is mended."""
     catalog = open_catalog(lake, create=False)
     counted = topics_as_source(catalog, lake.namespace, KafkaConfig(bootstrap), topics)
     return audit(catalog, lake.namespace, counted=(counted,), mend=False)
@@ -212,9 +212,9 @@ def _through(
         tell(f"Ingesting {', '.join(topics)} on Prism until caught up")
         stats = _ingest(stack, topics, lake, prism)
         tell("Querying the tables and auditing them against Kafka")
-        certificate = audit_topics(lake, stack.bootstrap, topics)
+        audit_report = audit_topics(lake, stack.bootstrap, topics)
         metrics = Scrape.parse(scrape()).since(before)
-    found = _found(lake, stats, metrics, certificate)
+    found = _found(lake, stats, metrics, audit_report)
     return _report(found, lake, len(messages), truth)
 
 
@@ -237,15 +237,15 @@ def _ingest(stack: LocalStack, topics: list[str], lake: LakeConfig, prism: Path)
     return run_live(live, IngestConfig(lake, write), runner, resolver=RegistryResolver(stack.registry_url))
 
 
-def _found(lake: LakeConfig, stats: IngestStats, metrics: Scrape, certificate: AuditReport) -> Found:
+def _found(lake: LakeConfig, stats: IngestStats, metrics: Scrape, audit_report: AuditReport) -> Found:
     opened = Lake.of(lake)
     rows: dict[str, int] = {}
     for kind in KINDS:
-        _, batches = opened.events(kind, Selection(), columns=("symbol",), with_duplicates=True)
+        _, batches = opened.events(kind, EventSelection(), columns=("symbol",), with_duplicates=True)
         rows[kind] = sum(batch.num_rows for batch in batches)
-    letters = list_dead_letters(opened.catalog, lake.namespace, DeadLetterSelection())
-    classes = Counter(str(letter[COLUMNS.index("error_class")]) for letter in letters)
-    return Found(stats, rows, classes, tuple(opened.gaps()), metrics, certificate)
+    dead_letters = list_dead_letters(opened.catalog, lake.namespace, DeadLetterSelection())
+    classes = Counter(str(dead_letter[DEAD_LETTER_COLUMNS.index("error_class")]) for dead_letter in dead_letters)
+    return Found(stats, rows, classes, tuple(opened.gaps()), metrics, audit_report)
 
 
 def _inconsistencies(found: Found, produced: int) -> Iterator[str]:
@@ -262,16 +262,16 @@ def _inconsistencies(found: Found, produced: int) -> Iterator[str]:
     for table, rows in _counted_rows(stats).items():
         if found.metrics.rows[table] != rows:
             yield f"{rows:,} rows of {table} were written, and the metrics say {found.metrics.rows[table]:,}"
-    yield from (f"audit: {problem}" for problem in found.certificate.problems)
+    yield from (f"audit: {problem}" for problem in found.audit_report.problems)
 
 
 def _untruths(found: Found, truth: Truth) -> Iterator[str]:
     rows = {kind: number for kind, number in found.rows.items() if number}
     if rows != {kind: number for kind, number in truth.rows.items() if number}:
         yield f"the rows are {rows}, and in truth {truth.rows}"
-    if dict(found.letters) != truth.dead_letters:
-        yield f"the dead letters are {dict(found.letters)}, and in truth {truth.dead_letters}"
-    duplicates = sum(symbol.duplicate for symbol in found.certificate.symbols)
+    if dict(found.dead_letters) != truth.dead_letters:
+        yield f"the dead letters are {dict(found.dead_letters)}, and in truth {truth.dead_letters}"
+    duplicates = sum(symbol.duplicate for symbol in found.audit_report.symbols)
     if duplicates != truth.duplicates:
         yield f"there are {duplicates:,} duplicates, and in truth {truth.duplicates:,}"
     there = {_interval(gap) for gap in found.gaps}
@@ -310,14 +310,14 @@ def _report(found: Found, lake: LakeConfig, produced: int, truth: Truth | None) 
         queried=dict(found.rows),
         metrics={table: found.metrics.rows[table] for table in counted},
         metrics_ok=all(found.metrics.rows[table] == rows for table, rows in counted.items()),
-        audit_ok=found.certificate.ok,
+        audit_ok=found.audit_report.ok,
     )
 
 
 def _commits(lake: LakeConfig, stats: IngestStats, metrics: Scrape) -> dict[str, Any]:
     """How many snapshots the run made, when the first and the last were committed, and how long they took."""
     mine = {snapshot for ids in stats.snapshots.values() for snapshot in ids}
-    found = snapshots(open_catalog(lake, create=False), lake.namespace)
+    found = list_snapshots(open_catalog(lake, create=False), lake.namespace)
     times = sorted(each.committed_at for each in found if each.snapshot_id in mine)
     ends = (times[0], times[-1]) if times else (None, None)
     return {

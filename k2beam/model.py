@@ -157,7 +157,7 @@ class EventBatch:
 
     ``element_time`` (``timestamp('us', 'UTC')``, one for each row) says which window a row
     belongs to: the log's timestamp when live. None means that the event's own time counts. ``origin`` is there until
-    the rows are validated, so that one that is refused becomes a letter with its message whole.
+    the rows are validated, so that one that is refused becomes a dead letter with its message whole.
     """
 
     kind: Kind
@@ -212,16 +212,16 @@ class DeadLetter:
 class DeadLetterBatch:
     """The dead letters of one batch; a batch so that a bad feed costs no element a message."""
 
-    letters: tuple[DeadLetter, ...]
+    dead_letters: tuple[DeadLetter, ...]
     extents: tuple[Extent, ...] = ()
 
     @property
     def num_rows(self) -> int:
-        return len(self.letters)
+        return len(self.dead_letters)
 
     @property
     def nbytes(self) -> int:
-        return sum(len(letter.payload or b"") + 256 for letter in self.letters)
+        return sum(len(dead_letter.payload or b"") + 256 for dead_letter in self.dead_letters)
 
 
 GapStatus = Literal["OPEN", "PARTIAL", "FILLED"]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2beam.arrays import mask_of, text_bytes
+from k2beam.arrays import Mask, mask_of, text_bytes
 from k2beam.codec.decimals import unscaled_words
 from k2beam.model import KINDS, Kind
 
@@ -29,7 +29,6 @@ FUTURE_LIMIT = 24 * 3600 * 1_000_000
 PRICED_ABOVE_ZERO = ("equities", "crypto")
 """Asset classes whose prices can't be negative; futures' (crude oil, April 2020) and options' spreads can."""
 
-Mask = npt.NDArray[np.bool_]
 Predicate = Callable[[pa.RecordBatch, str, int], Mask]
 """Of a batch, a column's name and the clock (microseconds, UTC): which rows break the rule."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from k2beam.exporter.readings import Lake
+from k2beam.exporter.readings import Tables
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.metrics.handle import Metrics
@@ -45,5 +45,5 @@ def add_trades(folder: Path, offsets: range, source: str = "archive:a") -> None:
     commit_files(open_catalog(lake_config(folder)), NAMESPACE, "trades_v2", files, run_id="r", policy=QUICK)
 
 
-def lake(folder: Path) -> Lake:
-    return Lake(lambda: open_catalog(lake_config(folder), create=False), NAMESPACE)
+def lake(folder: Path) -> Tables:
+    return Tables(lambda: open_catalog(lake_config(folder), create=False), NAMESPACE)

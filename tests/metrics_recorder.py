@@ -118,7 +118,7 @@ class CallSiteRecorder:
 
     def is_whole(self, arguments: Iterable[str]) -> bool:
         """Whether every file of the folders was collected, and nothing but the long set was left out."""
-        files = {path for folder in WHOLE for path in (self._root / "tests" / folder).glob("test_*.py")}
+        files = {path for folder in WHOLE for path in (self._root / "tests" / folder).rglob("test_*.py")}
         return bool(files) and files <= self._chosen and not self._partly and not any("::" in one for one in arguments)
 
 

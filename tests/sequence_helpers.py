@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from k2beam.model import Gap
-from k2beam.sequence import Epoch, KeyState, SequenceKey, Slice, gap_rows, recount, slice_runs
+from k2beam.sequence import Epoch, KeyState, SequenceKey, Slice, missing_gaps, recount, slice_runs
 from k2beam.sequence.runs import HOUR
 
 SECOND = 1_000_000
@@ -92,7 +92,7 @@ def run_batches(
 ) -> tuple[KeyState, Ledger]:
     """Feed batches, folding (and going through bytes) after some of them and at the end."""
     state, ledger = state or KeyState(), Ledger()
-    ledger.apply(gap_rows(KEY, state.epochs))
+    ledger.apply(missing_gaps(KEY, state.epochs))
     for batch, fold in zip(batches, folds, strict=True):
         if batch:
             state.add(sliced(batch))

@@ -160,6 +160,40 @@ def test_no_module_breaks_the_layers(repository: Path) -> None:
     assert breaches(repository) == []
 
 
+def public_names(path: Path) -> Iterator[str]:
+    """The classes, functions and constants that a module defines for others; what is done under a guard is not seen."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names = [node.name]
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+        else:
+            continue
+        yield from (name for name in names if not name.startswith("_"))
+
+
+def shared_names(root: Path) -> dict[str, list[str]]:
+    """The public names that more than one module defines. Commands have their words for names, and don't count."""
+    found: dict[str, list[str]] = {}
+    for module, path in modules(root):
+        if not within(module, "k2beam.cli"):
+            for name in public_names(path):
+                found.setdefault(name, []).append(module)
+    return {name: homes for name, homes in found.items() if len(homes) > 1}
+
+
+def test_no_two_public_things_share_a_name(repository: Path) -> None:
+    assert shared_names(repository) == {}
+
+
+def test_a_shared_name_is_found(tmp_path: Path) -> None:
+    for file in ("k2beam/lake/a.py", "k2beam/query/b.py"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text("def rows(): ...\n_ROWS: int = 1\n", encoding="utf-8")
+    assert shared_names(tmp_path) == {"rows": ["k2beam.lake.a", "k2beam.query.b"]}
+
+
 def test_no_source_file_is_too_long(repository: Path) -> None:
     sizes = {
         str(path): len(text.splitlines()) for path, text in text_files(repository) if path.suffix in SOURCE_SUFFIXES

@@ -17,7 +17,7 @@ from k2beam.codec.columnar.decoder import ColumnarDecoder
 from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import BlockBatch, DeadLetterBatch, EventBatch, Extent, RawBatch
 
-Clock = Callable[[], int]
+_Clock = Callable[[], int]
 
 
 class SchemaResolver(Protocol):
@@ -51,14 +51,14 @@ class DecodeAvro(beam.PTransform):  # type: ignore[misc]
     ``resolver``. Pure but for ``clock`` (microseconds, UTC), so a bundle that is retried gives the
     same events.
 
-    Beam counters: ``decoded_<kind>`` (rows), ``dead_letters`` (letters), ``dead_letter_offsets``. In Prometheus, as
-    ``metrics`` says: events by kind, letters by class.
+    Beam counters: ``decoded_<kind>`` (rows), ``dead_letters``, ``dead_letter_offsets``. In Prometheus, as ``metrics``
+    says: events by kind, dead letters by class.
     """
 
     def __init__(
         self,
         resolver: SchemaResolver | None = None,
-        clock: Clock = now_us,
+        clock: _Clock = now_us,
         metrics: MetricsConfig = DEFAULT_METRICS,
     ) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class DecodeAvro(beam.PTransform):  # type: ignore[misc]
 
 
 class _DecodeFn(beam.DoFn):  # type: ignore[misc]
-    def __init__(self, resolver: SchemaResolver | None, clock: Clock, metrics: MetricsConfig) -> None:
+    def __init__(self, resolver: SchemaResolver | None, clock: _Clock, metrics: MetricsConfig) -> None:
         self._resolver = resolver
         self._clock = clock
         self._metrics_config = metrics
@@ -94,19 +94,21 @@ class _DecodeFn(beam.DoFn):  # type: ignore[misc]
 
     def process(self, batch: RawBatch | BlockBatch) -> Iterator[Any]:
         assert self._decoder is not None, "setup() runs before process()"
-        events, letters = self._decoder.decode(batch)
+        events, dead_letters = self._decoder.decode(batch)
         extents = _extents(batch)
         for event_batch in events:
             _count(f"decoded_{event_batch.kind}", event_batch.num_rows)
             self._metrics.increment("k2_events_decoded_total", event_batch.num_rows, kind=event_batch.kind)
             yield replace(event_batch, extents=extents)
             extents = ()
-        if letters or extents:
-            for error_class, count in Counter(letter.error_class for letter in letters).items():
+        if dead_letters or extents:
+            for error_class, count in Counter(dead_letter.error_class for dead_letter in dead_letters).items():
                 self._metrics.increment("k2_decode_errors_total", count, error_class=error_class)
-            _count("dead_letters", len(letters))
-            _count("dead_letter_offsets", sum(letter.last - letter.offset + 1 for letter in letters))
-            yield TaggedOutput("errs", DeadLetterBatch(letters, extents))
+            _count("dead_letters", len(dead_letters))
+            _count(
+                "dead_letter_offsets", sum(dead_letter.last - dead_letter.offset + 1 for dead_letter in dead_letters)
+            )
+            yield TaggedOutput("errs", DeadLetterBatch(dead_letters, extents))
 
 
 def _extents(batch: RawBatch | BlockBatch) -> tuple[Extent, ...]:

@@ -35,7 +35,7 @@ class FilterCovered(beam.PTransform):  # type: ignore[misc]
     container goes on whole unless all of its records are covered.
 
     Beam counters: ``consumed`` (offsets that came in) and ``already_covered`` (left out here); the
-    same in Prometheus by kind of source, as ``metrics`` says. Of letters, which a reader has made,
+    same in Prometheus by kind of source, as ``metrics`` says. Of dead letters, which a reader has made,
     also ``dead_letters`` and ``dead_letter_offsets``: those that go on.
     """
 
@@ -74,7 +74,7 @@ class _FilterCoveredFn(beam.DoFn):  # type: ignore[misc]
             self._metrics.increment("k2_messages_consumed_total", offsets, source_kind=kind)
             self._metrics.increment("k2_already_covered_total", offsets - after[kind], source_kind=kind)
         if isinstance(kept, DeadLetterBatch):
-            self._dead_letters.inc(len(kept.letters))
+            self._dead_letters.inc(len(kept.dead_letters))
             self._dead_letter_offsets.inc(after.total())
         if after.total():
             yield kept
@@ -98,13 +98,13 @@ def offsets_by_kind(batch: Batch) -> Counter[str]:
         for source in pc.value_counts(batch.data.column("source")).to_pylist():
             offsets[source_kind(source["values"])] += source["counts"]
     else:
-        for letter in batch.letters:
-            offsets[source_kind(letter.source)] += letter.last - letter.offset + 1
+        for dead_letter in batch.dead_letters:
+            offsets[source_kind(dead_letter.source)] += dead_letter.last - dead_letter.offset + 1
     return offsets
 
 
 def without_covered(batch: Any, coverage: Coverage) -> Any:
-    """The batch without the records (or whole blocks, or letters) that ``coverage`` has."""
+    """The batch without the records (or whole blocks, or dead letters) that ``coverage`` has."""
     if isinstance(batch, RawBatch):
         return _raw_without(batch, coverage)
     if isinstance(batch, BlockBatch):
@@ -115,12 +115,14 @@ def without_covered(batch: Any, coverage: Coverage) -> Any:
             if not (bitmap and bitmap.contains_range(block.first_offset, block.first_offset + block.count))
         )
         return batch if len(blocks) == len(batch.blocks) else replace(batch, blocks=blocks)
-    letters = tuple(
-        letter
-        for letter in batch.letters
-        if not coverage[letter.source, letter.partition].contains_range(letter.offset, letter.last + 1)
+    dead_letters = tuple(
+        dead_letter
+        for dead_letter in batch.dead_letters
+        if not coverage[dead_letter.source, dead_letter.partition].contains_range(
+            dead_letter.offset, dead_letter.last + 1
+        )
     )
-    return replace(batch, letters=letters)
+    return replace(batch, dead_letters=dead_letters)
 
 
 def _raw_without(batch: RawBatch, coverage: Coverage) -> RawBatch:

@@ -20,7 +20,7 @@ _PROBLEMS = "problems"
 _TAILS = ("truncated_tail", "damaged_tail")
 
 
-class Plan(Protocol):
+class ReadPlan(Protocol):
     """What is to be read of one file."""
 
     @property
@@ -35,7 +35,7 @@ class Plan(Protocol):
 class PlannedSource(Protocol):
     """A format of files; it goes to the workers, so that it pickles. Planning twice gives the same chunks."""
 
-    def plan(self, file: Any) -> Plan:
+    def plan(self, file: Any) -> ReadPlan:
         """The chunks of one file."""
 
     def read(self, chunk: Any) -> Iterator[RawBatch | BlockBatch | DeadLetterBatch]:

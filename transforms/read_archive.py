@@ -24,7 +24,7 @@ class ReadArchive(beam.PTransform):  # type: ignore[misc]
     read.
 
     Delivery: a bounded source. Each number of a file's framing is in exactly one batch, as a record or as a dead
-    letter, and a retried bundle gives the same batches again; exactly once is then made by the coverage at the
+    dead letter, and a retried bundle gives the same batches again; exactly once is then made by the coverage at the
     commit. A truncated tail is reported and has no offsets. An archive may grow while it is read; what was there
     when it was planned is read.
 

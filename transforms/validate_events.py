@@ -13,12 +13,12 @@ from apache_beam.pvalue import TaggedOutput
 
 import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.clock import now_us
-from k2beam.codec.batches import letters_of_events
+from k2beam.codec.batches import dead_letters_of_events
 from k2beam.codec.dead_letters import Failure, record_texts
 from k2beam.model import PROVENANCE_FIELDS, DeadLetter, DeadLetterBatch, EventBatch
 from k2beam.validation import Violation, violations
 
-Clock = Callable[[], int]
+_Clock = Callable[[], int]
 
 _PROVENANCE = frozenset(field.name for field in PROVENANCE_FIELDS)
 
@@ -33,13 +33,13 @@ class ValidateResult(NamedTuple):
 class ValidateEvents(beam.PTransform):  # type: ignore[misc]
     """PCollection of EventBatch -> ValidateResult, by the rules of :data:`k2beam.validation.RULES`.
 
-    Each row comes out once. A letter has stage ``validate``, the rule's name, the v2 record as JSON, and the message
-    as it was read. ``clock`` gives microseconds, UTC.
+    Each row comes out once. A dead letter has stage ``validate``, the rule's name, the v2 record as JSON, and the
+    message as it was read. ``clock`` gives microseconds, UTC.
 
     Beam counters: ``dead_letters`` and ``dead_letter_offsets``, by one for each row that fails.
     """
 
-    def __init__(self, clock: Clock = now_us) -> None:
+    def __init__(self, clock: _Clock = now_us) -> None:
         super().__init__()
         self._clock = clock
 
@@ -51,7 +51,7 @@ class ValidateEvents(beam.PTransform):  # type: ignore[misc]
 
 
 class _ValidateFn(beam.DoFn):  # type: ignore[misc]
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: _Clock) -> None:
         self._clock = clock
 
     def process(self, batch: EventBatch) -> Iterator[Any]:
@@ -60,13 +60,13 @@ class _ValidateFn(beam.DoFn):  # type: ignore[misc]
         if not found:
             yield replace(batch, origin=None)
             return
-        letters = _letters(batch, found, now)
+        dead_letters = _dead_letters(batch, found, now)
         for name in ("dead_letters", "dead_letter_offsets"):
-            beam.metrics.Metrics.counter("k2beam", name).inc(len(letters))
+            beam.metrics.Metrics.counter("k2beam", name).inc(len(dead_letters))
         kept = _without(batch, found)
         if kept.num_rows:
             yield kept
-        yield TaggedOutput("errs", DeadLetterBatch(letters, () if kept.num_rows else batch.extents))
+        yield TaggedOutput("errs", DeadLetterBatch(dead_letters, () if kept.num_rows else batch.extents))
 
 
 def _without(batch: EventBatch, found: tuple[Violation, ...]) -> EventBatch:
@@ -77,7 +77,7 @@ def _without(batch: EventBatch, found: tuple[Violation, ...]) -> EventBatch:
     return replace(batch, data=batch.data.filter(mask), element_time=element_time, origin=None)
 
 
-def _letters(batch: EventBatch, found: tuple[Violation, ...], now: int) -> tuple[DeadLetter, ...]:
+def _dead_letters(batch: EventBatch, found: tuple[Violation, ...], now: int) -> tuple[DeadLetter, ...]:
     assert batch.origin is not None, "DecodeAvro says where the rows came from"
     record = batch.data.select([name for name in batch.data.schema.names if name not in _PROVENANCE])
     texts = record_texts(record, (violation.row for violation in found))
@@ -85,4 +85,4 @@ def _letters(batch: EventBatch, found: tuple[Violation, ...], now: int) -> tuple
         Failure(violation.row, "validate", violation.error_class, violation.message, text)
         for violation, text in zip(found, texts, strict=True)
     ]
-    return letters_of_events(batch.origin, failures, now)
+    return dead_letters_of_events(batch.origin, failures, now)

@@ -24,9 +24,9 @@ class WriteDeadLetters(beam.PTransform):  # type: ignore[misc]
     The rows go on to WriteIceberg, which gives them exactly once. With ``json_lines`` (a folder)
     a copy is written there, a file a batch, in place only when it's whole; the copy is
     at-least-once: a retried bundle writes it again. Counts by stage and class, as ``metrics`` says, and
-    by offsets, as the audit does: a broken block is one letter for all of its records.
+    by offsets, as the audit does: a broken block is one dead letter for all of its records.
 
-    Beam counters: ``dead_letters_<stage>``, letters. Flink shows one value for a name in an operator, however many
+    Beam counters: ``dead_letters_<stage>``, dead letters. Flink shows one value for a name in an operator, however many
     of its steps count under it; these are each counted by one step.
     """
 
@@ -35,12 +35,12 @@ class WriteDeadLetters(beam.PTransform):  # type: ignore[misc]
         self._json_lines = json_lines
         self._metrics = metrics
 
-    def expand(self, letters: beam.PCollection) -> beam.PCollection:
+    def expand(self, dead_letters: beam.PCollection) -> beam.PCollection:
         if self._json_lines is not None:
-            letters = letters | "JsonLines" >> beam.ParDo(_JsonLinesFn(self._json_lines)).with_output_types(
+            dead_letters = dead_letters | "JsonLines" >> beam.ParDo(_JsonLinesFn(self._json_lines)).with_output_types(
                 DeadLetterBatch
             )
-        return letters | "ToRows" >> beam.ParDo(_ToRowsFn(self._metrics)).with_output_types(RowBatch)
+        return dead_letters | "ToRows" >> beam.ParDo(_ToRowsFn(self._metrics)).with_output_types(RowBatch)
 
 
 class _ToRowsFn(beam.DoFn):  # type: ignore[misc]
@@ -51,11 +51,11 @@ class _ToRowsFn(beam.DoFn):  # type: ignore[misc]
         self._metrics = self._metrics_config.open("dead_letters")
 
     def process(self, batch: DeadLetterBatch) -> Iterator[RowBatch]:
-        for name, count in Counter(letter.stage for letter in batch.letters).items():
+        for name, count in Counter(dead_letter.stage for dead_letter in batch.dead_letters).items():
             BeamMetrics.counter("k2beam", f"dead_letters_{name}").inc(count)
         offsets: Counter[tuple[str, str]] = Counter()
-        for letter in batch.letters:
-            offsets[letter.stage, letter.error_class] += letter.last - letter.offset + 1
+        for dead_letter in batch.dead_letters:
+            offsets[dead_letter.stage, dead_letter.error_class] += dead_letter.last - dead_letter.offset + 1
         for (stage, error_class), count in offsets.items():
             self._metrics.increment("k2_dead_letters_total", count, stage=stage, error_class=error_class)
         yield dead_letter_rows(batch)

@@ -21,17 +21,15 @@ import numpy.typing as npt
 
 from k2beam.archive.codecs import compress
 from k2beam.archive.varint import write_long
+from k2beam.arrays import Bytes, Ints, Mask
 from k2beam.codec.uuids import TEXT_BYTES, uuid_characters
 
 Codec = Literal["null", "deflate", "snappy", "zstandard"]
-CODECS: tuple[Codec, ...] = get_args(Codec)
+CONTAINER_CODECS: tuple[Codec, ...] = get_args(Codec)
 
-BLOCK_BYTES = 128 * 1024
+_BLOCK_BYTES = 128 * 1024
 """Bytes of a block before compression."""
 
-Ints = npt.NDArray[np.int64]
-Bytes = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
 
 _LONGEST_VARINT = 10
 
@@ -160,12 +158,12 @@ class ContainerWriter:
         self._file.close()
 
     def write(self, rows: Cells) -> None:
-        """Append rows in blocks of about :data:`BLOCK_BYTES`."""
+        """Append rows in blocks of about :data:`_BLOCK_BYTES`."""
         ends = np.cumsum(rows.lengths())
         content = rows.flat().tobytes()
         row = start = 0
         while row < len(ends):
-            last = max(int(np.searchsorted(ends, start + BLOCK_BYTES, side="right")), row + 1)
+            last = max(int(np.searchsorted(ends, start + _BLOCK_BYTES, side="right")), row + 1)
             end = int(ends[last - 1])
             self.write_block(last - row, content[start:end])
             row, start = last, end

@@ -7,7 +7,7 @@ from itertools import groupby
 
 import numpy as np
 
-from k2beam.archive.envelope import Columns, decode_envelopes
+from k2beam.archive.envelope import EnvelopeColumns, decode_envelopes
 from k2beam.archive.files import file_size, open_archive
 from k2beam.archive.header import ArchiveHeader, ArchiveLimits, read_header
 from k2beam.archive.plan import ArchivePlan, plan_archive
@@ -68,7 +68,7 @@ def _raw_coverage(plan: ArchivePlan, limits: ArchiveLimits, root: str | None) ->
     return coverage
 
 
-def _add(coverage: Coverage, columns: Columns) -> None:
+def _add(coverage: Coverage, columns: EnvelopeColumns) -> None:
     start = 0
     for (source, partition), run in groupby(zip(columns.source, columns.partition, strict=True)):
         stop = start + sum(1 for _ in run)

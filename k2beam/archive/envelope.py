@@ -23,7 +23,7 @@ _ROW_COLUMNS = ("source", "partition", "offset", "timestamp", "key", "value", "h
 
 
 @dataclass(slots=True)
-class Columns:
+class EnvelopeColumns:
     """The columns of raw records, as lists of equal length.
 
     ``headers`` says how many headers each record has; their keys and values are flat lists: an object for each
@@ -43,14 +43,16 @@ class Columns:
     def __len__(self) -> int:
         return len(self.offset)
 
-    def slice(self, start: int, stop: int) -> Columns:
+    def slice(self, start: int, stop: int) -> EnvelopeColumns:
         """The rows from ``start`` up to ``stop``."""
         rows = {name: getattr(self, name)[start:stop] for name in _ROW_COLUMNS}
         first = sum(self.headers[:start])
         last = first + sum(self.headers[start:stop])
-        return Columns(**rows, header_keys=self.header_keys[first:last], header_values=self.header_values[first:last])
+        return EnvelopeColumns(
+            **rows, header_keys=self.header_keys[first:last], header_values=self.header_values[first:last]
+        )
 
-    def extend(self, other: Columns) -> None:
+    def extend(self, other: EnvelopeColumns) -> None:
         """Append the rows of ``other``."""
         for name in self.__slots__:
             getattr(self, name).extend(getattr(other, name))
@@ -75,12 +77,12 @@ class Columns:
         return pa.ListArray.from_arrays(offsets, items, type=_HEADERS)
 
 
-def decode_envelopes(data: bytes, count: int) -> Columns:
+def decode_envelopes(data: bytes, count: int) -> EnvelopeColumns:
     """The ``count`` raw records of one decompressed block; payloads are kept byte for byte.
 
     Raises BrokenBlock, with the record's place in the block, unless exactly ``count`` records fill ``data``.
     """
-    columns = Columns()
+    columns = EnvelopeColumns()
     try:
         position = _decode(data, count, columns)
     except IndexError:
@@ -92,7 +94,7 @@ def decode_envelopes(data: bytes, count: int) -> Columns:
     return columns
 
 
-def _decode(data: bytes, count: int, columns: Columns) -> int:
+def _decode(data: bytes, count: int, columns: EnvelopeColumns) -> int:
     """Decode ``count`` records and return the position after them.
 
     Every number, length and union of a record is read in this one loop, and short numbers without a call: calls would
@@ -168,7 +170,7 @@ def _text_end(data: bytes, position: int) -> tuple[int, int]:
     return position + length, position
 
 
-def _headers(data: bytes, position: int, columns: Columns) -> int:
+def _headers(data: bytes, position: int, columns: EnvelopeColumns) -> int:
     count, position = read_long(data, position)
     while count:
         if count < 0:  # a negative count is followed by the size of the array's block in bytes

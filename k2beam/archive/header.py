@@ -18,7 +18,7 @@ from k2beam.archive.varint import read_long
 from k2beam.codec.avro_schema import record_type
 from k2beam.errors import ArchiveRefused, SchemaError, UsageError
 
-MAGIC = b"Obj\x01"
+CONTAINER_MAGIC = b"Obj\x01"
 SYNC_BYTES = 16
 SCHEMAS_KEY = "k2.schemas"
 """Metadata key of a raw_record container: a JSON object of writer schemas by Confluent id."""
@@ -107,8 +107,8 @@ def _read_metadata(file: BinaryIO, path: str, limit: int) -> tuple[dict[str, byt
     while True:
         file.seek(0)
         data = file.read(window)
-        if not data.startswith(MAGIC):
-            raise ArchiveRefused(f"{path}: not an Avro container: it does not start with {MAGIC!r}")
+        if not data.startswith(CONTAINER_MAGIC):
+            raise ArchiveRefused(f"{path}: not an Avro container: it does not start with {CONTAINER_MAGIC!r}")
         try:
             return _parse_metadata(data)
         except IndexError:
@@ -125,7 +125,7 @@ def _parse_metadata(data: bytes) -> tuple[dict[str, bytes], bytes, int]:
     """Raises IndexError when ``data`` is too short, ValueError when it is damaged."""
     metadata: dict[str, bytes] = {}
     entries = 0
-    count, position = read_long(data, len(MAGIC))
+    count, position = read_long(data, len(CONTAINER_MAGIC))
     while count:
         if count < 0:  # a negative count is followed by the size of the map's block in bytes
             count, (_, position) = -count, read_long(data, position)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from k2beam.archive.codecs import decompress
-from k2beam.archive.envelope import Columns, decode_envelopes
+from k2beam.archive.envelope import EnvelopeColumns, decode_envelopes
 from k2beam.archive.files import file_size, open_archive
 from k2beam.archive.header import ArchiveHeader, ArchiveLimits, read_header
 from k2beam.archive.plan import ArchiveChunk
@@ -15,7 +15,7 @@ from k2beam.archive.scan import Frame, ReadProblem, Scanner
 from k2beam.errors import ArchiveError, BlockTooLarge, BrokenBlock, UsageError
 from k2beam.model import Block, BlockBatch, DeadLetter, DeadLetterBatch, Extent, RawBatch
 
-MAX_LETTER_BYTES = 1 << 20
+MAX_DEAD_LETTER_BYTES = 1 << 20
 """How much of a damaged stretch, or of a block that is larger than the limit, a dead letter keeps."""
 
 _MAX_BATCH_BYTES = 1 << 30  # Arrow's binary columns have 32-bit offsets
@@ -63,7 +63,7 @@ class ArchiveReader:
             try:
                 payload = self._content(header, frame)
             except BrokenBlock as error:
-                yield self._letter(file, header, chunk, frame, error, extents=(extent,))
+                yield self._dead_letter(file, header, chunk, frame, error, extents=(extent,))
                 continue
             if blocks and (rows + frame.records > self.rows_per_batch or size + len(payload) > self.bytes_per_batch):
                 yield BlockBatch(chunk.source, 0, chunk.path, header.schema_json, tuple(blocks), extent)
@@ -77,22 +77,22 @@ class ArchiveReader:
     def _read_raw(
         self, file: BinaryIO, header: ArchiveHeader, chunk: ArchiveChunk
     ) -> Iterator[RawBatch | DeadLetterBatch]:
-        pending = Columns()
+        pending = EnvelopeColumns()
         size = 0
         for frame in self._frames(file, header, chunk):
             try:
                 payload = self._content(header, frame)
                 pending.extend(decode_envelopes(payload, frame.records))
             except BrokenBlock as error:
-                yield self._letter(file, header, chunk, frame, error, extents=())
+                yield self._dead_letter(file, header, chunk, frame, error, extents=())
                 continue
             size += len(payload)
             if len(pending) >= self.rows_per_batch or size >= self.bytes_per_batch:
                 yield from self._raw_batches(pending, header)
-                pending, size = Columns(), 0
+                pending, size = EnvelopeColumns(), 0
         yield from self._raw_batches(pending, header)
 
-    def _raw_batches(self, columns: Columns, header: ArchiveHeader) -> Iterator[RawBatch]:
+    def _raw_batches(self, columns: EnvelopeColumns, header: ArchiveHeader) -> Iterator[RawBatch]:
         for start in range(0, len(columns), self.rows_per_batch):
             part = columns.slice(start, start + self.rows_per_batch)
             yield RawBatch(part.to_arrow(), header.path, header.schemas)
@@ -113,7 +113,7 @@ class ArchiveReader:
     def _content(self, header: ArchiveHeader, frame: Frame) -> bytes:
         return block_content(header, frame, self.limits)
 
-    def _letter(
+    def _dead_letter(
         self,
         file: BinaryIO,
         header: ArchiveHeader,
@@ -127,9 +127,9 @@ class ArchiveReader:
         payload = frame.data
         if payload is None:
             file.seek(frame.data_position)
-            payload = file.read(min(frame.data_size, MAX_LETTER_BYTES))
+            payload = file.read(min(frame.data_size, MAX_DEAD_LETTER_BYTES))
         kept = "" if len(payload) == frame.data_size else f"; kept are the first {len(payload)} bytes"
-        letter = DeadLetter(
+        dead_letter = DeadLetter(
             source=chunk.source,
             partition=0,
             offset=frame.first,
@@ -145,7 +145,7 @@ class ArchiveReader:
                 ("k2.length", str(frame.data_size).encode()),
             ),
         )
-        return DeadLetterBatch((letter,), extents)
+        return DeadLetterBatch((dead_letter,), extents)
 
 
 def block_limit(header: ArchiveHeader, limits: ArchiveLimits) -> int:

@@ -12,7 +12,7 @@ import fastavro
 
 from k2beam import schemas as k2schemas
 from k2beam.archive.codecs import CODECS, compress
-from k2beam.archive.header import MAGIC, SCHEMAS_KEY, SYNC_BYTES, ArchiveLimits
+from k2beam.archive.header import CONTAINER_MAGIC, SCHEMAS_KEY, SYNC_BYTES, ArchiveLimits
 from k2beam.archive.varint import write_long
 from k2beam.errors import ArchiveError, UsageError
 from k2beam.model import RawRecord
@@ -69,7 +69,7 @@ def _header(schemas: Mapping[int, Any], codec: str, sync: bytes) -> bytes:
         "avro.codec": codec,
         SCHEMAS_KEY: json.dumps({str(key): schema for key, schema in schemas.items()}),
     }
-    parts = [MAGIC, write_long(len(metadata))]
+    parts = [CONTAINER_MAGIC, write_long(len(metadata))]
     for text in (part for entry in metadata.items() for part in entry):
         data = text.encode("utf-8")
         parts += [write_long(len(data)), data]

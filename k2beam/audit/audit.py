@@ -2,7 +2,7 @@
 
 It believes no counter and no coverage: every data file's provenance columns are read. An event
 outranks a dead letter of the same offset, which is then hidden and no duplicate. See docs/audit.md
-for what the certificate proves.
+for what the report proves.
 """
 
 from __future__ import annotations
@@ -203,8 +203,8 @@ def _check_sources(
 
 def _check_source(key: SourcePartition, expectation: Expectation, counts: dict[str, OffsetCount]) -> SourceFinding:
     events, surplus = _events(key, counts)
-    letters = counts[DEAD_LETTERS].offsets.get(key, BitMap64()) if DEAD_LETTERS in counts else BitMap64()
-    dead = letters - events
+    dead_letters = counts[DEAD_LETTERS].offsets.get(key, BitMap64()) if DEAD_LETTERS in counts else BitMap64()
+    dead = dead_letters - events
     seen = events | dead
     missing = expectation.missing(key, seen, SHOWN_RANGES)
     return SourceFinding(

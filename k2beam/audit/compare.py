@@ -179,7 +179,7 @@ class _Lake:
         for batch in batches:
             for start in range(0, batch.num_rows, _SLICE_ROWS):
                 part = batch.slice(start, _SLICE_ROWS)
-                yield self._letters(part) if name == DEAD_LETTERS else part
+                yield self._dead_letters(part) if name == DEAD_LETTERS else part
 
     def _gaps(self) -> Iterator[pa.RecordBatch]:
         columns = _columns(SEQUENCE_GAPS)
@@ -187,7 +187,7 @@ class _Lake:
         arrays = [pa.array([getattr(gap, name) for gap in gaps], type=GAP_SCHEMA.field(name).type) for name in columns]
         yield pa.RecordBatch.from_arrays(arrays, names=columns)
 
-    def _letters(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+    def _dead_letters(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Dead letters without those whose offsets are events, as audit and queries show them."""
         places = (batch.column(name).to_pylist() for name in ("_source", "_partition", "_offset", "_offset_last"))
         shown = [

@@ -1,4 +1,4 @@
-"""What an audit found, as values: the completeness certificate."""
+"""What an audit found, as values: the audit report."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class LedgerFinding:
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """The whole certificate; ``problems`` is empty exactly when ``ok``.
+    """The whole report; ``problems`` is empty exactly when ``ok``.
 
     ``notes`` are what the reader should know and what is no failure: a source file's incomplete tail.
     """

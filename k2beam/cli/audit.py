@@ -1,4 +1,4 @@
-"""The command ``k2beam audit``: the completeness certificate."""
+"""The command ``k2beam audit``: the audit report."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ MendOption = Annotated[
 CompareOption = Annotated[
     str | None,
     typer.Option(
-        "--compare", metavar="OTHER", help="Folder of another warehouse that must have the same rows, gaps and letters."
+        "--compare",
+        metavar="OTHER",
+        help="Folder of another warehouse that must have the same rows, gaps and dead letters.",
     ),
 ]
 
@@ -129,7 +131,7 @@ def _compare(lake: Catalog, other: Catalog, namespace: str) -> CompareReport:
 
 def _emit(report: AuditReport, compared: CompareReport | None, output: OutputFormat) -> None:
     if output is OutputFormat.TABLE:
-        _print_certificate(report)
+        _print_report(report)
         if compared is not None:
             _print_comparison(compared)
     elif output is OutputFormat.CSV:
@@ -158,7 +160,7 @@ def _comparison_verdict(compared: CompareReport) -> str:
     return f"SAME: {sum(table.rows for table in compared.tables):,} rows, dead letters and open gaps in both."
 
 
-def _print_certificate(report: AuditReport) -> None:
+def _print_report(report: AuditReport) -> None:
     _section("Sources: offsets", _SOURCES, [asdict(row) for row in report.sources])
     _section("Tables: rows and coverage", _TABLES, [asdict(row) for row in report.tables])
     gappy = sorted((row for row in report.symbols if row.missing), key=lambda row: -row.missing)

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 @dlq_app.command("list")
 @guarded
 @with_options(lake=lake_options)
-def list_letters(
+def show_list(
     error_class: Annotated[str | None, typer.Option("--class", help="Only this error class.")] = None,
     stage: Annotated[str | None, typer.Option("--stage", help="Only this stage, such as decode.")] = None,
     source: Annotated[str | None, typer.Option("--source", help="Only this source, as the list shows it.")] = None,
@@ -31,11 +31,11 @@ def list_letters(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """The dead letters by source, partition and offset, without those that became events since."""
-    from k2beam.query.dead_letters import COLUMNS, DeadLetterSelection, list_dead_letters
+    from k2beam.query.dead_letters import DEAD_LETTER_COLUMNS, DeadLetterSelection, list_dead_letters
 
     opened = lake.open()
     selection = DeadLetterSelection(error_class, stage, source, limit)
-    emit_rows(COLUMNS, list_dead_letters(opened.catalog, opened.namespace, selection), output)
+    emit_rows(DEAD_LETTER_COLUMNS, list_dead_letters(opened.catalog, opened.namespace, selection), output)
 
 
 @dlq_app.command("show")

@@ -48,7 +48,7 @@ def gaps(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """The gaps in exchange sequences, each as its latest revision has it."""
-    from k2beam.query.gaps import COLUMNS, GapSelection, gap_rows
+    from k2beam.query.gaps import GAP_COLUMNS, GapSelection, list_gaps
 
     opened = lake.open()
     selection = GapSelection(
@@ -58,4 +58,4 @@ def gaps(
         filled=all_gaps or status is Status.ALL,
         history=history,
     )
-    emit_rows(COLUMNS, gap_rows(opened.catalog, opened.namespace, selection), output)
+    emit_rows(GAP_COLUMNS, list_gaps(opened.catalog, opened.namespace, selection), output)

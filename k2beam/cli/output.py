@@ -64,7 +64,7 @@ CatalogOption = Annotated[
 ]
 
 P = ParamSpec("P")
-T = TypeVar("T")
+_T = TypeVar("_T")
 Row = Mapping[str, Any] | Sequence[Any]
 
 
@@ -274,7 +274,7 @@ def step_progress(description: str) -> Iterator[Callable[[str], None]]:
         yield lambda step: bar.update(task, description=escape(_printable(f"{description}: {step}")))
 
 
-def run_guarded(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+def run_guarded(function: Callable[P, _T], /, *args: P.args, **kwargs: P.kwargs) -> _T:
     """Call ``function``; what k2beam raises on purpose becomes one line on standard error and an exit code.
 
     UsageError exits with 2, any other K2BeamError with 1, a reader of the pipe that went away with
@@ -289,11 +289,11 @@ def run_guarded(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) 
         raise SystemExit(BROKEN_PIPE) from None
 
 
-def guarded(command: Callable[P, T]) -> Callable[P, T]:
+def guarded(command: Callable[P, _T]) -> Callable[P, _T]:
     """:func:`run_guarded` as a decorator for a typer command."""
 
     @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+    def run(*args: P.args, **kwargs: P.kwargs) -> _T:
         return run_guarded(command, *args, **kwargs)
 
     return run

@@ -14,7 +14,7 @@ from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows
 from k2beam.model import Kind
 
 if TYPE_CHECKING:
-    from k2beam.query.selection import Selection
+    from k2beam.query.selection import EventSelection
 
 query_app = typer.Typer(help="Read the tables: rows, summaries, sizes and snapshots.", no_args_is_help=True)
 
@@ -61,11 +61,11 @@ class SelectionOptions:
     start: str | None
     end: str | None
 
-    def at(self, as_of: str | None) -> Selection:
+    def at(self, as_of: str | None) -> EventSelection:
         """The same in the tables as they were."""
-        from k2beam.query.selection import Selection
+        from k2beam.query.selection import EventSelection
 
-        return Selection(self.symbol, self.exchange, self.start, self.end, as_of)
+        return EventSelection(self.symbol, self.exchange, self.start, self.end, as_of)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def symbols(
     from k2beam.query import overview
 
     opened = lake.open()
-    found = overview.symbols(opened.catalog, opened.namespace, selection.at(as_of))
+    found = overview.list_symbols(opened.catalog, opened.namespace, selection.at(as_of))
     _emit_all(overview.SymbolCount, found, output)
 
 
@@ -164,7 +164,7 @@ def stats(*, as_of: MomentOption = None, lake: LakeOptions, output: OutputOption
     from k2beam.query import overview
 
     opened = lake.open()
-    _emit_all(overview.TableStats, overview.stats(opened.catalog, opened.namespace, as_of), output)
+    _emit_all(overview.TableStats, overview.list_stats(opened.catalog, opened.namespace, as_of), output)
 
 
 @query_app.command("snapshots")
@@ -180,7 +180,7 @@ def snapshots(
     from k2beam.query import overview
 
     opened = lake.open()
-    _emit_all(overview.SnapshotInfo, overview.snapshots(opened.catalog, opened.namespace, table or ()), output)
+    _emit_all(overview.SnapshotInfo, overview.list_snapshots(opened.catalog, opened.namespace, table or ()), output)
 
 
 def _emit_events(

@@ -24,7 +24,7 @@ _WIDEST_SHOWN = 1024
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-Record = dict[str, Any]
+_Record = dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class Chunk:
     data: list[bytes] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
-    records: list[Record | None] = field(default_factory=list)
+    records: list[_Record | None] = field(default_factory=list)
     reached: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -95,7 +95,7 @@ class Assembler:
         good &= reached == ends
         return np.flatnonzero(~good).tolist(), columns
 
-    def _columns(self, records: list[Record], *, wanted: bool = False) -> dict[str, Column]:
+    def _columns(self, records: list[_Record], *, wanted: bool = False) -> dict[str, Column]:
         names = (rule.name for rule in self._schema.rules if rule.from_writer) if wanted else self._types
         return {name: build_column([record[name] for record in records], self._types[name]) for name in names}
 

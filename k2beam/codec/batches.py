@@ -1,7 +1,7 @@
 """Raw batches to event batches: framing, schemas, decoding and normalisation of whole batches.
 
 Every row of the input comes out once, as a row of one event batch or as one dead letter (a block in which it is not
-known where records end: one dead letter for all of its offsets). The stages and error classes of the letters:
+known where records end: one dead letter for all of its offsets). The stages and error classes of the dead letters:
 
 - ``frame``: tombstone, empty_payload, bad_magic, short_frame;
 - ``schema``: unknown_schema_id, schema_incompatible;
@@ -23,7 +23,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2beam.codec.dead_letters import Failure, block_letter, decode_failure, raw_letters, record_texts, row_letter
+from k2beam.arrays import Ints
+from k2beam.codec.dead_letters import (
+    Failure,
+    block_dead_letter,
+    decode_failure,
+    raw_dead_letters,
+    record_texts,
+    row_dead_letter,
+)
 from k2beam.codec.frame import HEADER_BYTES, split_frames, unframe
 from k2beam.codec.normalise import Provenance, normalise
 from k2beam.codec.strict import decode_many
@@ -37,14 +45,12 @@ LIVE_SOURCE = "kafka:"
 SchemaLookup = Callable[[int], str]
 """Writer schema (JSON text) by Confluent id; raises SchemaError for an id that does not exist."""
 
-Rows = npt.NDArray[np.int64]
-
 
 class DecodedBatch(NamedTuple):
     """At most one event batch for each kind, and the dead letters in the order of the rows."""
 
     events: tuple[EventBatch, ...]
-    letters: tuple[DeadLetter, ...]
+    dead_letters: tuple[DeadLetter, ...]
 
 
 class _Part(NamedTuple):
@@ -52,7 +58,7 @@ class _Part(NamedTuple):
 
     kind: Kind
     columns: pa.RecordBatch
-    rows: Rows
+    rows: Ints
 
 
 class BatchDecoder:
@@ -87,10 +93,10 @@ class BatchDecoder:
         now = self._clock()
         live = _is_live(batch)
         events = tuple(_raw_events(_joined(same), batch, now, live=live) for same in parts.values())
-        return DecodedBatch(events, raw_letters(batch.data, failures, now))
+        return DecodedBatch(events, raw_dead_letters(batch.data, failures, now))
 
     def _framed(
-        self, data: pa.RecordBatch, rows: Rows, schema_id: int, schemas: dict[int, str]
+        self, data: pa.RecordBatch, rows: Ints, schema_id: int, schemas: dict[int, str]
     ) -> tuple[_Part | None, list[Failure]]:
         """The rows of one schema id."""
         try:
@@ -122,10 +128,10 @@ class BatchDecoder:
         except SchemaError as error:
             name, now = _name_in(batch.schema_json), self._clock()
             failed = Failure(0, "schema", "schema_incompatible", str(error))
-            letters = (
-                block_letter(batch, block, failed._replace(payload=block.payload), name, now) for block in blocks
+            dead_letters = (
+                block_dead_letter(batch, block, failed._replace(payload=block.payload), name, now) for block in blocks
             )
-            return DecodedBatch((), tuple(letters))
+            return DecodedBatch((), tuple(dead_letters))
         decoded = self._decoder.decode_blocks([(block.payload, block.count) for block in blocks], schema)
         places = _Places(batch, schema)
         failures = [decode_failure(error, error.row) for error in decoded.errors]
@@ -137,24 +143,24 @@ class BatchDecoder:
             data = _with_provenance(part, places.provenance(part.rows), now)
             events = (EventBatch(part.kind, data, origin=Origin(batch, pa.array(part.rows))),)
         ordered = sorted(failures, key=lambda failure: failure.row)
-        return DecodedBatch(events, tuple(places.letter(failure, now) for failure in ordered))
+        return DecodedBatch(events, tuple(places.dead_letter(failure, now) for failure in ordered))
 
 
-def letters_of_events(origin: Origin, failures: Sequence[Failure], failed_at: int) -> tuple[DeadLetter, ...]:
-    """The letters of events that were refused after they had been decoded; each failure's row is that of the event.
+def dead_letters_of_events(origin: Origin, failures: Sequence[Failure], failed_at: int) -> tuple[DeadLetter, ...]:
+    """The dead letters of events refused after they had been decoded; each failure's row is that of the event.
 
-    A letter has what any other letter of its source has: the message as it was read, with its key, headers and log's
-    timestamp, or the record's own bytes and its place in the file. ``failed_at`` in microseconds, UTC.
+    Each has what any other dead letter of its source has: the message as it was read, with its key, headers and
+    log's timestamp, or the record's own bytes and its place in the file. ``failed_at`` in microseconds, UTC.
     """
     batch = origin.batch
     found = [failure._replace(row=origin.rows[failure.row].as_py()) for failure in failures]
     if isinstance(batch, RawBatch):
         values = batch.data.column("value")
         ids = [unframe(values[failure.row].as_py())[0] for failure in found]
-        return raw_letters(batch.data, list(zip(ids, found, strict=True)), failed_at)
+        return raw_dead_letters(batch.data, list(zip(ids, found, strict=True)), failed_at)
     places = _Places(batch, WriterSchema.parse(batch.schema_json))
     whole = (failure._replace(payload=places.payload(failure.row)) for failure in found)
-    return tuple(places.letter(failure, failed_at) for failure in whole)
+    return tuple(places.dead_letter(failure, failed_at) for failure in whole)
 
 
 class _Places:
@@ -167,7 +173,7 @@ class _Places:
         self._first_rows = np.array([0, *accumulate(block.count for block in self._blocks)], dtype=np.int64)
         self._ends: dict[int, list[int]] = {}
 
-    def provenance(self, rows: Rows) -> Provenance:
+    def provenance(self, rows: Ints) -> Provenance:
         number = self._block_of(rows)
         first_offsets = np.array([block.first_offset for block in self._blocks], dtype=np.int64)
         offsets = first_offsets[number] + rows - self._first_rows[number]
@@ -178,12 +184,12 @@ class _Places:
             pa.nulls(len(rows), TIMESTAMP),
         )
 
-    def letter(self, failure: Failure, now: int) -> DeadLetter:
+    def dead_letter(self, failure: Failure, now: int) -> DeadLetter:
         number = int(self._block_of(np.array([failure.row]))[0])
         block, name = self._blocks[number], self._schema.tree.name
         if failure.error_class == BROKEN_BLOCK:
-            return block_letter(self._batch, block, failure, name, now)
-        return row_letter(self._batch, block, failure.row - int(self._first_rows[number]), failure, name, now)
+            return block_dead_letter(self._batch, block, failure, name, now)
+        return row_dead_letter(self._batch, block, failure.row - int(self._first_rows[number]), failure, name, now)
 
     def payload(self, row: int) -> bytes:
         """The bytes of one record, found by reading its block again; only rows that failed late need it."""
@@ -195,12 +201,12 @@ class _Places:
         position = row - int(self._first_rows[number])
         return block.payload[ends[position] : ends[position + 1]]
 
-    def _block_of(self, rows: Rows) -> npt.NDArray[np.intp]:
+    def _block_of(self, rows: Ints) -> npt.NDArray[np.intp]:
         return np.searchsorted(self._first_rows, rows, side="right") - 1
 
 
 def _to_version_2(
-    schema: WriterSchema, columns: pa.RecordBatch, rows: Rows, provenance: Provenance
+    schema: WriterSchema, columns: pa.RecordBatch, rows: Ints, provenance: Provenance
 ) -> tuple[_Part, list[Failure]]:
     """The rows as version 2, and the failures of those that version 2 can't hold."""
     kind = schema.known.kind
@@ -249,7 +255,7 @@ def _is_live(batch: RawBatch) -> bool:
     return not batch.path and bool(pc.all(pc.starts_with(batch.data.column("source"), LIVE_SOURCE)).as_py())
 
 
-def _take(column: pa.Array, rows: Rows) -> pa.Array:
+def _take(column: pa.Array, rows: Ints) -> pa.Array:
     """The column's values at ``rows`` (ascending); the column itself where that is all of it."""
     return column if len(rows) == len(column) else column.take(pa.array(rows))
 

@@ -15,11 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from k2beam.arrays import Ints
 from k2beam.codec.avro_schema import Array, AvroType, Enum, Fixed, Map, Primitive, without_null
 from k2beam.codec.decimals import decimal_array, read_unscaled
 from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP, TIMESTAMP
-
-Lengths = npt.NDArray[np.int64]
 
 _DOUBTFUL = -(1 << 40)
 _VARINT_STEPS = np.array([1 << (7 * size) for size in range(1, 10)], dtype=np.uint64)
@@ -37,7 +36,7 @@ class Column(NamedTuple):
     """A column, its canonical lengths (negative sum: look again, strictly), and its faulty rows."""
 
     array: pa.Array
-    lengths: Lengths
+    lengths: Ints
     faults: tuple[Fault, ...] = ()
 
 
@@ -93,19 +92,19 @@ def _build_primitive(values: list[Any], primitive: Primitive) -> Column:
     return _PRIMITIVE_BUILDERS[primitive.name](values)
 
 
-def varint_sizes(zigzag: npt.NDArray[np.uint64]) -> Lengths:
+def varint_sizes(zigzag: npt.NDArray[np.uint64]) -> Ints:
     """Bytes of unsigned varints (1 to 10)."""
     if len(zigzag) and int(zigzag.max()) < 128:
         return np.ones(len(zigzag), dtype=np.int64)
     return np.searchsorted(_VARINT_STEPS, zigzag, side="right").astype(np.int64) + 1
 
 
-def _count_sizes(counts: Lengths) -> Lengths:
+def _count_sizes(counts: Ints) -> Ints:
     """Bytes of counts and lengths, which are not negative."""
     return varint_sizes(counts.astype(np.uint64) << np.uint64(1))
 
 
-def _byte_lengths(array: pa.Array) -> Lengths:
+def _byte_lengths(array: pa.Array) -> Ints:
     offsets = np.frombuffer(array.buffers()[1], dtype=np.int32)
     return np.diff(offsets[: len(array) + 1]).astype(np.int64)
 
@@ -129,7 +128,7 @@ def _trapped(values: list[Any], data_type: pa.DataType) -> Column:
     return Column(array, lengths)
 
 
-def _longs(values: list[Any]) -> tuple[pa.Array, Lengths]:
+def _longs(values: list[Any]) -> tuple[pa.Array, Ints]:
     array = pa.array(values, type=pa.int64())
     numbers = _numbers(array)
     zigzag = ((numbers << 1) ^ (numbers >> 63)).view(np.uint64)
@@ -191,10 +190,10 @@ class _Groups(NamedTuple):
 
     offsets: pa.Array
     nulls: pa.Array | None
-    bounds: Lengths
-    around: Lengths
+    bounds: Ints
+    around: Ints
 
-    def lengths(self, items: Lengths) -> Lengths:
+    def lengths(self, items: Ints) -> Ints:
         sums = np.concatenate((np.zeros(1, dtype=np.int64), np.cumsum(items)))
         return self.around + sums[self.bounds[1:]] - sums[self.bounds[:-1]]
 

@@ -29,7 +29,7 @@ def decode_failure(error: RowError, row: int) -> Failure:
     return Failure(row, "decode", error.error_class, error.message, record_json, error.payload)
 
 
-def raw_letters(
+def raw_dead_letters(
     data: pa.RecordBatch, failures: Sequence[tuple[int | None, Failure]], failed_at: int
 ) -> tuple[DeadLetter, ...]:
     """The letters of rows of a raw batch, each with its schema id, in the order of the rows."""
@@ -59,21 +59,23 @@ def raw_letters(
     )
 
 
-def row_letter(
+def row_dead_letter(
     batch: BlockBatch, block: Block, row: int, failure: Failure, schema_name: str, failed_at: int
 ) -> DeadLetter:
     """The letter of record ``row`` of ``block``; its payload is the record's own bytes."""
     offset = block.first_offset + row
-    return _block_letter(batch, block, failure, (offset, offset), schema_name, failed_at)
+    return _block_dead_letter(batch, block, failure, (offset, offset), schema_name, failed_at)
 
 
-def block_letter(batch: BlockBatch, block: Block, failure: Failure, schema_name: str, failed_at: int) -> DeadLetter:
-    """One letter for all records of ``block``; its payload is the block, decompressed."""
+def block_dead_letter(
+    batch: BlockBatch, block: Block, failure: Failure, schema_name: str, failed_at: int
+) -> DeadLetter:
+    """One dead letter for all records of ``block``; its payload is the block, decompressed."""
     offsets = (block.first_offset, block.first_offset + block.count - 1)
-    return _block_letter(batch, block, failure, offsets, schema_name, failed_at)
+    return _block_dead_letter(batch, block, failure, offsets, schema_name, failed_at)
 
 
-def _block_letter(
+def _block_dead_letter(
     batch: BlockBatch, block: Block, failure: Failure, offsets: tuple[int, int], schema_name: str, failed_at: int
 ) -> DeadLetter:
     return DeadLetter(

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from k2beam.errors import BadMagicError, EmptyPayloadError, FrameError, ShortFrameError, TombstoneError
 
-MAGIC = 0
+FRAME_MAGIC = 0
 HEADER_BYTES = 5
 
 
@@ -31,7 +31,7 @@ def frame(schema_id: int, body: bytes) -> bytes:
     """``body`` in Confluent framing. Raises FrameError for an id that does not fit into 32 bits."""
     if not 0 <= schema_id < 1 << 32:
         raise FrameError(f"schema id {schema_id} does not fit into 32 bits")
-    return bytes([MAGIC]) + schema_id.to_bytes(4, "big") + body
+    return bytes([FRAME_MAGIC]) + schema_id.to_bytes(4, "big") + body
 
 
 def frame_error(value: bytes | None) -> AnyFrameError | None:
@@ -40,7 +40,7 @@ def frame_error(value: bytes | None) -> AnyFrameError | None:
         return TombstoneError("the value is null (a tombstone); nothing to decode")
     if not value:
         return EmptyPayloadError("the value is empty; a frame has at least 5 bytes")
-    if value[0] != MAGIC:
+    if value[0] != FRAME_MAGIC:
         return BadMagicError(
             f"the value starts with 0x{value[0]:02x}, not with the magic byte 0x00 of Confluent framing"
         )
@@ -73,7 +73,7 @@ def split_frames(values: pa.BinaryArray) -> Frames:
     if not good.all():
         starts = np.where(good, starts, 0)
     if good.any():
-        good &= data[starts] == MAGIC
+        good &= data[starts] == FRAME_MAGIC
         ids = sum(data[starts + 1 + byte].astype(np.int64) << (24 - 8 * byte) for byte in range(4))
         schema_ids = np.where(good, ids, -1)
     return Frames(schema_ids, tuple(_errors(values, np.flatnonzero(~good))))

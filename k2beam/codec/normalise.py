@@ -40,7 +40,7 @@ _PRICE_FACTOR = 100
 _QUANTITY_FACTOR = 10**8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-Columns = dict[str, pa.Array]
+_Columns = dict[str, pa.Array]
 
 
 class Provenance(NamedTuple):
@@ -108,7 +108,7 @@ def _digests(rows: Iterable[tuple[str, int, int]]) -> Iterator[bytes]:
         yield state.digest()
 
 
-def _trades(columns: pa.RecordBatch, provenance: Provenance, faults: list[Fault]) -> Columns:
+def _trades(columns: pa.RecordBatch, provenance: Provenance, faults: list[Fault]) -> _Columns:
     ids = message_ids(provenance)
     count = columns.num_rows
     extras = ("company_id", "qualifiers", "venue", "buyer_id")
@@ -123,7 +123,7 @@ def _trades(columns: pa.RecordBatch, provenance: Provenance, faults: list[Fault]
     }
 
 
-def _quotes(columns: pa.RecordBatch, provenance: Provenance, faults: list[Fault]) -> Columns:
+def _quotes(columns: pa.RecordBatch, provenance: Provenance, faults: list[Fault]) -> _Columns:
     ids = message_ids(provenance)
     return {
         **_market_columns(columns, ids),
@@ -136,7 +136,7 @@ def _quotes(columns: pa.RecordBatch, provenance: Provenance, faults: list[Fault]
     }
 
 
-def _market_columns(columns: pa.RecordBatch, ids: pa.Array) -> Columns:
+def _market_columns(columns: pa.RecordBatch, ids: pa.Array) -> _Columns:
     """What trades and quotes share."""
     count = columns.num_rows
     exchange = columns.column("exchange")
@@ -153,7 +153,7 @@ def _market_columns(columns: pa.RecordBatch, ids: pa.Array) -> Columns:
     }
 
 
-def _reference_data(columns: pa.RecordBatch, provenance: Provenance, faults: list[Fault]) -> Columns:
+def _reference_data(columns: pa.RecordBatch, provenance: Provenance, faults: list[Fault]) -> _Columns:
     count = columns.num_rows
     listing = _dates(columns, "start_date", faults)
     delisting = _dates(columns, "end_date", faults)

@@ -26,7 +26,7 @@ from k2beam.codec.writer_schema import BROKEN_BLOCK, Decoded, RowError, WriterSc
 from k2beam.errors import StrictError
 
 CHUNK_ROWS = 2048
-CHUNK_BYTES = 1 << 19
+_CHUNK_BYTES = 1 << 19
 """A hostile length makes fastavro copy the rest of its input, so that its input is kept small."""
 
 _FASTAVRO_ERRORS = (EOFError, StopIteration, LookupError, ValueError, OverflowError, TypeError)
@@ -47,7 +47,7 @@ class ReferenceDecoder:
             _, offset_buffer, data_buffer = values.buffers()
             offsets = np.frombuffer(offset_buffer, dtype=np.int32)[values.offset : values.offset + len(values) + 1]
             data = memoryview(data_buffer or b"")
-            for first, last in chunk_bounds(offsets.astype(np.int64), CHUNK_ROWS, CHUNK_BYTES):
+            for first, last in chunk_bounds(offsets.astype(np.int64), CHUNK_ROWS, _CHUNK_BYTES):
                 assembler.add(self._framed_chunk(data, offsets, first, last, body_offset, schema))
         return assembler.result()
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-Bytes = npt.NDArray[np.uint8]
+from k2beam.arrays import Bytes
 
 TEXT_BYTES = 36
 """Bytes of a UUID as text."""

@@ -1,4 +1,4 @@
-"""What a decoder takes and gives: the contract that every implementation shares.
+"""What a decoder takes and gives: what every implementation keeps to.
 
 A decoder turns the payloads of one writer schema into one Arrow batch. Each input row comes out
 exactly once, either as a row of the columns or as a :class:`RowError`; no payload raises.

@@ -19,11 +19,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2beam.arrays import mask_of, text_bytes
+from k2beam.arrays import Ints, Mask, mask_of, text_bytes
 from k2beam.codec.decimals import decimal_array
 from k2beam.codec.uuids import uuid_texts
 from k2beam.csv.lines import LineFault, read_columns
@@ -34,9 +33,6 @@ from k2beam.errors import UsageError
 from k2beam.schemas import payload_arrow_schema, v2_name
 
 _NAMESPACE = uuid.UUID("6a3d1f0e-5c0b-5d8e-9b1e-2f6f3a9d7c41")
-
-Rows = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +55,7 @@ class Converted(NamedTuple):
     """The events as v2 columns, the place of each among the lines, and the faults of the other lines, in order."""
 
     events: pa.RecordBatch
-    rows: Rows
+    rows: Ints
     faults: tuple[LineFault, ...]
 
 
@@ -92,7 +88,7 @@ class Converter:
 
     def _column(self, work: _Work, one: pa.Field) -> pa.Array:
         if one.name == GENERATED:
-            return message_ids(self._context.identity, work.numbers)
+            return line_message_ids(self._context.identity, work.numbers)
         if one.name == "vendor_data":
             return self._vendor_data(work, one.type)
         if one.name not in work.made:
@@ -138,7 +134,7 @@ class _Work:
     variables: Mapping[str, str]
     context: Context
     count: int
-    numbers: Rows = field(default_factory=lambda: np.zeros(0, np.int64))
+    numbers: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     made: dict[str, pa.Array] = field(default_factory=dict)
     faults: list[LineFault] = field(default_factory=list)
 
@@ -176,7 +172,7 @@ class _Work:
         return pa.repeat(pa.scalar(text), self.count)
 
 
-def message_ids(identity: str, numbers: Rows) -> pa.StringArray:
+def line_message_ids(identity: str, numbers: Ints) -> pa.StringArray:
     """UUIDv5 of ``identity/number`` for each line number."""
     base = hashlib.sha1(_NAMESPACE.bytes + identity.encode() + b"/", usedforsecurity=False)
     digests = bytearray()
@@ -234,7 +230,7 @@ def _typed(work: _Work, rule: FieldRule, texts: pa.StringArray, data_type: pa.Da
     return pa.array(truth)
 
 
-def _checked(work: _Work, rule: FieldRule, texts: pa.StringArray, numbers: Numbers, there: Mask) -> Rows:
+def _checked(work: _Work, rule: FieldRule, texts: pa.StringArray, numbers: Numbers, there: Mask) -> Ints:
     work.refuse(numbers.unreadable & there, "bad_number", rule.name, "is not a number", texts)
     work.refuse(numbers.overflow & there, "decimal_overflow", rule.name, "does not fit decimal(18,8)", texts)
     return numbers.values
@@ -261,11 +257,11 @@ def _items(rule: FieldRule, texts: pa.StringArray, data_type: pa.ListType) -> pa
     return _list_array(items.filter(pa.array(kept)), np.bincount(parents[kept], minlength=len(texts)), data_type)
 
 
-def _list_array(items: pa.StringArray, lengths: Rows, data_type: pa.ListType) -> pa.Array:
+def _list_array(items: pa.StringArray, lengths: Ints, data_type: pa.ListType) -> pa.Array:
     return pa.ListArray.from_arrays(_offsets(lengths), items).cast(data_type)
 
 
-def _offsets(lengths: Rows) -> pa.Array:
+def _offsets(lengths: Ints) -> pa.Array:
     return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from k2beam import schemas
-from k2beam.archive.cells import CODECS, Codec, ContainerWriter
+from k2beam.archive.cells import CONTAINER_CODECS, Codec, ContainerWriter
 from k2beam.archive.files import check_path_is_text
 from k2beam.csv.encode import encode_events
 from k2beam.csv.files import CsvChunk, CsvFile, plan_csv
@@ -28,7 +28,7 @@ from k2beam.jsonable import to_json
 from k2beam.lake.rows import dead_letter_rows
 from k2beam.model import BlockBatch, DeadLetter, DeadLetterBatch, Kind
 
-CHUNK_BYTES = 8 << 20
+_CHUNK_BYTES = 8 << 20
 
 
 class Producer(Protocol):
@@ -69,23 +69,23 @@ def write_archive(
     ``<out>.dead_letters.jsonl``, which appears with it. Raises UsageError, before anything is read, where one of the
     two is there already, or their folder is not.
     """
-    if codec not in CODECS:
-        raise UsageError(f"codec {codec!r} is not known; take one of {', '.join(CODECS)}")
-    kept = _letters_path(out)
+    if codec not in CONTAINER_CODECS:
+        raise UsageError(f"codec {codec!r} is not known; take one of {', '.join(CONTAINER_CODECS)}")
+    kept = _dead_letters_path(out)
     for path in (out, kept):
         _check_new(path)
     sync = hashlib.sha256("/".join(file.source for file in files).encode()).digest()[:16]
     partial, partly_kept = _partial(out), _partial(kept)
     partly_kept.unlink(missing_ok=True)  # of a run that was stopped, as the container that is written over
     schema = schemas.avro_schema(schemas.v2_name(reader.mapping.kind))
-    letters = _Letters(partly_kept)
-    with closing(letters), ContainerWriter(partial, schema, codec, sync, {}) as writer:
-        done = _Delivery(reader, letters, complete)
+    dead_letters = _DeadLetters(partly_kept)
+    with closing(dead_letters), ContainerWriter(partial, schema, codec, sync, {}) as writer:
+        done = _Delivery(reader, dead_letters, complete)
         for block_batch in done.blocks(files):
             for block in block_batch.blocks:
                 writer.write_block(block.count, block.payload)
                 done.counts.written += block.count
-    if letters.made:
+    if dead_letters.made:
         os.replace(partly_kept, kept)
     os.replace(partial, out)
     return done.finish(kept)
@@ -95,7 +95,7 @@ def produce(
     files: Sequence[CsvFile],
     reader: CsvReader,
     producer: Producer,
-    letters_beside: Path | None = None,
+    dead_letters_beside: Path | None = None,
     *,
     complete: bool = False,
 ) -> tuple[Delivered, list[str]]:
@@ -106,10 +106,10 @@ def produce(
     name, to a file of this run alone in the working folder. Raises UsageError, before anything is read, where that file
     is there already, or its folder is not.
     """
-    kept = _letters_path(letters_beside or Path(_run_name()))
+    kept = _dead_letters_path(dead_letters_beside or Path(_run_name()))
     _check_new(kept)
-    with closing(_Letters(kept)) as letters:
-        done = _Delivery(reader, letters, complete)
+    with closing(_DeadLetters(kept)) as dead_letters:
+        done = _Delivery(reader, dead_letters, complete)
         send = _sender(producer, reader.mapping.kind)
         for chunk, part in done.parts(files):
             for place, record in enumerate(part.events.to_pylist(maps_as_pydicts="strict")):
@@ -123,7 +123,7 @@ def produce(
     return done.finish(kept)
 
 
-class _Letters:
+class _DeadLetters:
     """A new file of dead letters, made with the first of them."""
 
     def __init__(self, path: Path) -> None:
@@ -135,11 +135,11 @@ class _Letters:
         """Whether the file is there."""
         return self._file is not None
 
-    def write(self, letters: tuple[DeadLetter, ...]) -> None:
-        if letters and self._file is None:
+    def write(self, dead_letters: tuple[DeadLetter, ...]) -> None:
+        if dead_letters and self._file is None:
             self._file = self._path.open("x", encoding="utf-8")
         if self._file is not None:
-            rows = dead_letter_rows(DeadLetterBatch(letters)).data.to_pylist()
+            rows = dead_letter_rows(DeadLetterBatch(dead_letters)).data.to_pylist()
             self._file.writelines(f"{to_json(row)}\n" for row in rows)
 
     def close(self) -> None:
@@ -150,10 +150,10 @@ class _Letters:
 class _Delivery:
     """Reads files chunk by chunk, writes their dead letters and counts."""
 
-    def __init__(self, reader: CsvReader, letters: _Letters, complete: bool) -> None:
+    def __init__(self, reader: CsvReader, dead_letters: _DeadLetters, complete: bool) -> None:
         self.counts = Delivered()
         self._reader = reader
-        self._letters = letters
+        self._dead_letters = dead_letters
         self._complete = complete
         self._warnings: list[str] = []
         self._started = time.monotonic()
@@ -164,17 +164,17 @@ class _Delivery:
                 if isinstance(batch, BlockBatch):
                     yield batch
                 else:
-                    self.bad(batch.letters)
+                    self.bad(batch.dead_letters)
 
     def parts(self, files: Sequence[CsvFile]) -> Iterator[tuple[CsvChunk, Part]]:
         for chunk in self._chunks(files):
             for part in self._reader.parts(chunk):
-                self.bad(part.letters)
+                self.bad(part.dead_letters)
                 yield chunk, part
 
-    def bad(self, letters: tuple[DeadLetter, ...]) -> None:
-        self._letters.write(letters)
-        self.counts.dead_letters += len(letters)
+    def bad(self, dead_letters: tuple[DeadLetter, ...]) -> None:
+        self._dead_letters.write(dead_letters)
+        self.counts.dead_letters += len(dead_letters)
 
     def finish(self, kept: Path) -> tuple[Delivered, list[str]]:
         """The counts and warnings; ``kept`` is where the dead letters are, if there are any."""
@@ -186,7 +186,7 @@ class _Delivery:
 
     def _chunks(self, files: Sequence[CsvFile]) -> Iterator[CsvChunk]:
         for file in files:
-            plan = plan_csv(file, CHUNK_BYTES, complete=self._complete)
+            plan = plan_csv(file, _CHUNK_BYTES, complete=self._complete)
             self.counts.consumed += plan.lines
             self.counts.errors += sum(problem.kind == "truncated_tail" for problem in plan.problems)
             self._warnings.extend(problem.message for problem in plan.problems)
@@ -218,7 +218,7 @@ def _sender(producer: Producer, kind: Kind) -> Any:
     }[kind]
 
 
-def _letters_path(beside: Path) -> Path:
+def _dead_letters_path(beside: Path) -> Path:
     return beside.with_name(f"{beside.name}.dead_letters.jsonl")
 
 

@@ -15,12 +15,11 @@ import pyarrow.compute as pc
 
 from k2beam.archive.cells import Cells, decimal, long
 from k2beam.archive.varint import write_long
+from k2beam.arrays import Ints
 from k2beam.codec.decimals import unscaled_words
 from k2beam.errors import SchemaError
 from k2beam.model import Kind
 from k2beam.schemas import avro_schema, v2_name
-
-Ints = npt.NDArray[np.int64]
 
 _EMPTY = pa.scalar(b"", pa.binary())
 

@@ -15,14 +15,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2beam.arrays import mask_of
+from k2beam.arrays import Ints, mask_of
 from k2beam.model import Stage
-
-Rows = npt.NDArray[np.int64]
 
 
 class LineFault(NamedTuple):
@@ -34,11 +31,11 @@ class LineFault(NamedTuple):
     message: str
 
 
-class Columns(NamedTuple):
+class LineColumns(NamedTuple):
     """The columns of the good lines, spaces around their text removed, and the place of each line."""
 
     texts: tuple[pa.StringArray, ...]
-    rows: Rows
+    rows: Ints
     faults: tuple[LineFault, ...]
 
 
@@ -50,7 +47,7 @@ def split_lines(data: bytes) -> list[bytes]:
     return lines
 
 
-def read_columns(lines: Sequence[bytes], number: int, delimiter: str, encoding: str) -> Columns:
+def read_columns(lines: Sequence[bytes], number: int, delimiter: str, encoding: str) -> LineColumns:
     """Take lines (without line feeds) apart into ``number`` columns each."""
     faults: list[LineFault] = []
     texts, rows = _decode(lines, encoding, faults)
@@ -64,7 +61,7 @@ def read_columns(lines: Sequence[bytes], number: int, delimiter: str, encoding: 
         good = np.concatenate([good, some])
     order = np.argsort(good, kind="stable")
     columns = (flat.take(pa.array(order * number + place)) for place in range(number))
-    return Columns(tuple(pc.utf8_trim_whitespace(column) for column in columns), good[order], tuple(faults))
+    return LineColumns(tuple(pc.utf8_trim_whitespace(column) for column in columns), good[order], tuple(faults))
 
 
 def header_columns(line: bytes, delimiter: str, encoding: str) -> list[str] | None:
@@ -75,7 +72,7 @@ def header_columns(line: bytes, delimiter: str, encoding: str) -> list[str] | No
         return None
 
 
-def _decode(lines: Sequence[bytes], encoding: str, faults: list[LineFault]) -> tuple[pa.StringArray, Rows]:
+def _decode(lines: Sequence[bytes], encoding: str, faults: list[LineFault]) -> tuple[pa.StringArray, Ints]:
     rows = np.arange(len(lines), dtype=np.int64)
     if encoding == "utf-8":
         try:
@@ -93,7 +90,7 @@ def _decode(lines: Sequence[bytes], encoding: str, faults: list[LineFault]) -> t
     return pa.array(texts, pa.string()), np.array(good, dtype=np.int64)
 
 
-def _without_blank(texts: pa.StringArray, rows: Rows, faults: list[LineFault]) -> tuple[pa.StringArray, Rows]:
+def _without_blank(texts: pa.StringArray, rows: Ints, faults: list[LineFault]) -> tuple[pa.StringArray, Ints]:
     blank = mask_of(pc.equal(pc.binary_length(pc.utf8_trim_whitespace(texts)), 0))
     if not blank.any():
         return texts, rows
@@ -101,7 +98,7 @@ def _without_blank(texts: pa.StringArray, rows: Rows, faults: list[LineFault]) -
     return texts.filter(pa.array(~blank)), rows[~blank]
 
 
-def _of_length(parts: pa.ListArray, rows: Rows, number: int, faults: list[LineFault]) -> tuple[Rows, pa.StringArray]:
+def _of_length(parts: pa.ListArray, rows: Ints, number: int, faults: list[LineFault]) -> tuple[Ints, pa.StringArray]:
     """The rows that have ``number`` columns, and these, row after row."""
     lengths = np.asarray(pc.list_value_length(parts).to_numpy(zero_copy_only=False))
     right = lengths == number
@@ -113,8 +110,8 @@ def _of_length(parts: pa.ListArray, rows: Rows, number: int, faults: list[LineFa
 
 
 def _quoted(
-    texts: pa.StringArray, rows: Rows, number: int, delimiter: str, faults: list[LineFault]
-) -> tuple[Rows, list[str]]:
+    texts: pa.StringArray, rows: Ints, number: int, delimiter: str, faults: list[LineFault]
+) -> tuple[Ints, list[str]]:
     good: list[int] = []
     flat: list[str] = []
     for row, text in zip(rows.tolist(), texts.to_pylist(), strict=True):

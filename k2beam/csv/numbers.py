@@ -10,18 +10,14 @@ from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2beam.arrays import mask_of, text_bytes, whole_numbers
+from k2beam.arrays import Ints, Mask, mask_of, text_bytes, whole_numbers
 
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
-
-SCALE = 8
+_SCALE = 8
 _WHOLE_DIGITS = 10
-_LIMIT = 10 ** (_WHOLE_DIGITS + SCALE)
+_LIMIT = 10 ** (_WHOLE_DIGITS + _SCALE)
 _PLAIN = r"^(?P<sign>[+-]?)0*(?P<whole>\d*)(?:\.(?P<part>\d*?)0*)?$"
 _NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$"
 _INTEGER = r"^[+-]?\d{1,18}$"
@@ -43,8 +39,8 @@ def read_decimals(texts: pa.StringArray) -> Numbers:
     found = pc.extract_regex(texts, pattern=_PLAIN)
     plain = mask_of(found.is_valid()) & ~unreadable
     whole, part, sign = (pc.fill_null(pc.struct_field(found, [name]), "") for name in ("whole", "part", "sign"))
-    fits = plain & (text_bytes(whole) <= _WHOLE_DIGITS) & (text_bytes(part) <= SCALE)
-    digits = pc.binary_join_element_wise(whole, pc.utf8_rpad(part, SCALE, "0"), "")
+    fits = plain & (text_bytes(whole) <= _WHOLE_DIGITS) & (text_bytes(part) <= _SCALE)
+    digits = pc.binary_join_element_wise(whole, pc.utf8_rpad(part, _SCALE, "0"), "")
     values = whole_numbers(pc.if_else(pa.array(fits), digits, "0"))
     values[mask_of(pc.equal(sign, "-"))] *= -1
     overflow = plain & ~fits
@@ -65,7 +61,7 @@ def read_integers(texts: pa.StringArray) -> Numbers:
 def _unscaled(text: str) -> int | None:
     """The unscaled value of a number with an exponent; None where it does not fit."""
     try:
-        scaled = _EXACT.create_decimal(text).scaleb(SCALE, _EXACT)
+        scaled = _EXACT.create_decimal(text).scaleb(_SCALE, _EXACT)
         value = scaled.to_integral_exact(context=_EXACT)
     except (Inexact, InvalidOperation, Overflow):
         return None

@@ -14,7 +14,9 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from k2beam.csv.convert import Converter, Rows
+from k2beam.archive.reading import MAX_DEAD_LETTER_BYTES
+from k2beam.arrays import Ints
+from k2beam.csv.convert import Converter
 from k2beam.csv.encode import encode_events
 from k2beam.csv.files import CsvChunk, open_csv, same_file
 from k2beam.csv.lines import LineFault, split_lines
@@ -25,9 +27,6 @@ from k2beam.schemas import avro_schema, v2_name
 
 MAX_LINE_BYTES = 1 << 16
 """A longer line is a dead letter. Fixed, so that every reader judges a line alike."""
-
-MAX_LETTER_BYTES = 1 << 20
-"""How much of a line a dead letter keeps."""
 
 BLOCK_LINES = 4096
 """A block ends at a multiple of this offset: a file that has grown is cut as it was before."""
@@ -47,9 +46,9 @@ class Part(NamedTuple):
     """Lines that were read together: the events, the offset and byte of each, and the dead letters of the others."""
 
     events: pa.RecordBatch
-    offsets: Rows
-    positions: Rows
-    letters: tuple[DeadLetter, ...]
+    offsets: Ints
+    positions: Ints
+    dead_letters: tuple[DeadLetter, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +71,8 @@ class CsvReader:
         extent = Extent(file.source, 0, chunk.total, file.path)
         schema = json.dumps(avro_schema(v2_name(self.mapping.kind)))
         for part in self.parts(chunk):
-            if part.letters:
-                yield DeadLetterBatch(part.letters, (extent,))
+            if part.dead_letters:
+                yield DeadLetterBatch(part.dead_letters, (extent,))
             if part.events.num_rows:
                 blocks = tuple(_blocks(self.mapping, part))
                 yield BlockBatch(file.source, 0, file.path, schema, blocks, extent)
@@ -104,14 +103,14 @@ class CsvReader:
         for row in long:
             problem = f"the line has {lengths[row]} bytes, at most {MAX_LINE_BYTES} are taken; kept is up to 1 MiB"
             faults[row] = LineFault(row, "read", "line_too_long", problem)
-        letters = tuple(
-            self._letter(chunk, fault, first + row, int(positions[row]), lines[row])
+        dead_letters = tuple(
+            self._dead_letter(chunk, fault, first + row, int(positions[row]), lines[row])
             for row, fault in sorted(faults.items())
         )
         rows = converted.rows
-        return Part(converted.events, rows + first, positions[rows], letters), len(lines)
+        return Part(converted.events, rows + first, positions[rows], dead_letters), len(lines)
 
-    def _letter(self, chunk: CsvChunk, fault: LineFault, offset: int, position: int, line: bytes) -> DeadLetter:
+    def _dead_letter(self, chunk: CsvChunk, fault: LineFault, offset: int, position: int, line: bytes) -> DeadLetter:
         path, number = chunk.file.path, offset + 1 + self.mapping.header_lines
         shown = line[:_SHOWN].rstrip(b"\r").decode(self.mapping.encoding, "backslashreplace")
         return DeadLetter(
@@ -121,7 +120,7 @@ class CsvReader:
             stage=fault.stage,
             error_class=fault.error_class,
             error_message=f"{path}, line {number}: {fault.message}: {shown!r}",
-            payload=line[:MAX_LETTER_BYTES],
+            payload=line[:MAX_DEAD_LETTER_BYTES],
             headers=(
                 ("k2.path", path.encode()),
                 ("k2.line", str(number).encode()),
@@ -158,7 +157,7 @@ def _pieces(stream: BinaryIO, chunk: CsvChunk, size: int) -> Iterator[Piece]:
         if cut:
             yield Piece(position, data[:cut])
             position, rest = position + cut, data[cut:]
-        elif len(data) > MAX_LETTER_BYTES:
+        elif len(data) > MAX_DEAD_LETTER_BYTES:
             long, rest, left = _long_line(stream, position, data, left)
             yield long
             position += (long.length or 0) + 1
@@ -172,15 +171,15 @@ def _long_line(stream: BinaryIO, position: int, data: bytes, left: int) -> tuple
     """A line that no piece can hold: its beginning and length, what was read after it, and how much is left."""
     length = len(data)
     while left:
-        more = stream.read(min(MAX_LETTER_BYTES, left))
+        more = stream.read(min(MAX_DEAD_LETTER_BYTES, left))
         if not more:
             break
         left -= len(more)
         line, feed, rest = more.partition(b"\n")
         length += len(line)
         if feed:
-            return Piece(position, data[:MAX_LETTER_BYTES], length), rest, left
-    return Piece(position, data[:MAX_LETTER_BYTES], length), b"", left
+            return Piece(position, data[:MAX_DEAD_LETTER_BYTES], length), rest, left
+    return Piece(position, data[:MAX_DEAD_LETTER_BYTES], length), b"", left
 
 
 def _changed(chunk: CsvChunk) -> CsvError:

@@ -14,17 +14,14 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2beam.arrays import mask_of, whole_numbers
+from k2beam.arrays import Ints, Mask, mask_of, whole_numbers
 from k2beam.errors import UsageError
 from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP, TIMESTAMP
 
 Ambiguous = Literal["refuse", "first", "second"]
-Ints = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 _DIRECTIVES = {
     "Y": r"(?P<Y>\d{4})",

@@ -24,14 +24,14 @@ PROBES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class LogMessage:
     """A message's offset and its time in the log: microseconds UTC, None where it has none."""
 
     offset: int
     time: int | None
 
 
-Peek = Callable[[str, int, int], Message | None]
+Peek = Callable[[str, int, int], LogMessage | None]
 """The first message of a topic's partition at an offset or behind it; None where the log ends before there is one."""
 
 
@@ -80,7 +80,7 @@ class Backlogs:
         oldest = self._probe(topic.name, partition, missing - holes, holes)
         return Backlog(len(missing - holes), oldest.time if oldest else None, len(covered), lost)
 
-    def _probe(self, topic: str, partition: int, unknown: BitMap64, holes: BitMap64) -> Message | None:
+    def _probe(self, topic: str, partition: int, unknown: BitMap64, holes: BitMap64) -> LogMessage | None:
         """Add to ``holes`` those at the beginning of a stretch of ``unknown``; gives its oldest message."""
         oldest = None
         for number, (first, last) in enumerate(runs(unknown)):

@@ -9,9 +9,9 @@ from k2beam.clock import now_us
 from k2beam.coverage import Coverage, SourcePartition
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.exporter.backlog import Backlog, Backlogs, Peek
-from k2beam.exporter.readings import Lake
+from k2beam.exporter.readings import Tables
 from k2beam.lake.commit import read_coverage
-from k2beam.lake.recorded import read_firsts
+from k2beam.lake.recorded import read_first_offsets
 from k2beam.metrics.handle import Metrics
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class LagReading:
 
     def __init__(
         self,
-        lake: Lake,
+        lake: Tables,
         connect: Callable[[], Asked],
         peek: Peek,
         metrics: Metrics,
@@ -67,12 +67,12 @@ class LagReading:
         bounds = {topic: found for topic in topics if (found := self._bounds(self._cluster, topic, problems))}
         # After the broker's ends: what is written in between is not yet lag, and is not expected either.
         covered = read_coverage(self._lake.catalog, self._lake.namespace)
-        firsts = read_firsts(self._lake.catalog, self._lake.namespace)
+        first_offsets = read_first_offsets(self._lake.catalog, self._lake.namespace)
         self._backlogs.keep(topics)
         shown: set[Place] = set()
         for topic, found in bounds.items():
             try:
-                states = self._states(topic, found, covered, firsts)
+                states = self._states(topic, found, covered, first_offsets)
             except K2BeamError as error:
                 problems.append(str(error))
                 continue
@@ -122,11 +122,11 @@ class LagReading:
         topic: Topic,
         bounds: dict[tuple[str, int], Bounds],
         covered: Coverage,
-        firsts: Mapping[SourcePartition, int],
+        first_offsets: Mapping[SourcePartition, int],
     ) -> dict[int, Backlog]:
         keys = {partition: SourcePartition(topic.source, partition) for partition in topic.partitions}
         return {
-            partition: self._backlogs.of(topic, partition, bounds[key], covered[key], firsts.get(key))
+            partition: self._backlogs.of(topic, partition, bounds[key], covered[key], first_offsets.get(key))
             for partition, key in keys.items()
         }
 

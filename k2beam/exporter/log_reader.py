@@ -9,7 +9,7 @@ from typing import Any
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, KafkaError, KafkaException, TopicPartition
 
 from k2beam.errors import KafkaUnreachable
-from k2beam.exporter.backlog import Message
+from k2beam.exporter.backlog import LogMessage
 from k2beam.kafka.cluster import ASK_SECONDS, CLIENT_LOG, ONE_MESSAGE
 from k2beam.kafka.config import KafkaConfig
 
@@ -22,7 +22,7 @@ class LogReader:
         self._make_consumer = make_consumer
         self._consumer: Any = None
 
-    def peek(self, topic: str, partition: int, offset: int) -> Message | None:
+    def peek(self, topic: str, partition: int, offset: int) -> LogMessage | None:
         """The first message at ``offset`` or behind it; None where the partition ends before there is one.
 
         Where retention has taken the offset, it is a message without a time at the broker's first offset. Raises
@@ -50,7 +50,7 @@ class LogReader:
         if consumer is not None:
             consumer.close()
 
-    def _next(self, place: TopicPartition) -> Message | None:
+    def _next(self, place: TopicPartition) -> LogMessage | None:
         """What comes first. An error may be of an outage that is over: the client goes on, and so it's waited for."""
         end = time.monotonic() + ASK_SECONDS
         said = KafkaError(KafkaError._TIMED_OUT, f"nothing came for {ASK_SECONDS:g} s")
@@ -61,11 +61,11 @@ class LogReader:
             error = message.error()
             if error is None:
                 kind, milliseconds = message.timestamp()
-                return Message(message.offset(), None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds * 1_000)
+                return LogMessage(message.offset(), None if kind == TIMESTAMP_NOT_AVAILABLE else milliseconds * 1_000)
             if error.code() == KafkaError._PARTITION_EOF:
                 return None
             if error.code() == KafkaError._AUTO_OFFSET_RESET:
                 low, _ = self._consumer.get_watermark_offsets(place, timeout=ASK_SECONDS)
-                return Message(low, None)
+                return LogMessage(low, None)
             said = error
         raise KafkaException(said)

@@ -32,7 +32,7 @@ class Reading(Protocol):
         """Take its gauges away."""
 
 
-class Lake:
+class Tables:
     """The tables, opened when first needed: a warehouse may be made after the exporter has started."""
 
     def __init__(self, open_lake: Callable[[], Catalog], namespace: str) -> None:
@@ -55,7 +55,7 @@ class Lake:
 class TableReading:
     """Size and freshness of one table."""
 
-    def __init__(self, lake: Lake, table: str, metrics: Metrics) -> None:
+    def __init__(self, lake: Tables, table: str, metrics: Metrics) -> None:
         self.name = f"table:{table}"
         self._lake = lake
         self._table = table
@@ -102,7 +102,7 @@ class GapReading:
 
     name = "gaps"
 
-    def __init__(self, lake: Lake, metrics: Metrics) -> None:
+    def __init__(self, lake: Tables, metrics: Metrics) -> None:
         self._lake = lake
         self._metrics = metrics
         self._reader = GapReader()
@@ -129,7 +129,7 @@ class DeadLetterReading:
 
     name = "dead_letters"
 
-    def __init__(self, lake: Lake, metrics: Metrics) -> None:
+    def __init__(self, lake: Tables, metrics: Metrics) -> None:
         self._lake = lake
         self._metrics = metrics
         self._reader = DeadLetterReader()
@@ -153,7 +153,7 @@ class DeadLetterReading:
             self._metrics.remove_gauge("k2_stored_dead_letters", stage=stage, error_class=error_class)
 
 
-def lake_readings(lake: Lake, metrics: Metrics) -> list[Reading]:
+def lake_readings(lake: Tables, metrics: Metrics) -> list[Reading]:
     """Everything that the tables alone tell."""
     tables: list[Reading] = [TableReading(lake, name, metrics) for name in SPECS]
     return [*tables, GapReading(lake, metrics), DeadLetterReading(lake, metrics)]

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from k2beam.errors import UsageError
 from k2beam.exporter.lag import LagReading
-from k2beam.exporter.readings import Lake, Reading, lake_readings
+from k2beam.exporter.readings import Reading, Tables, lake_readings
 from k2beam.exporter.rounds import Rounds, run_until
 from k2beam.kafka.config import KafkaConfig
 from k2beam.lake.catalog import LakeConfig, open_catalog
@@ -19,7 +19,7 @@ from k2beam.logs import get_logger
 from k2beam.metrics.handle import Metrics
 from k2beam.signals import stop_signal
 
-COMPONENT = "exporter"
+_COMPONENT = "exporter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class ExporterConfig:
 def snapshot(config: ExporterConfig) -> tuple[str, bool]:
     """Read everything once: Prometheus' text format, and whether every reading succeeded."""
     registry = CollectorRegistry()
-    metrics = Metrics(COMPONENT, config.environment, registry=registry)
+    metrics = Metrics(_COMPONENT, config.environment, registry=registry)
     good = [group.once() for group in _groups(config, metrics)]
     return generate_latest(_Filled(registry)).decode("utf-8"), all(good)
 
@@ -56,14 +56,14 @@ def serve(config: ExporterConfig, host: str, port: int, interval: float) -> None
 
     Port 0 takes a free one; the log says which. Raises UsageError when the address can't be listened on.
     """
-    groups = _groups(config, Metrics(COMPONENT, config.environment))
+    groups = _groups(config, Metrics(_COMPONENT, config.environment))
     with stop_signal() as stop:
         try:
             server, _ = start_http_server(port, host, REGISTRY)
         except OSError as error:
             raise UsageError(f"--listen {host}:{port}: {error.strerror or error}; choose another address") from error
         try:
-            get_logger(COMPONENT).info("metrics endpoint", address=f"{host}:{server.server_port}")
+            get_logger(_COMPONENT).info("metrics endpoint", address=f"{host}:{server.server_port}")
             run_until(stop, groups, interval)
         finally:
             server.shutdown()
@@ -78,8 +78,8 @@ def _groups(config: ExporterConfig, metrics: Metrics) -> list[Rounds]:
     return [Rounds(readings, metrics) for readings in groups]
 
 
-def _lake(config: LakeConfig) -> Lake:
-    return Lake(lambda: open_catalog(config, create=False), config.namespace)
+def _lake(config: LakeConfig) -> Tables:
+    return Tables(lambda: open_catalog(config, create=False), config.namespace)
 
 
 def _lag(config: ExporterConfig, kafka: KafkaConfig, metrics: Metrics) -> LagReading:

@@ -30,7 +30,7 @@ from k2beam.logs import get_logger
 CANCEL_SECONDS = 30.0
 _EXCEPTION = re.compile(r"(?:Caused by: )?[\w.$]+: ")
 """A line of a traceback that names an exception, in Python or in Java; places have a space before the colon."""
-ENDED = frozenset({PipelineState.DONE, PipelineState.FAILED, PipelineState.CANCELLED, PipelineState.DRAINED})
+ENDED_STATES = frozenset({PipelineState.DONE, PipelineState.FAILED, PipelineState.CANCELLED, PipelineState.DRAINED})
 AGAIN = "run it again: what was committed is left out, the rest is taken"
 
 
@@ -65,7 +65,7 @@ def _nothing(_record: logging.LogRecord) -> bool:
 def cancel(result: Any) -> bool:
     """Cancel the job, in a thread, since a runner that hangs must not keep the process; whether it had not ended."""
     try:
-        if state_of(result) in ENDED:
+        if state_of(result) in ENDED_STATES:
             return False
     except RunnerGone:
         return True

@@ -16,7 +16,7 @@ from pyroaring import BitMap64
 from k2beam.coverage import Coverage, span
 from k2beam.errors import K2BeamError
 from k2beam.flink import FlinkRun
-from k2beam.job.beam import AGAIN, ENDED, cancel, quiet, reason_of, signals_to_us, state_of
+from k2beam.job.beam import AGAIN, ENDED_STATES, cancel, quiet, reason_of, signals_to_us, state_of
 from k2beam.job.bounded import counters
 from k2beam.job.options import IngestConfig, beam_options, flink_run, uneven_readers
 from k2beam.job.pipeline import build
@@ -29,7 +29,7 @@ from k2beam.lake.catalog import Catalog, open_catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.publish import commits_done
 from k2beam.lake.reconcile import reconcile
-from k2beam.lake.recorded import record_firsts
+from k2beam.lake.recorded import record_first_offsets
 from k2beam.logs import get_logger
 from k2beam.signals import stop_signal
 from transforms.read_kafka import ReadKafka
@@ -114,8 +114,8 @@ def run_live(
         bounds = cluster.bounds(topics)
         covered = read_coverage(catalog, config.lake.namespace)
         # Before anything is read: what retention takes of a partition from now on is seen to be lost.
-        firsts = {key: first_wanted(bound, covered[key]) for key, bound in bounds.items()}
-        record_firsts(catalog, config.lake.namespace, firsts, config.write.retry)
+        first_offsets = {key: first_wanted(bound, covered[key]) for key, bound in bounds.items()}
+        record_first_offsets(catalog, config.lake.namespace, first_offsets, config.write.retry)
         with closing(HoleProbe(live.kafka, topics, ASK_SECONDS, stop)) as probe:
             goal = Goal(start_offsets(bounds, covered, probe.first_given), bounds)
             start = _Start(cluster, topics, goal, catalog, covered, probe)
@@ -186,7 +186,7 @@ def _follow(result: Any, stop: threading.Event, guard: TopicGuard, reached: Call
             guard.look()
             looked = time.monotonic()
         state = state_of(result)
-        if state in ENDED:
+        if state in ENDED_STATES:
             guard.look()  # what the reader says of a topic that is gone is a stack of Java
             raise K2BeamError(f"the job ended as {state}: {reason_of(result)}; {AGAIN}")
         if reached():

@@ -59,8 +59,8 @@ def build(
         )
     )
     dead = [
-        letters | f"DeadLetters{stage}" >> WriteDeadLetters(config.dead_letters_json, config.metrics)
-        for stage, letters in (("Read", unreadable), ("Decode", decoded.errs), ("Validate", valid.errs))
+        dead_letters | f"DeadLetters{stage}" >> WriteDeadLetters(config.dead_letters_json, config.metrics)
+        for stage, dead_letters in (("Read", unreadable), ("Decode", decoded.errs), ("Validate", valid.errs))
     ]
     rows = ((valid.events, *dead), gaps)
     receipts = rows | "WriteIceberg" >> WriteIceberg(config.lake, config.write, config.metrics)

@@ -14,7 +14,7 @@ from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.holes import HoleProbe
 from k2beam.lake.catalog import Catalog
 from k2beam.lake.commit import read_coverage
-from k2beam.lake.recorded import read_firsts
+from k2beam.lake.recorded import read_first_offsets
 
 
 def topics_as_source(
@@ -23,9 +23,9 @@ def topics_as_source(
     """The topics as the broker has them, as one source of the audit of ``namespace``."""
     cluster = Cluster(config)
     topics = cluster.topics(names, pattern)
-    claimed, firsts = read_coverage(catalog, namespace), read_firsts(catalog, namespace)
+    claimed, first_offsets = read_coverage(catalog, namespace), read_first_offsets(catalog, namespace)
     with closing(HoleProbe(config, topics)) as probe:
-        expected = count_topics(cluster, topics, probe, claimed, firsts)
+        expected = count_topics(cluster, topics, probe, claimed, first_offsets)
     return SourceFile(f"kafka:{config.bootstrap}", expected)
 
 
@@ -34,19 +34,19 @@ def count_topics(
     topics: Sequence[Topic],
     probe: HoleProbe,
     claimed: Coverage,
-    firsts: Mapping[SourcePartition, int] | None = None,
+    first_offsets: Mapping[SourcePartition, int] | None = None,
 ) -> Coverage:
     """Every offset of ``topics`` that must be in the tables.
 
     That is what the broker has now, without the holes it has by right (transaction markers,
     compaction), which are looked for where ``claimed`` has nothing. Offsets between the first one
-    claimed or recorded (``firsts``) and the first one that the broker still has are expected as well: what retention
-    took before it was read is lost, and must be seen to be.
+    claimed or recorded (``first_offsets``) and the first one that the broker still has are expected as well: what
+    retention took before it was read is lost, and must be seen to be.
     """
     wanted, holes = {}, {}
     for key, bound in cluster.bounds(topics).items():
         taken = claimed[key]
-        wanted[key] = since_first(bound, taken, (firsts or {}).get(SourcePartition(*key)))
+        wanted[key] = since_first(bound, taken, (first_offsets or {}).get(SourcePartition(*key)))
         unknown = wanted[key] - taken
         unknown.remove_range(0, bound.low)
         holes[key] = probe.probe(*key, unknown) if unknown else BitMap64()

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from k2beam.arrays import Ints
 from k2beam.lake.rows import RowBatch
 from k2beam.lake.tables import SPECS, TableSpec
 from k2beam.model import Extent
@@ -17,9 +18,6 @@ from k2beam.model import Extent
 MICROS_PER_DAY = 86_400_000_000
 PARQUET_RATIO = 4
 """Arrow bytes for one byte of zstd Parquet of such rows; only steers when a file is closed."""
-
-
-Micros = npt.NDArray[np.int64]
 
 
 class GroupKey(NamedTuple):
@@ -41,7 +39,7 @@ class Group:
     oldest: int | None = None
     newest: int | None = None
 
-    def add(self, batch: pa.RecordBatch, times: Micros, extents: tuple[Extent, ...]) -> None:
+    def add(self, batch: pa.RecordBatch, times: Ints, extents: tuple[Extent, ...]) -> None:
         """Take rows in; ``times`` are their element times (microseconds)."""
         self.batches.append(batch)
         if len(times):
@@ -93,7 +91,7 @@ class RowBuffer:
         return group
 
 
-def _parts(rows: RowBatch, window_us: int) -> list[tuple[GroupKey, pa.RecordBatch, Micros]]:
+def _parts(rows: RowBatch, window_us: int) -> list[tuple[GroupKey, pa.RecordBatch, Ints]]:
     """Rows by window and partition, with the element times of each part; the order within a part is kept."""
     spec = SPECS[rows.table]
     micros = _micros(rows.element_time)
@@ -121,7 +119,7 @@ def _identities(data: pa.RecordBatch, spec: TableSpec) -> tuple[npt.NDArray[np.i
     return encoded.indices.to_numpy().astype(np.int64), encoded.dictionary.to_pylist()
 
 
-def _micros(column: pa.Array) -> Micros:
+def _micros(column: pa.Array) -> Ints:
     return np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False), dtype=np.int64)
 
 

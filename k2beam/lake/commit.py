@@ -27,7 +27,7 @@ RUN_ID = "k2.run-id"
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class UncoveredFiles:
     """What is left of some staged files once the covered offsets are taken out."""
 
     files: tuple[StagedFile, ...]
@@ -58,7 +58,7 @@ class Selection:
         )
 
 
-def select(table: Table, staged: Sequence[StagedFile], covered: Coverage) -> Selection:
+def select(table: Table, staged: Sequence[StagedFile], covered: Coverage) -> UncoveredFiles:
     """Leave out what is ``covered`` and what an earlier one of the ``staged`` files has.
 
     A file wholly covered is forgotten, not deleted: it may be live already. A file partly
@@ -77,7 +77,7 @@ def select(table: Table, staged: Sequence[StagedFile], covered: Coverage) -> Sel
             files.append(fresh)
             added.update(Coverage.from_bytes(fresh.coverage))
         taken.update(coverage)
-    return Selection(
+    return UncoveredFiles(
         tuple(files),
         added,
         rows_left_out=sum(file.came for file in staged) - sum(file.rows for file in files),
@@ -102,7 +102,7 @@ def commit_files(
     """
     started = time.monotonic_ns()
     summary = {RUN_ID: run_id, COMMIT_ID: uuid.uuid4().hex}
-    selections: list[Selection] = []
+    selections: list[UncoveredFiles] = []
 
     def plan(table: Table) -> Append | None:
         covered = Coverage.from_properties(table.properties)
@@ -148,7 +148,7 @@ def read_coverage(catalog: Catalog, namespace: str, tables: Iterable[str] = COVE
     return coverage
 
 
-def _append(table: Table, selection: Selection, covered: Coverage, summary: Mapping[str, str]) -> Append:
+def _append(table: Table, selection: UncoveredFiles, covered: Coverage, summary: Mapping[str, str]) -> Append:
     merged = covered | selection.coverage
     return Append(
         files=[file.data_file() for file in selection.files],
@@ -162,7 +162,7 @@ def _append(table: Table, selection: Selection, covered: Coverage, summary: Mapp
     )
 
 
-def _expected(table: Table, selection: Selection) -> dict[str, str]:
+def _expected(table: Table, selection: UncoveredFiles) -> dict[str, str]:
     """Where sources end, by what their readers found; an end never moves back."""
     ends: dict[str, int] = {}
     for file in selection.files:

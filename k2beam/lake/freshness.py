@@ -128,14 +128,14 @@ class DeadLetterReader:
         self._files: _Remembered[tuple[str, ...], Counter[tuple[str, str]]] = _Remembered()
 
     def read(self, table: Table) -> Mapping[tuple[str, str], int]:
-        """The counts of the current snapshot, hidden letters included. Raises LakeError for an unreadable file."""
+        """The counts of the current snapshot, hidden dead letters included. Raises LakeError for an unreadable file."""
         (found,) = self._tables.only([table.metadata.current_snapshot_id], lambda _: self._count(table))
         return found
 
     def _count(self, table: Table) -> Counter[tuple[str, str]]:
         tasks = {_identity(task): task for task in plan_files(table)}
         total: Counter[tuple[str, str]] = Counter()
-        for counts in self._files.only(tasks, lambda key: _count_letters(table, tasks[key])):
+        for counts in self._files.only(tasks, lambda key: _count_dead_letters(table, tasks[key])):
             total.update(counts)
         return total
 
@@ -167,7 +167,7 @@ def _identity(task: FileScanTask) -> tuple[str, ...]:
     return str(task.file.file_path), *sorted(str(file.file_path) for file in task.delete_files)
 
 
-def _count_letters(table: Table, task: FileScanTask) -> Counter[tuple[str, str]]:
+def _count_dead_letters(table: Table, task: FileScanTask) -> Counter[tuple[str, str]]:
     return Counter(pair for pair in _stages_and_classes(table, task))
 
 

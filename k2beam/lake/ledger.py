@@ -108,7 +108,7 @@ def append_gaps(
         changes = changed(gaps, {gap.gap_id: gap for gap in read_ledger(table)})
         if not changes:
             return None
-        staged = write_rows(table, gap_rows(changes, detected_at), window=0)
+        staged = write_rows(table, ledger_rows(changes, detected_at), window=0)
         tries.append(staged)
         summary = {RUN_ID: run_id, COMMIT_ID: commit_id, "k2.rows": str(staged.rows)}
         return Append([staged.data_file()], summary=summary)
@@ -150,7 +150,7 @@ def changed(gaps: Iterable[Gap], ledger: Mapping[str, Gap]) -> list[Gap]:
     return sorted(result, key=lambda gap: (gap.exchange, gap.symbol, gap.kind, gap.epoch, gap.first_missing))
 
 
-def gap_rows(gaps: Sequence[Gap], detected_at: int) -> pa.Table:
+def ledger_rows(gaps: Sequence[Gap], detected_at: int) -> pa.Table:
     """The ledger's rows for ``gaps``; a gap with a ``detected_at`` of its own keeps it."""
     columns = {
         field.name: pa.array([_value(gap, field.name, detected_at) for gap in gaps], type=field.type)

@@ -10,7 +10,7 @@ from k2beam.metrics.handle import Metrics
 from k2beam.metrics.worker import MetricsConfig
 from k2beam.model import CommitReceipt
 
-COMPONENT = "commit"
+_COMPONENT = "commit"
 
 
 @contextmanager
@@ -30,8 +30,8 @@ class CommitObserver:
     """Counts commits, and logs a line for each."""
 
     def __init__(self, metrics: MetricsConfig) -> None:
-        self._metrics = metrics.open(COMPONENT)
-        self._log = get_logger(COMPONENT)
+        self._metrics = metrics.open(_COMPONENT)
+        self._log = get_logger(_COMPONENT)
 
     def failures_counted(self, table: str) -> AbstractContextManager[None]:
         """Around a commit with all of its tries: count it where it is given up."""

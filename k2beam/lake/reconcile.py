@@ -21,7 +21,7 @@ from k2beam.lake.tables import SEQUENCE_GAPS
 from k2beam.lake.transaction import RetryPolicy
 from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import CommitReceipt, Gap
-from k2beam.sequence import SequenceKey, diff_ledger, gap_rows
+from k2beam.sequence import SequenceKey, diff_ledger, missing_gaps
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def reconcile(
 
 def missing_intervals(recount: KeyRecount) -> list[Gap]:
     """The gaps that the rows of a key show, as the ledger would say it: OPEN, without a revision."""
-    return gap_rows(SequenceKey(recount.exchange, recount.symbol, recount.kind), recount.epochs)
+    return missing_gaps(SequenceKey(recount.exchange, recount.symbol, recount.kind), recount.epochs)
 
 
 def compare_ledger(

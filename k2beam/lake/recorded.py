@@ -22,14 +22,14 @@ FIRST_PREFIX = "k2.first."
 """Table properties ``k2.first.<partition>.<source>``: the offset from which the first job was to read."""
 
 
-def read_firsts(catalog: Catalog, namespace: str) -> dict[SourcePartition, int]:
+def read_first_offsets(catalog: Catalog, namespace: str) -> dict[SourcePartition, int]:
     """The recorded first offsets; none where no live job has run. Raises LakeError for a damaged one."""
     table = find_readable(catalog, namespace, DEAD_LETTERS)
-    return {} if table is None else recorded_firsts(table.properties)
+    return {} if table is None else recorded_first_offsets(table.properties)
 
 
-def record_firsts(
-    catalog: Catalog, namespace: str, firsts: Mapping[tuple[str, int], int], policy: RetryPolicy | None = None
+def record_first_offsets(
+    catalog: Catalog, namespace: str, first_offsets: Mapping[tuple[str, int], int], policy: RetryPolicy | None = None
 ) -> None:
     """Record the offsets from which a job is to read, where none or a higher one is recorded yet.
 
@@ -39,10 +39,10 @@ def record_firsts(
     """
 
     def plan(table: Table) -> Append | None:
-        known = recorded_firsts(table.properties)
+        known = recorded_first_offsets(table.properties)
         news = {
             f"{FIRST_PREFIX}{partition}.{source}": str(first)
-            for (source, partition), first in firsts.items()
+            for (source, partition), first in first_offsets.items()
             if first < known.get(SourcePartition(source, partition), first + 1)
         }
         return Append([], news, {COMMIT_ID: uuid.uuid4().hex}) if news else None
@@ -50,7 +50,7 @@ def record_firsts(
     commit_loop(lambda: open_table(catalog, namespace, DEAD_LETTERS), plan, policy or RetryPolicy())
 
 
-def recorded_firsts(properties: Mapping[str, str]) -> dict[SourcePartition, int]:
+def recorded_first_offsets(properties: Mapping[str, str]) -> dict[SourcePartition, int]:
     """The offsets from which the first job was to read, by a table's properties. Raises LakeError for a damaged one."""
     return _recorded(properties, FIRST_PREFIX, "a first offset")
 

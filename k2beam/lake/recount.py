@@ -21,6 +21,7 @@ from pyiceberg.expressions import And, BooleanExpression, In
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 
+from k2beam.arrays import Ints
 from k2beam.errors import UnreadableFile
 from k2beam.lake.scan import EVERYTHING, find_readable, partition_value, plan_files, read_file
 from k2beam.lake.tables import EVENT_TABLES
@@ -38,7 +39,6 @@ PUSHED_DOWN_KEYS = 200
 """Up to so many keys go into the scan's filter; with more, each file is read and filtered here."""
 
 Key = tuple[str, str, Kind]
-Int64s = npt.NDArray[np.int64]
 UNWANTED = -1
 
 
@@ -58,8 +58,8 @@ class KeyMessages(NamedTuple):
 
     exchange: str
     symbol: str
-    times: Int64s
-    sequences: Int64s
+    times: Ints
+    sequences: Ints
     unsequenced: int
 
 
@@ -169,7 +169,7 @@ class _Messages:
     part: int
     parts: int
     ids: dict[tuple[str, str], int] = field(default_factory=dict)
-    chunks: list[tuple[npt.NDArray[np.int32], Int64s, Int64s]] = field(default_factory=list)
+    chunks: list[tuple[npt.NDArray[np.int32], Ints, Ints]] = field(default_factory=list)
     unsequenced: dict[int, int] = field(default_factory=lambda: defaultdict(int))
 
     @property
@@ -202,7 +202,7 @@ class _Messages:
             yield KeyMessages(exchange, symbol, times[begin:end], sequences[begin:end], unsequenced)
             begin = end
 
-    def _sorted(self) -> tuple[Int64s, Int64s, list[int]]:
+    def _sorted(self) -> tuple[Ints, Ints, list[int]]:
         """Times and sequences, key after key, and where each key ends."""
         if not self.chunks:
             nothing = np.zeros(0, dtype=np.int64)

@@ -40,38 +40,38 @@ def event_rows(batch: EventBatch) -> RowBatch:
 
 
 def dead_letter_rows(batch: DeadLetterBatch) -> RowBatch:
-    """The rows of dead letters; a letter without a log timestamp is windowed by ``failed_at``."""
-    letters = batch.letters
+    """The rows of dead letters; a dead letter without a log timestamp is windowed by ``failed_at``."""
+    dead_letters = batch.dead_letters
     now = now_us()
-    failed_at = [now if letter.failed_at is None else letter.failed_at for letter in letters]
+    failed_at = [now if dead_letter.failed_at is None else dead_letter.failed_at for dead_letter in dead_letters]
     element_time = [
-        failed if letter.timestamp is None else letter.timestamp
-        for letter, failed in zip(letters, failed_at, strict=True)
+        failed if dead_letter.timestamp is None else dead_letter.timestamp
+        for dead_letter, failed in zip(dead_letters, failed_at, strict=True)
     ]
     data = pa.RecordBatch.from_arrays(
         [
             pa.array(column, type=field.type)
-            for column, field in zip(_columns(letters, failed_at), DEAD_LETTER_SCHEMA, strict=True)
+            for column, field in zip(_columns(dead_letters, failed_at), DEAD_LETTER_SCHEMA, strict=True)
         ],
         schema=DEAD_LETTER_SCHEMA,
     )
     return RowBatch(DEAD_LETTERS, data, pa.array(element_time, type=TIMESTAMP), batch.extents)
 
 
-def _columns(letters: Sequence[DeadLetter], failed_at: list[int]) -> list[list[object]]:
+def _columns(dead_letters: Sequence[DeadLetter], failed_at: list[int]) -> list[list[object]]:
     return [
-        [letter.source for letter in letters],
-        [letter.partition for letter in letters],
-        [letter.offset for letter in letters],
-        [letter.last for letter in letters],
-        [letter.timestamp for letter in letters],
-        [letter.key for letter in letters],
-        [letter.payload for letter in letters],
-        [[{"key": key, "value": value} for key, value in letter.headers] for letter in letters],
-        [letter.schema_id for letter in letters],
-        [letter.stage for letter in letters],
-        [letter.error_class for letter in letters],
-        [letter.error_message for letter in letters],
-        [letter.record_json for letter in letters],
+        [dead_letter.source for dead_letter in dead_letters],
+        [dead_letter.partition for dead_letter in dead_letters],
+        [dead_letter.offset for dead_letter in dead_letters],
+        [dead_letter.last for dead_letter in dead_letters],
+        [dead_letter.timestamp for dead_letter in dead_letters],
+        [dead_letter.key for dead_letter in dead_letters],
+        [dead_letter.payload for dead_letter in dead_letters],
+        [[{"key": key, "value": value} for key, value in dead_letter.headers] for dead_letter in dead_letters],
+        [dead_letter.schema_id for dead_letter in dead_letters],
+        [dead_letter.stage for dead_letter in dead_letters],
+        [dead_letter.error_class for dead_letter in dead_letters],
+        [dead_letter.error_message for dead_letter in dead_letters],
+        [dead_letter.record_json for dead_letter in dead_letters],
         list(failed_at),
     ]

@@ -25,7 +25,7 @@ from k2beam.metrics.registry import BY_NAME, METRIC_ERRORS, METRICS, STANDARD_LA
 
 STRICT_VARIABLE = "K2BEAM_STRICT_METRICS"
 
-Record = Callable[[float], Any]
+_Record = Callable[[float], Any]
 
 _log = logging.getLogger(__name__)
 _lock = Lock()
@@ -59,9 +59,9 @@ class Metrics:
         # Held where a recorder is made or taken away, not where it is used: that is a look into a dict.
         self._changing = Lock()
         # One cache for each type: a name called with the wrong type is never found in it.
-        self._counters: dict[tuple[object, ...], Record] = {}
-        self._gauges: dict[tuple[object, ...], Record] = {}
-        self._histograms: dict[tuple[object, ...], Record] = {}
+        self._counters: dict[tuple[object, ...], _Record] = {}
+        self._gauges: dict[tuple[object, ...], _Record] = {}
+        self._histograms: dict[tuple[object, ...], _Record] = {}
         _handles.add(self)
 
     def __reduce__(self) -> tuple[type[Metrics], tuple[str, str, str, None, bool]]:
@@ -130,7 +130,7 @@ class Metrics:
     def _check_and_record(
         self,
         wanted: MetricType,
-        cache: dict[tuple[object, ...], Record],
+        cache: dict[tuple[object, ...], _Record],
         name: str,
         value: float,
         labels: Mapping[str, str],
@@ -226,7 +226,7 @@ def _list(names: set[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def _recorder(child: Counter | Gauge | Histogram) -> Record:
+def _recorder(child: Counter | Gauge | Histogram) -> _Record:
     if isinstance(child, Counter):
         return child.inc
     return child.set if isinstance(child, Gauge) else child.observe

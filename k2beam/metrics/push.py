@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY, push_to_gateway
 from k2beam.errors import MetricsPushFailed
 from k2beam.logs import redact_text
 
-JOB = "k2beam"
+_JOB = "k2beam"
 _TIMEOUT_S = 10.0
 
 
@@ -26,6 +26,6 @@ def push_metrics(url: str) -> None:
     when the gateway can't be reached or refuses.
     """
     try:
-        push_to_gateway(url, JOB, REGISTRY, grouping_key={"instance": socket.gethostname()}, timeout=_TIMEOUT_S)
+        push_to_gateway(url, _JOB, REGISTRY, grouping_key={"instance": socket.gethostname()}, timeout=_TIMEOUT_S)
     except (OSError, ValueError) as error:
         raise MetricsPushFailed(f"the metrics were not pushed to {redact_text(url)}: {error}") from error

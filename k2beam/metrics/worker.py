@@ -23,7 +23,7 @@ from k2beam.errors import UsageError
 from k2beam.logs import get_logger
 from k2beam.metrics.handle import Metrics, NullMetrics, forget_counts
 
-JOB = "k2beam-workers"
+_JOB = "k2beam-workers"
 """The label ``job`` of every target; alerts go by it."""
 
 PORTS = (9400, 9499)
@@ -181,7 +181,7 @@ def _write_target(config: MetricsConfig, folder: str, port: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not .json until it's whole: that is what Prometheus is told to look for.
     partial = path.with_suffix(".partial")
-    content = [{"targets": [f"{address}:{port}"], "labels": {"job": JOB, "host": host}}]
+    content = [{"targets": [f"{address}:{port}"], "labels": {"job": _JOB, "host": host}}]
     partial.write_text(json.dumps(content), encoding="utf-8")
     os.replace(partial, path)
     return path

@@ -21,7 +21,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from k2beam.errors import KafkaFailed, NotDelivered, UsageError
 from k2beam.metrics.handle import Metrics, NullMetrics
-from k2beam.produce.spool import Message, Spool, locked, read_spool
+from k2beam.produce.spool import OutgoingMessage, Spool, read_spool, spool_lock
 from k2beam.references import client_config
 from k2beam.topics import parse_topic, topic_name
 
@@ -134,7 +134,7 @@ class Delivery:
         """Messages that were sent and have neither been acknowledged nor failed."""
         return len(self._client)
 
-    def send(self, message: Message) -> None:
+    def send(self, message: OutgoingMessage) -> None:
         """Hand one message over; blocks while the queue is full, at most until its messages time out.
 
         Raises KafkaFailed for a message that is refused at once (too large, say), and for all where the broker refuses
@@ -166,7 +166,7 @@ class Delivery:
         self.sent += 1
         self._poll(0)
 
-    def keep(self, message: Message, error_type: str, error: str) -> None:
+    def keep(self, message: OutgoingMessage, error_type: str, error: str) -> None:
         """Put a message into the spool as one that was not delivered."""
         self.failed += 1
         if error_type in _NO_TOPIC:
@@ -286,7 +286,7 @@ class Delivery:
         )
         self._client.purge(blocking=False)
 
-    def _on_delivery(self, message: Message, error: KafkaError | None, _report: object) -> None:
+    def _on_delivery(self, message: OutgoingMessage, error: KafkaError | None, _report: object) -> None:
         self._results[(message.topic, None if error is None else error.name())] += 1
         if error is None:
             self.delivered += 1
@@ -294,7 +294,7 @@ class Delivery:
         purged = error.code() == KafkaError._PURGE_QUEUE
         self.keep(message, error.name(), self._login_error if purged and self._login_error else error.str())
 
-    def _refused(self, message: Message, error: KafkaError) -> KafkaFailed:
+    def _refused(self, message: OutgoingMessage, error: KafkaError) -> KafkaFailed:
         self._count(message.topic, error.name())
         size = len(message.value or b"")
         return KafkaFailed(f"topic {message.topic}: a message of {size:,} bytes was refused: {error.str()}")
@@ -325,7 +325,7 @@ def resend(
 
     Counts ``k2_kafka_messages_produced_total`` and ``k2_kafka_produce_errors_total`` as the producer does.
     """
-    with locked(spool):
+    with spool_lock(spool):
         labels: dict[str, tuple[str, str]] = {}
         # A damaged line must show before the first message is sent.
         for message in read_spool(spool):
@@ -346,7 +346,7 @@ def resend(
         return Resent(delivery.delivered, delivery.failed, delivery.spool_path)
 
 
-def _labels_of(message: Message) -> tuple[str, str]:
+def _labels_of(message: OutgoingMessage) -> tuple[str, str]:
     """Exchange and asset class of a message: by its topic, the exchange in the spelling of its key where it has one."""
     parts = parse_topic(message.topic)
     if parts is None:

@@ -22,7 +22,7 @@ from k2beam.metrics.handle import Metrics
 from k2beam.model import Kind
 from k2beam.produce.delivery import DELIVERY_TIMEOUT_S, ClientFactory, Delivery, DeliveryConfig
 from k2beam.produce.records import checked
-from k2beam.produce.spool import Message
+from k2beam.produce.spool import OutgoingMessage
 from k2beam.registry.client import Registry, RegistryConfig
 from k2beam.registry.subjects import schema_text
 from k2beam.schemas import avro_schema, full_name, v2_name
@@ -168,7 +168,7 @@ class MarketDataProducer:
             self._rejected += 1
             raise
         key = f"{fields['exchange']}|{fields['symbol']}".encode()
-        self._delivery.send(Message(route.topic, key, route.serialise(fields, route.context)))
+        self._delivery.send(OutgoingMessage(route.topic, key, route.serialise(fields, route.context)))
 
     def _route(self, kind: Kind, asset_class: str, exchange: str) -> _Route:
         route = self._routes.get((kind, asset_class, exchange))

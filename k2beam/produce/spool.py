@@ -26,7 +26,7 @@ Headers = tuple[tuple[str, bytes | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class OutgoingMessage:
     """A message for a topic, byte for byte; ``timestamp`` is milliseconds UTC, None for the time of sending."""
 
     topic: str
@@ -45,7 +45,7 @@ class Spool:
         self.path: Path | None = None
         self.count = 0
 
-    def add(self, message: Message, error_type: str, error: str) -> None:
+    def add(self, message: OutgoingMessage, error_type: str, error: str) -> None:
         """Append one message. Raises OSError where the disk does not take it."""
         file = self._file or self._make()
         file.write(_line(message, error_type, error))
@@ -69,7 +69,7 @@ class Spool:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def spool_lock(path: Path) -> Iterator[None]:
     """Hold a spool file, so that no one else sends it. Raises UsageError where it is not there or in use."""
     try:
         file = path.open("rb")
@@ -83,7 +83,7 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-def read_spool(path: Path) -> Iterator[Message]:
+def read_spool(path: Path) -> Iterator[OutgoingMessage]:
     """The messages of a spool file, in the order in which they were kept.
 
     Raises SpoolError, naming file and line, for a line that is no message (a program may have been stopped in it).
@@ -99,7 +99,7 @@ def read_spool(path: Path) -> Iterator[Message]:
                 ) from error
 
 
-def _line(message: Message, error_type: str, error: str) -> str:
+def _line(message: OutgoingMessage, error_type: str, error: str) -> str:
     entry = {
         "topic": message.topic,
         "key": _text(message.key),
@@ -112,10 +112,10 @@ def _line(message: Message, error_type: str, error: str) -> str:
     return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
-def _message(entry: dict[str, Any]) -> Message:
+def _message(entry: dict[str, Any]) -> OutgoingMessage:
     headers = tuple((str(name), _bytes(value)) for name, value in entry["headers"])
     timestamp = entry["timestamp"]
-    return Message(
+    return OutgoingMessage(
         topic=str(entry["topic"]),
         key=_bytes(entry["key"]),
         value=_bytes(entry["value"]),

@@ -21,7 +21,7 @@ from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, EVENT_TABLES
 from k2beam.query.predicates import all_of, equal, term
 
 _STORED = ("_source", "_partition", "_offset", "_offset_last", "stage", "error_class", "error_message", "failed_at")
-COLUMNS: tuple[str, ...] = (
+DEAD_LETTER_COLUMNS: tuple[str, ...] = (
     "source",
     "partition",
     "offset",
@@ -45,7 +45,7 @@ class DeadLetterSelection:
 
 
 def list_dead_letters(catalog: Catalog, namespace: str, selection: DeadLetterSelection) -> list[tuple[Any, ...]]:
-    """The dead letters as :data:`COLUMNS`, sorted by source, partition and offset; payloads are not read.
+    """The dead letters as :data:`DEAD_LETTER_COLUMNS`, sorted by source, partition and offset; payloads are not read.
 
     Hidden is one all of whose offsets are events by now: an event outranks a dead letter. Raises
     LakeError for an unreadable file or a damaged coverage.

@@ -12,7 +12,7 @@ from k2beam.lake.catalog import NAMESPACE, LakeConfig, open_catalog
 from k2beam.lake.ledger import current_gaps
 from k2beam.model import Gap, Kind
 from k2beam.query.events import select_events
-from k2beam.query.selection import AsOf, Selection
+from k2beam.query.selection import AsOf, EventSelection
 from k2beam.query.summary import DaySummary, summarise_day
 from k2beam.query.times import Instant, to_day
 
@@ -49,7 +49,7 @@ class Lake:
         ``start`` is included, ``end`` is not; naive times are UTC. ``as_of`` is a snapshot id or the
         moment to travel to. Raises UsageError for bad values, LakeError for an unreadable file.
         """
-        selection = Selection(symbol, exchange, start, end, as_of)
+        selection = EventSelection(symbol, exchange, start, end, as_of)
         return self._table("trades", selection, columns, limit, with_duplicates)
 
     def quotes(
@@ -64,13 +64,13 @@ class Lake:
         columns: Sequence[str] = (),
     ) -> pa.Table:
         """Quotes; everything as for :meth:`trades`."""
-        selection = Selection(symbol, exchange, start, end, as_of)
+        selection = EventSelection(symbol, exchange, start, end, as_of)
         return self._table("quotes", selection, columns, limit, with_duplicates)
 
     def events(
         self,
         kind: Kind,
-        selection: Selection,
+        selection: EventSelection,
         *,
         columns: Sequence[str] = (),
         limit: int | None = None,
@@ -111,7 +111,7 @@ class Lake:
         return current_gaps(self.catalog, self.namespace)
 
     def _table(
-        self, kind: Kind, selection: Selection, columns: Sequence[str], limit: int | None, with_duplicates: bool
+        self, kind: Kind, selection: EventSelection, columns: Sequence[str], limit: int | None, with_duplicates: bool
     ) -> pa.Table:
         schema, batches = self.events(kind, selection, columns=columns, limit=limit, with_duplicates=with_duplicates)
         return pa.Table.from_batches(list(batches), schema)

@@ -12,7 +12,7 @@ from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.model import Kind
 from k2beam.query import duck
-from k2beam.query.selection import Selection, read
+from k2beam.query.selection import EventSelection, read
 from k2beam.schemas import EVENT_TIME_COLUMN, event_arrow_schema
 
 IDENTITY: tuple[str, ...] = ("message_id", "_source", "_partition", "_offset")
@@ -43,7 +43,7 @@ def columns_needed(kind: Kind, wanted: Sequence[str]) -> list[str]:
 
 
 def stream_events(
-    catalog: Catalog, namespace: str, kind: Kind, selection: Selection, columns: Sequence[str]
+    catalog: Catalog, namespace: str, kind: Kind, selection: EventSelection, columns: Sequence[str]
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """The selected rows as they are stored, one data file at a time; none where the table was never made."""
     schema = pa.schema([event_arrow_schema(kind).field(name) for name in columns])
@@ -56,7 +56,7 @@ def select_events(
     catalog: Catalog,
     namespace: str,
     kind: Kind,
-    selection: Selection,
+    selection: EventSelection,
     *,
     columns: Sequence[str] = (),
     limit: int | None = None,

@@ -15,7 +15,7 @@ from k2beam.model import Gap, Kind
 from k2beam.query.predicates import all_of, equal
 from k2beam.query.times import moment
 
-COLUMNS: tuple[str, ...] = tuple(GAP_SCHEMA.names)
+GAP_COLUMNS: tuple[str, ...] = tuple(GAP_SCHEMA.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class GapSelection:
     history: bool = False
 
 
-def gap_rows(catalog: Catalog, namespace: str, selection: GapSelection) -> Iterator[dict[str, Any]]:
+def list_gaps(catalog: Catalog, namespace: str, selection: GapSelection) -> Iterator[dict[str, Any]]:
     """The gaps, sorted by key, epoch, first missing sequence and revision; none where no ledger was written.
 
     Each is its highest revision, unless ``history``. Raises LakeError for an unreadable file.
@@ -47,6 +47,6 @@ def gap_rows(catalog: Catalog, namespace: str, selection: GapSelection) -> Itera
 
 
 def _row(gap: Gap) -> dict[str, Any]:
-    row = {name: getattr(gap, name) for name in COLUMNS}
+    row = {name: getattr(gap, name) for name in GAP_COLUMNS}
     detected_at = None if gap.detected_at is None else moment(gap.detected_at)
     return {**row, "opened_at": moment(gap.opened_at), "detected_at": detected_at}

@@ -20,7 +20,7 @@ from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, SPECS
 from k2beam.model import KINDS, Kind
 from k2beam.query import duck
 from k2beam.query.events import stream_events
-from k2beam.query.selection import AsOf, Selection, plan, snapshot_of
+from k2beam.query.selection import AsOf, EventSelection, plan, snapshot_of
 from k2beam.query.times import moment
 from k2beam.schemas import EVENT_TIME_COLUMN
 
@@ -71,13 +71,13 @@ class SnapshotInfo:
     total_rows: int | None
 
 
-def symbols(catalog: Catalog, namespace: str, selection: Selection) -> list[SymbolCount]:
+def list_symbols(catalog: Catalog, namespace: str, selection: EventSelection) -> list[SymbolCount]:
     """The symbols of each event table in the selection, sorted by exchange, symbol and kind."""
     found = [count for kind in KINDS for count in _symbols_of(catalog, namespace, kind, selection)]
     return sorted(found, key=lambda count: (count.exchange, count.symbol, KINDS.index(count.kind)))
 
 
-def _symbols_of(catalog: Catalog, namespace: str, kind: Kind, selection: Selection) -> Iterator[SymbolCount]:
+def _symbols_of(catalog: Catalog, namespace: str, kind: Kind, selection: EventSelection) -> Iterator[SymbolCount]:
     time_column = EVENT_TIME_COLUMN[kind]
     columns = ["exchange", "symbol", time_column]
     schema, batches = stream_events(catalog, namespace, kind, selection, columns)
@@ -92,7 +92,7 @@ def _symbols_of(catalog: Catalog, namespace: str, kind: Kind, selection: Selecti
         )
 
 
-def stats(catalog: Catalog, namespace: str, as_of: AsOf | None = None) -> list[TableStats]:
+def list_stats(catalog: Catalog, namespace: str, as_of: AsOf | None = None) -> list[TableStats]:
     """The size of each table that was ever made, from the metadata of its files where that suffices.
 
     Raises UsageError for a snapshot id: an id belongs to one table, a time to all.
@@ -102,7 +102,7 @@ def stats(catalog: Catalog, namespace: str, as_of: AsOf | None = None) -> list[T
     return [_stats_of(table, name, snapshot_of(table, as_of)) for name, table in _tables(catalog, namespace, ())]
 
 
-def snapshots(catalog: Catalog, namespace: str, names: Sequence[str] = ()) -> list[SnapshotInfo]:
+def list_snapshots(catalog: Catalog, namespace: str, names: Sequence[str] = ()) -> list[SnapshotInfo]:
     """The snapshots of the tables named (none: all), oldest first. Raises UsageError for an unknown name."""
     return [
         _snapshot_info(name, snapshot)

@@ -21,7 +21,7 @@ AsOf = int | datetime | date | str
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class EventSelection:
     """Which rows: ``start`` is included and ``end`` is not; a naive time is UTC; None does not limit.
 
     Symbol and exchange are compared as they are, never parsed.
@@ -101,7 +101,7 @@ def plan(table: Table, row_filter: BooleanExpression, snapshot: Snapshot | None)
     return [] if snapshot is None else plan_files(table, row_filter, snapshot)
 
 
-def read(table: Table, columns: Sequence[str], selection: Selection, time_column: str) -> Iterator[pa.RecordBatch]:
+def read(table: Table, columns: Sequence[str], selection: EventSelection, time_column: str) -> Iterator[pa.RecordBatch]:
     """The selected rows, only the columns named, one data file at a time, in no order.
 
     Errors of the options are raised at once, before anything is read. Raises LakeError for an

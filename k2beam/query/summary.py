@@ -13,10 +13,10 @@ from pyiceberg.catalog import Catalog
 
 from k2beam.query import duck
 from k2beam.query.events import columns_needed, first_copies, in_order, stream_events
-from k2beam.query.selection import AsOf, Selection
+from k2beam.query.selection import AsOf, EventSelection
 from k2beam.query.times import next_day
 
-SCALE = 8
+_SCALE = 8
 _WIDE = Context(prec=100)
 _SPLIT = 10**9
 
@@ -57,7 +57,7 @@ def summarise_day(
     exact sum of price x quantity over the exact volume, rounded once, half to even, to 8 places. A
     message counts once unless ``with_duplicates``. Raises UsageError and LakeError.
     """
-    selection = Selection(symbol=symbol, exchange=exchange, start=day, end=next_day(day), as_of=as_of)
+    selection = EventSelection(symbol=symbol, exchange=exchange, start=day, end=next_day(day), as_of=as_of)
     columns = columns_needed("trades", ["price", "quantity"])
     schema, batches = stream_events(catalog, namespace, "trades", selection, columns)
     return summarise_trades(symbol, exchange, day, schema, batches, with_duplicates=with_duplicates)
@@ -113,4 +113,4 @@ def _sql(with_duplicates: bool) -> str:
 
 
 def _decimal(unscaled: int) -> Decimal:
-    return Decimal(unscaled).scaleb(-SCALE, context=_WIDE)
+    return Decimal(unscaled).scaleb(-_SCALE, context=_WIDE)

@@ -30,7 +30,7 @@ _NOT_FOUND = frozenset({40401, 40402, 40403})  # subject, version, schema
 _PASSING = frozenset({408, 425, 429})
 _REFUSED = frozenset({401, 403})
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 Sleep = Callable[[float], None]
 
 
@@ -109,7 +109,7 @@ class Registry:
         """Close the connections."""
         self.client.close()
 
-    def call(self, doing: str, request: Callable[[], T]) -> T:
+    def call(self, doing: str, request: Callable[[], _T]) -> _T:
         """The answer to ``request``, waited for as the class says; ``doing`` is for the error's text."""
         retrying = Retrying(
             retry=retry_if_exception(_may_pass),

@@ -4,7 +4,7 @@
 folds them as they come, :class:`SequenceTracker` answers for one message at once. Pure: no Beam, no I/O, no clock.
 """
 
-from k2beam.sequence.changes import GapBatch, GapChange, diff_ledger, gap_id, gap_rows
+from k2beam.sequence.changes import GapBatch, GapChange, diff_ledger, gap_id, missing_gaps
 from k2beam.sequence.recount import Epoch, MissingInterval, recount
 from k2beam.sequence.runs import Run, SequenceKey, Slice, format_key, parse_key, slice_runs
 from k2beam.sequence.state import Counts, FoldResult, KeyState, SequenceClass
@@ -27,7 +27,7 @@ __all__ = [
     "diff_ledger",
     "format_key",
     "gap_id",
-    "gap_rows",
+    "missing_gaps",
     "parse_key",
     "recount",
     "slice_runs",

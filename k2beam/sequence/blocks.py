@@ -17,26 +17,26 @@ from typing import NamedTuple
 from k2beam.sequence.recount import Epoch, MissingInterval
 from k2beam.sequence.runs import HOUR, Run
 
-Message = tuple[int, int]
+Point = tuple[int, int]
 """Event time (microseconds) and sequence; they sort as messages do."""
 
-Span = tuple[int, int, int]
+SequenceSpan = tuple[int, int, int]
 """First and last sequence received, and the earliest event time of the first."""
 
 MOST_BLOCKS = 96
 """An epoch with more blocks has its older ones joined, see :func:`settle`."""
 
 
-class Block(NamedTuple):
+class SequenceBlock(NamedTuple):
     """Messages from ``first`` to ``last``; ``spans`` are the sequences among them.
 
     ``ordered``: sequences rise by one from message to message, less than an hour apart. ``settled``: decided
     already, and never looked into again.
     """
 
-    first: Message
-    last: Message
-    spans: tuple[Span, ...]
+    first: Point
+    last: Point
+    spans: tuple[SequenceSpan, ...]
     ordered: bool
     settled: bool = False
 
@@ -62,7 +62,7 @@ class Block(NamedTuple):
 class Member(NamedTuple):
     """A block in its epoch, and whether some of its messages are falls there."""
 
-    block: Block
+    block: SequenceBlock
     falls: bool
 
 
@@ -78,17 +78,17 @@ def threshold(highest: int) -> int:
     return (highest + 1) // 2
 
 
-def atom(time: int, sequence: int) -> Block:
+def atom(time: int, sequence: int) -> SequenceBlock:
     """The block of one message."""
-    return Block((time, sequence), (time, sequence), ((sequence, sequence, time),), True)
+    return SequenceBlock((time, sequence), (time, sequence), ((sequence, sequence, time),), True)
 
 
-def blocks_of(runs: Iterable[Run]) -> list[Block]:
+def blocks_of(runs: Iterable[Run]) -> list[SequenceBlock]:
     """The blocks of some runs; a run of two messages is known to the message, so it is two blocks."""
     blocks = []
     for first, last, begin, end in runs:
         if last - first > 1:
-            blocks.append(Block((begin, first), (end, last), ((first, last, begin),), True))
+            blocks.append(SequenceBlock((begin, first), (end, last), ((first, last, begin),), True))
             continue
         blocks.append(atom(begin, first))
         if last > first:
@@ -96,11 +96,11 @@ def blocks_of(runs: Iterable[Run]) -> list[Block]:
     return blocks
 
 
-def arrange(blocks: Iterable[Block]) -> list[Block]:
+def arrange(blocks: Iterable[SequenceBlock]) -> list[SequenceBlock]:
     """Sort blocks and join the ones that overlap."""
-    result: list[Block] = []
-    cluster: list[Block] = []
-    end: Message | None = None
+    result: list[SequenceBlock] = []
+    cluster: list[SequenceBlock] = []
+    end: Point | None = None
     for block in sorted(blocks):
         if end is not None and block.first > end:
             result.append(_join(cluster))
@@ -113,13 +113,13 @@ def arrange(blocks: Iterable[Block]) -> list[Block]:
     return result
 
 
-def _join(cluster: list[Block]) -> Block:
+def _join(cluster: list[SequenceBlock]) -> SequenceBlock:
     if len(cluster) == 1:
         return cluster[0]
     run = max(cluster, key=lambda block: block.high - block.low)
     if run.ordered and all(b is run or _is_end(b, run) for b in cluster):
         return run
-    return Block(
+    return SequenceBlock(
         first=cluster[0].first,
         last=max(block.last for block in cluster),
         spans=union(span for block in cluster for span in block.spans),
@@ -128,14 +128,14 @@ def _join(cluster: list[Block]) -> Block:
     )
 
 
-def _is_end(block: Block, run: Block) -> bool:
+def _is_end(block: SequenceBlock, run: SequenceBlock) -> bool:
     single = block.first == block.last and not block.settled
     return single and block.first in (run.first, run.last)
 
 
-def union(spans: Iterable[Span]) -> tuple[Span, ...]:
+def union(spans: Iterable[SequenceSpan]) -> tuple[SequenceSpan, ...]:
     """Spans without overlap, adjacent ones joined; each keeps the earliest time of its first sequence."""
-    result: list[Span] = []
+    result: list[SequenceSpan] = []
     first = last = opened = -1
     for span in sorted(spans):
         if last >= 0 and span[0] <= last + 1:
@@ -151,7 +151,7 @@ def union(spans: Iterable[Span]) -> tuple[Span, ...]:
     return tuple(result)
 
 
-def fold(blocks: Sequence[Block]) -> Folded:
+def fold(blocks: Sequence[SequenceBlock]) -> Folded:
     """Divide arranged blocks into epochs, by the rule of :mod:`k2beam.sequence.recount`."""
     epochs: list[list[Member]] = []
     ambiguous = False
@@ -174,7 +174,7 @@ def fold(blocks: Sequence[Block]) -> Folded:
     return Folded(epochs, ambiguous)
 
 
-def _decide(blocks: Sequence[Block], index: int, limit: int, before: int) -> bool | None:
+def _decide(blocks: Sequence[SequenceBlock], index: int, limit: int, before: int) -> bool | None:
     """Whether a reset begins with this block, some of whose messages fall; None if that can't be told."""
     block = blocks[index]
     if block.first[1] >= limit:
@@ -184,7 +184,7 @@ def _decide(blocks: Sequence[Block], index: int, limit: int, before: int) -> boo
     return _continued(blocks, index, limit)
 
 
-def _continued(blocks: Sequence[Block], index: int, limit: int) -> bool | None:
+def _continued(blocks: Sequence[SequenceBlock], index: int, limit: int) -> bool | None:
     """Whether three messages in a row, from the first of the block, rise and are falls."""
     seen, previous = 0, -1
     for block in blocks[index : index + 3]:
@@ -200,15 +200,15 @@ def _continued(blocks: Sequence[Block], index: int, limit: int) -> bool | None:
     return False
 
 
-def compress(members: Sequence[Member]) -> list[Block]:
+def join_blocks(members: Sequence[Member]) -> list[SequenceBlock]:
     """Fewer blocks for an epoch, from which the fold still finds the same.
 
     The first three messages stay as they are, since they decide where the epoch begins, also when
     older data comes; so do falls. Neighbours of one octave are joined, which keeps them flat, but not over an
     hour of silence, since an epoch that is still to come may lie there.
     """
-    result: list[Block] = []
-    chain: list[Block] = []
+    result: list[SequenceBlock] = []
+    chain: list[SequenceBlock] = []
     shared: int | None = None
     known = 0
     for block, falls in members:
@@ -228,15 +228,15 @@ def compress(members: Sequence[Member]) -> list[Block]:
     return result
 
 
-def _chain(chain: list[Block]) -> Block:
+def _chain(chain: list[SequenceBlock]) -> SequenceBlock:
     if len(chain) == 1:
         return chain[0]
     ordered = all(block.ordered for block in chain) and all(b.first[1] == a.last[1] + 1 for a, b in pairwise(chain))
     spans = union(span for block in chain for span in block.spans)
-    return Block(chain[0].first, chain[-1].last, spans, ordered)
+    return SequenceBlock(chain[0].first, chain[-1].last, spans, ordered)
 
 
-def settle(blocks: list[Block]) -> tuple[list[Block], Message | None]:
+def settle(blocks: list[SequenceBlock]) -> tuple[list[SequenceBlock], Point | None]:
     """Join the older half of an epoch that has too many blocks; if it has falls, they are decided for good.
 
     Returns the blocks and up to where messages that come later can't be judged any more (None: all can).
@@ -251,7 +251,7 @@ def settle(blocks: list[Block]) -> tuple[list[Block], Message | None]:
     return [*blocks[:head], joined._replace(settled=True), *blocks[-keep:]], blocks[-keep + 3].last
 
 
-def epoch_of(number: int, blocks: Sequence[Block]) -> Epoch:
+def epoch_of(number: int, blocks: Sequence[SequenceBlock]) -> Epoch:
     """What an epoch's blocks amount to."""
     spans = union(span for block in blocks for span in block.spans)
     return Epoch(

@@ -128,7 +128,7 @@ def filled_count(desired: Mapping[GapStart, MissingInterval], current: Mapping[G
     return filled
 
 
-def gap_rows(key: SequenceKey, epochs: Iterable[Epoch]) -> list[Gap]:
+def missing_gaps(key: SequenceKey, epochs: Iterable[Epoch]) -> list[Gap]:
     """The missing intervals of a key's epochs as rows with status OPEN: what the ledger should say."""
     return [
         GapChange(epoch.number, gap.first, gap.last, "OPEN", gap.opened_at).to_gap(key)
@@ -140,7 +140,7 @@ def gap_rows(key: SequenceKey, epochs: Iterable[Epoch]) -> list[Gap]:
 def diff_ledger(desired: Iterable[Gap], current: Iterable[Gap]) -> list[Gap]:
     """The rows to append so that the ledger says ``desired``; of any number of keys.
 
-    ``desired`` is what is missing (:func:`gap_rows`), ``current`` the ledger's rows at their highest revision;
+    ``desired`` is what is missing (:func:`missing_gaps`), ``current`` the ledger's rows at their highest revision;
     FILLED ones are passed over. A row that already says it is not repeated, so a second call with its own
     result applied gives none. Revisions are 0: the ledger's writer gives them.
     """

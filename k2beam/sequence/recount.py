@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from k2beam.sequence.runs import HOUR, Bools, Int64s, half
+from k2beam.arrays import Ints, Mask
+from k2beam.sequence.runs import HOUR, half
 
 _FIRST_WINDOW = 4096
 
@@ -57,7 +58,7 @@ class Epoch:
         return sum(gap.count for gap in self.gaps)
 
 
-def recount(event_times: Int64s, sequences: Int64s) -> tuple[Epoch, ...]:
+def recount(event_times: Ints, sequences: Ints) -> tuple[Epoch, ...]:
     """The epochs of one key, from all of its messages in any order (microseconds; sequences of 0 or more).
 
     Negative sequences are no sequence numbers and are left out, as nulls must be.
@@ -73,7 +74,7 @@ def recount(event_times: Int64s, sequences: Int64s) -> tuple[Epoch, ...]:
     return tuple(epochs)
 
 
-def _in_order(time: Int64s, seq: Int64s) -> tuple[Int64s, Int64s]:
+def _in_order(time: Ints, seq: Ints) -> tuple[Ints, Ints]:
     if np.all((time[1:] > time[:-1]) | ((time[1:] == time[:-1]) & (seq[1:] > seq[:-1]))):
         return time, seq
     order = np.lexsort((seq, time))
@@ -82,7 +83,7 @@ def _in_order(time: Int64s, seq: Int64s) -> tuple[Int64s, Int64s]:
     return time[keep], seq[keep]
 
 
-def _next_reset(time: Int64s, seq: Int64s, begin: int) -> int:
+def _next_reset(time: Ints, seq: Ints, begin: int) -> int:
     """Index of the first reset after ``begin``; windows grow, so that many short epochs stay linear."""
     highest, at, window = int(seq[begin]), begin + 1, _FIRST_WINDOW
     while at < len(seq):
@@ -98,16 +99,16 @@ def _next_reset(time: Int64s, seq: Int64s, begin: int) -> int:
     return len(seq)
 
 
-def _is_reset(time: Int64s, seq: Int64s, falls: Int64s, threshold: Int64s) -> Bools:
+def _is_reset(time: Ints, seq: Ints, falls: Ints, threshold: Ints) -> Mask:
     late = time[falls].view(np.uint64) - time[falls - 1].view(np.uint64) >= HOUR
     inside = falls + 2 < len(seq)
     second, third = (seq[np.minimum(falls + k, len(seq) - 1)] for k in (1, 2))
     continued = inside & (seq[falls] < second) & (second < third) & (third < threshold)
-    result: Bools = late | continued
+    result: Mask = late | continued
     return result
 
 
-def _epoch(number: int, time: Int64s, seq: Int64s) -> Epoch:
+def _epoch(number: int, time: Ints, seq: Ints) -> Epoch:
     distinct, earliest = seq, time
     if np.any(seq[1:] <= seq[:-1]):
         order = np.lexsort((time, seq))

@@ -22,14 +22,13 @@ from urllib.parse import unquote
 import numpy as np
 import numpy.typing as npt
 
+from k2beam.arrays import Ints, Mask
 from k2beam.errors import K2BeamError
 from k2beam.model import KINDS, Kind
 
 HOUR = 3_600_000_000
 """Microseconds of silence after which a single fall is a reset."""
 
-Int64s = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 _HEADER = 7
 _SMALL = 256
@@ -105,10 +104,10 @@ class Slice:
 
 def slice_runs(
     codes: npt.NDArray[np.integer[npt.NBitBase]],
-    sequences: Int64s,
-    event_times: Int64s,
-    valid: Bools | None = None,
-    element_times: Int64s | None = None,
+    sequences: Ints,
+    event_times: Ints,
+    valid: Mask | None = None,
+    element_times: Ints | None = None,
 ) -> list[tuple[int, Slice]]:
     """Slice a batch: for each key code that occurs, its :class:`Slice`.
 
@@ -142,12 +141,12 @@ def slice_runs(
     return _pack(keys, header, position[starts], seq[starts], seq[ends], time[starts] // unit, time[ends] // unit)
 
 
-def _groups(key: Int64s) -> tuple[Int64s, Int64s]:
+def _groups(key: Ints) -> tuple[Ints, Ints]:
     begins = np.flatnonzero(np.concatenate(([True], key[1:] != key[:-1])))
     return key[begins], begins
 
 
-def _out_of_order(position: Int64s, seq: Int64s, keys: int) -> Int64s:
+def _out_of_order(position: Ints, seq: Ints, keys: int) -> Ints:
     counts = np.zeros(keys, dtype=np.int64)
     drops = (position[1:] == position[:-1]) & (seq[1:] < seq[:-1])
     for k in np.unique(position[1:][drops]):
@@ -157,7 +156,7 @@ def _out_of_order(position: Int64s, seq: Int64s, keys: int) -> Int64s:
     return counts
 
 
-def _sorted_distinct(position: Int64s, seq: Int64s, time: Int64s, keys: int) -> tuple[Int64s, Int64s, Int64s, Int64s]:
+def _sorted_distinct(position: Ints, seq: Ints, time: Ints, keys: int) -> tuple[Ints, Ints, Ints, Ints]:
     same_key = position[1:] == position[:-1]
     after = (time[1:] > time[:-1]) | ((time[1:] == time[:-1]) & (seq[1:] > seq[:-1]))
     if np.all(after | ~same_key):
@@ -170,12 +169,12 @@ def _sorted_distinct(position: Int64s, seq: Int64s, time: Int64s, keys: int) -> 
     return position[keep], seq[keep], time[keep], duplicates
 
 
-def _cuts(position: Int64s, seq: Int64s, time: Int64s) -> Bools:
+def _cuts(position: Ints, seq: Ints, time: Ints) -> Mask:
     """Where a run begins."""
     if not len(seq):
         return np.zeros(0, dtype=np.bool_)
     new_key = np.concatenate(([True], position[1:] != position[:-1]))
-    cuts: Bools = new_key | ((seq & (seq - 1)) == 0)
+    cuts: Mask = new_key | ((seq & (seq - 1)) == 0)
     cuts[1:] |= seq[1:] != seq[:-1] + 1
     cuts[1:] |= time[1:].view(np.uint64) - time[:-1].view(np.uint64) >= HOUR
     head = new_key.copy()
@@ -185,7 +184,7 @@ def _cuts(position: Int64s, seq: Int64s, time: Int64s) -> Bools:
     return cuts
 
 
-def _relative_element_times(header: Int64s, high: Int64s, low: Int64s, position: Int64s, time: Int64s) -> None:
+def _relative_element_times(header: Ints, high: Ints, low: Ints, position: Ints, time: Ints) -> None:
     header[:, 5], header[:, 6] = high, low
     if len(position):
         present, begins = _groups(position)
@@ -194,7 +193,7 @@ def _relative_element_times(header: Int64s, high: Int64s, low: Int64s, position:
 
 
 def _pack(
-    keys: Int64s, header: Int64s, owner: Int64s, first: Int64s, last: Int64s, begin: Int64s, end: Int64s
+    keys: Ints, header: Ints, owner: Ints, first: Ints, last: Ints, begin: Ints, end: Ints
 ) -> list[tuple[int, Slice]]:
     same = np.concatenate(([False], owner[1:] == owner[:-1]))[: len(owner)]
     fields = np.empty((len(owner), 4), dtype=np.int64)
@@ -228,7 +227,7 @@ def _decode_runs(values: list[int]) -> list[Run]:
     return list(map(Run._make, zip(*(column.tolist() for column in columns), strict=True)))
 
 
-def half(highest: Int64s) -> Int64s:
+def half(highest: Ints) -> Ints:
     """What a sequence must reach not to be a fall of more than half: ceil(highest / 2), without overflow."""
     return (highest >> 1) + (highest & 1)
 
@@ -238,7 +237,7 @@ def signed(value: int) -> int:
     return (value + (_WORD >> 1)) % _WORD - (_WORD >> 1)
 
 
-def pack_array(values: Int64s) -> tuple[bytes, Int64s]:
+def pack_array(values: Ints) -> tuple[bytes, Ints]:
     """Zigzag varints (as Avro's ``long``, Avro 1.11 "Binary Encoding"), and where each one ends."""
     zigzag = ((values << 1) ^ (values >> 63)).view(np.uint64)
     width = np.ones(len(values), dtype=np.int64)

@@ -15,21 +15,23 @@ from typing import NamedTuple
 
 import numpy as np
 
+from k2beam.arrays import Ints
 from k2beam.errors import K2BeamError
-from k2beam.sequence.blocks import Block, Message, arrange, atom, blocks_of, compress, epoch_of, fold, settle, threshold
+from k2beam.sequence.blocks import (
+    Point,
+    SequenceBlock,
+    arrange,
+    atom,
+    blocks_of,
+    epoch_of,
+    fold,
+    join_blocks,
+    settle,
+    threshold,
+)
 from k2beam.sequence.changes import GapChange, diff_gaps, filled_count, gaps_by_start
 from k2beam.sequence.recount import Epoch
-from k2beam.sequence.runs import (
-    HOUR,
-    Int64s,
-    Run,
-    Slice,
-    SliceContent,
-    pack_varints,
-    signed,
-    slice_runs,
-    unpack_varints,
-)
+from k2beam.sequence.runs import HOUR, Run, Slice, SliceContent, pack_varints, signed, slice_runs, unpack_varints
 
 KEPT_EPOCHS = 33
 """The current epoch and the 32 before it; what comes late for an older one makes the key ambiguous."""
@@ -84,8 +86,8 @@ class KeyState:
     def __init__(self) -> None:
         self.ambiguous = False
         self._base = 0
-        self._blocks: list[list[Block]] = []
-        self._floor: Message | None = None
+        self._blocks: list[list[SequenceBlock]] = []
+        self._floor: Point | None = None
         self._pending: list[_Pending] = []
         self._arrived = -1
         self._epochs: tuple[Epoch, ...] | None = None
@@ -157,7 +159,7 @@ class KeyState:
         self._epochs = None
         return True
 
-    def _insert(self, fresh: list[Block], messages: int, out_of_order: int) -> FoldResult:
+    def _insert(self, fresh: list[SequenceBlock], messages: int, out_of_order: int) -> FoldResult:
         before = self.epochs
         epochs = self._refold(fresh)
         old, new = gaps_by_start(before), gaps_by_start(epochs)
@@ -173,7 +175,7 @@ class KeyState:
         counts[SequenceClass.OK] = max(messages - out_of_order - counts.total(), 0)
         return FoldResult(changes, +counts)
 
-    def _refold(self, fresh: list[Block]) -> tuple[Epoch, ...]:
+    def _refold(self, fresh: list[SequenceBlock]) -> tuple[Epoch, ...]:
         """Put blocks in their places and find the epochs; older ones than are kept are in the result only."""
         if self._floor is not None and any(block.first <= self._floor for block in fresh):
             self.ambiguous = True
@@ -184,7 +186,7 @@ class KeyState:
         self.ambiguous |= folded.ambiguous
         self._blocks = []
         for members in folded.epochs:
-            blocks, floor = settle(compress(members))
+            blocks, floor = settle(join_blocks(members))
             self._blocks.append(blocks)
             self._raise_floor(floor)
         self._epochs = None
@@ -196,12 +198,12 @@ class KeyState:
             self._raise_floor(self._blocks[0][0].first)
         return epochs
 
-    def _raise_floor(self, floor: Message | None) -> None:
+    def _raise_floor(self, floor: Point | None) -> None:
         if floor is not None:
             self._floor = floor if self._floor is None else max(floor, self._floor)
 
     @classmethod
-    def from_messages(cls, event_times: Int64s, sequences: Int64s) -> KeyState:
+    def from_messages(cls, event_times: Ints, sequences: Ints) -> KeyState:
         """The state after all of these messages (microseconds, sequences); what comes later folds as if after them."""
         state = cls()
         for _, piece in slice_runs(np.zeros(len(sequences), dtype=np.int64), sequences, event_times):
@@ -256,7 +258,7 @@ class KeyState:
                 previous = (signed(first[0] + next(body)), first[1] + next(body))
                 ordered = bool(flags & 1)
                 spans = ((first[1], previous[1], first[0]),) if ordered else _unpack_spans(body, first)
-                blocks.append(Block(first, previous, spans, ordered, bool(flags & 2)))
+                blocks.append(SequenceBlock(first, previous, spans, ordered, bool(flags & 2)))
             state._blocks.append(blocks)
         return state
 
@@ -271,7 +273,7 @@ def _gap_class(missing: int) -> SequenceClass:
     return SequenceClass.SMALL_GAP if missing <= 10 else SequenceClass.LARGE_GAP
 
 
-def _pack_spans(block: Block) -> list[int]:
+def _pack_spans(block: SequenceBlock) -> list[int]:
     numbers = [len(block.spans)]
     sequence, time = block.first[1], block.first[0]
     for first, last, opened in block.spans:
@@ -280,7 +282,7 @@ def _pack_spans(block: Block) -> list[int]:
     return numbers
 
 
-def _unpack_spans(body: Iterable[int], start: Message) -> tuple[tuple[int, int, int], ...]:
+def _unpack_spans(body: Iterable[int], start: Point) -> tuple[tuple[int, int, int], ...]:
     numbers = iter(body)
     time, sequence = start
     spans = []

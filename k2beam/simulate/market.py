@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from k2beam.arrays import Ints
 from k2beam.simulate.faults import DUPLICATE, FIRST_MALFORMED, LATE, MALFORMED, OUT_OF_ORDER, FaultPlan
 
 MESSAGE = np.dtype(
@@ -36,7 +37,6 @@ MESSAGE = np.dtype(
 unscaled), ``fault`` a code of :mod:`k2beam.simulate.faults` (0: none); ``arrival`` orders the feed."""
 
 Messages = npt.NDArray[np.void]
-Ints = npt.NDArray[np.int64]
 
 FUTURE = 4_102_444_800_000_000
 """2100-01-01T00:00:00Z: the event time of a message of class timestamp_in_future."""
@@ -61,7 +61,7 @@ _COINS = {
 """First price in ticks, and the tick in units of 1e-8."""
 
 
-def symbols(number: int) -> list[str]:
+def symbol_names(number: int) -> list[str]:
     """The first ``number`` symbols of a simulated exchange: well-known pairs, then numbered ones."""
     bases = [*_COINS, *(f"COIN{index:04d}" for index in range(len(_COINS), number))]
     return [f"{base}USDT" for base in bases[:number]]

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from k2beam.archive import cells as wire
+from k2beam.archive import cells
 from k2beam.archive.cells import Cells
 from k2beam.archive.varint import write_long
+from k2beam.arrays import Bytes, Ints
 from k2beam.model import Kind
 from k2beam.simulate.faults import FIRST_MALFORMED, MALFORMED
-from k2beam.simulate.market import Ints, Messages
+from k2beam.simulate.market import Messages
 
 UNKNOWN_SCHEMA_ID = 99_999
 
@@ -23,8 +24,8 @@ _CRYPTO = write_long(1)
 _BUY, _SELL = write_long(0), write_long(1)
 _NULL, _PRESENT, _EMPTY = write_long(0), write_long(1), write_long(0)
 _ONE_ITEM, _END = write_long(1), write_long(0)
-_BLOCK_CONDITION = _ONE_ITEM + wire.bytes_field(b"BLOCK")
-_BLOCK_VENDOR_DATA = _PRESENT + _ONE_ITEM + wire.bytes_field(b"venue") + wire.bytes_field(b"OTC") + _END
+_BLOCK_CONDITION = _ONE_ITEM + cells.bytes_field(b"BLOCK")
+_BLOCK_VENDOR_DATA = _PRESENT + _ONE_ITEM + cells.bytes_field(b"venue") + cells.bytes_field(b"OTC") + _END
 _FRAME_BYTES = 5
 _TRAILING = b"\xde\xad\xbe\xef"
 _CUT = 3
@@ -44,44 +45,44 @@ class RecordEncoder:
         # One more text than there are symbols: that of the class empty_symbol.
         no_symbol = messages["fault"] == FIRST_MALFORMED + MALFORMED.index("empty_symbol")
         fields = [
-            wire.uuid_text(messages["identifier"]),
-            wire.digits(messages["sequence"]),
-            wire.lookup(
+            cells.uuid_text(messages["identifier"]),
+            cells.digits(messages["sequence"]),
+            cells.lookup(
                 [*(symbol.encode() for symbol in self.symbols), b""],
                 np.where(no_symbol, len(self.symbols), messages["key"]),
             ),
-            wire.constant(wire.bytes_field(self.exchange.encode()) + _CRYPTO),
-            wire.long(messages["timestamp"]),
+            cells.constant(cells.bytes_field(self.exchange.encode()) + _CRYPTO),
+            cells.long(messages["timestamp"]),
             *middle,
         ]
-        return wire.stack(fields, len(messages))
+        return cells.stack(fields, len(messages))
 
     def _trade(self, messages: Messages) -> list[Cells]:
         sell, block = messages["sell"], messages["block"]
         return [
-            wire.decimal(messages["price"]),
-            wire.decimal(messages["quantity"]),
-            wire.constant(wire.bytes_field(b"USDT")),
+            cells.decimal(messages["price"]),
+            cells.decimal(messages["quantity"]),
+            cells.constant(cells.bytes_field(b"USDT")),
             Cells(np.where(sell, _SELL[0], _BUY[0]).astype(np.uint8)[:, None], np.ones((1, 1), np.bool_)),
-            wire.constant(_BLOCK_CONDITION).where(block),
-            wire.constant(_EMPTY + _PRESENT),
-            wire.long(messages["sequence"]),
-            wire.long(messages["ingestion"]),
-            wire.constant(_NULL),
-            wire.constant(_BLOCK_VENDOR_DATA).where(block),
-            wire.constant(_NULL).where(~block),
+            cells.constant(_BLOCK_CONDITION).where(block),
+            cells.constant(_EMPTY + _PRESENT),
+            cells.long(messages["sequence"]),
+            cells.long(messages["ingestion"]),
+            cells.constant(_NULL),
+            cells.constant(_BLOCK_VENDOR_DATA).where(block),
+            cells.constant(_NULL).where(~block),
         ]
 
     def _quote(self, messages: Messages) -> list[Cells]:
         return [
-            wire.decimal(messages["price"]),
-            wire.decimal(messages["quantity"]),
-            wire.decimal(messages["ask_price"]),
-            wire.decimal(messages["ask_quantity"]),
-            wire.constant(wire.bytes_field(b"USDT") + _PRESENT),
-            wire.long(messages["sequence"]),
-            wire.long(messages["ingestion"]),
-            wire.constant(_NULL + _NULL),
+            cells.decimal(messages["price"]),
+            cells.decimal(messages["quantity"]),
+            cells.decimal(messages["ask_price"]),
+            cells.decimal(messages["ask_quantity"]),
+            cells.constant(cells.bytes_field(b"USDT") + _PRESENT),
+            cells.long(messages["sequence"]),
+            cells.long(messages["ingestion"]),
+            cells.constant(_NULL + _NULL),
         ]
 
 
@@ -99,37 +100,37 @@ class EnvelopeEncoder:
         present = messages["fault"] != FIRST_MALFORMED + MALFORMED.index("tombstone")
         keys = [f"{self.records.exchange}|{symbol}".encode() for symbol in self.records.symbols]
         fields = [
-            wire.constant(wire.bytes_field(self.source.encode())),
-            wire.long(partitions),
-            wire.long(offsets),
-            wire.constant(_PRESENT),
-            wire.long(log_times),
-            wire.constant(_PRESENT),
-            wire.lookup(keys, messages["key"]),
-            wire.constant(_PRESENT).where(present),
-            wire.long(value.lengths()).where(present),
+            cells.constant(cells.bytes_field(self.source.encode())),
+            cells.long(partitions),
+            cells.long(offsets),
+            cells.constant(_PRESENT),
+            cells.long(log_times),
+            cells.constant(_PRESENT),
+            cells.lookup(keys, messages["key"]),
+            cells.constant(_PRESENT).where(present),
+            cells.long(value.lengths()).where(present),
             value.where(present),
-            wire.constant(_NULL).where(~present),
-            wire.constant(_EMPTY),
+            cells.constant(_NULL).where(~present),
+            cells.constant(_EMPTY),
         ]
-        return wire.stack(fields, len(messages))
+        return cells.stack(fields, len(messages))
 
     def _framed(self, messages: Messages) -> Cells:
         frame = b"\0" + self.schema_id.to_bytes(4, "big")
         nothing = np.zeros(len(messages), np.bool_)
         fields = [
-            wire.constant(frame),
+            cells.constant(frame),
             self.records.encode(messages),
-            wire.constant(_TRAILING).where(nothing),
+            cells.constant(_TRAILING).where(nothing),
         ]
-        framed = wire.stack(fields, len(messages))
+        framed = cells.stack(fields, len(messages))
         for row in np.flatnonzero(messages["fault"] >= FIRST_MALFORMED):
             name = MALFORMED[int(messages["fault"][row]) - FIRST_MALFORMED]
             _spoil_bytes(framed.data[row], framed.mask[row], name)
         return framed
 
 
-def _spoil_bytes(data: wire.Bytes, mask: npt.NDArray[np.bool_], name: str) -> None:
+def _spoil_bytes(data: Bytes, mask: npt.NDArray[np.bool_], name: str) -> None:
     """Break one framed payload in place; classes that are wrong in values leave it as it is."""
     if name == "bad_magic":
         data[0] = ord("{")

@@ -18,10 +18,10 @@ from typing import Any, Literal
 import numpy as np
 
 from k2beam import schemas
-from k2beam.archive import cells as wire
+from k2beam.archive import cells
 from k2beam.errors import UsageError
 from k2beam.model import Kind
-from k2beam.simulate import market as feed
+from k2beam.simulate import market
 from k2beam.simulate.faults import DUPLICATE, FIRST_MALFORMED, MALFORMED_RECORDS, FaultPlan, Faults, plan_faults
 from k2beam.simulate.records import EnvelopeEncoder, RecordEncoder
 from k2beam.simulate.truth import TRUTH_FILE, TrueGap, TrueKey, TrueSource, Truth
@@ -48,7 +48,7 @@ class Simulation:
     faults: Faults = field(default_factory=Faults)
     envelope: Envelope = "raw"
     files: int = 1
-    codec: wire.Codec = "deflate"
+    codec: cells.Codec = "deflate"
     start: int = 1_767_571_200_000_000
     rate: float = 500.0
     exchange: str = "BINANCE"
@@ -73,8 +73,8 @@ class Simulation:
     def _check_choices(self) -> None:
         if not self.kinds or len(set(self.kinds)) < len(self.kinds) or not set(self.kinds) <= set(_SCHEMA_IDS):
             raise UsageError(f"--kinds takes trades, quotes or both, each once, not {','.join(self.kinds)!r}")
-        if self.codec not in wire.CODECS:
-            raise UsageError(f"--codec takes {', '.join(wire.CODECS)}, not {self.codec!r}")
+        if self.codec not in cells.CONTAINER_CODECS:
+            raise UsageError(f"--codec takes {', '.join(cells.CONTAINER_CODECS)}, not {self.codec!r}")
         if self.envelope not in ("plain", "raw"):
             raise UsageError(f"--envelope takes plain or raw, not {self.envelope!r}")
 
@@ -113,7 +113,7 @@ class _Feed:
     def __init__(self, simulation: Simulation, kind: Kind) -> None:
         self.simulation, self.kind = simulation, kind
         self.rows, self.faults = simulation.share(kind)
-        self.symbols = tuple(feed.symbols(simulation.symbols))
+        self.symbols = tuple(market.symbol_names(simulation.symbols))
         self.events = self.rows - self.faults.extra_messages
         plan_seed, self._feed_seed = np.random.SeedSequence([simulation.seed, _SCHEMA_IDS[kind]]).spawn(2)
         rng = np.random.Generator(np.random.PCG64(plan_seed))
@@ -140,7 +140,7 @@ class _Feed:
     def write(self, out: Path, progress: Callable[[int], None]) -> None:
         """Write the containers into ``out``."""
         pieces = self._pieces()
-        rest = np.empty(0, feed.MESSAGE)
+        rest = np.empty(0, market.MESSAGE)
         for name, number in self.files:
             with self._open(out / name) as container:
                 left = number
@@ -151,26 +151,26 @@ class _Feed:
                     left -= len(batch)
                     progress(len(batch))
 
-    def _pieces(self) -> Iterator[feed.Messages]:
+    def _pieces(self) -> Iterator[market.Messages]:
         simulation = self.simulation
-        config = feed.FeedConfig(self.events, simulation.symbols, simulation.start, simulation.rate)
+        config = market.FeedConfig(self.events, simulation.symbols, simulation.start, simulation.rate)
         rng = np.random.Generator(np.random.PCG64(self._feed_seed))
-        for chunk in feed.messages(config, self.plan, rng):
+        for chunk in market.messages(config, self.plan, rng):
             fault = chunk["fault"]
             self.good += np.bincount(chunk["key"][fault < FIRST_MALFORMED], minlength=simulation.symbols)
             self.again += np.bincount(chunk["key"][fault == DUPLICATE], minlength=simulation.symbols)
             for start in range(0, len(chunk), _ENCODE_MESSAGES):
                 yield chunk[start : start + _ENCODE_MESSAGES]
 
-    def _open(self, path: Path) -> contextlib.AbstractContextManager[wire.ContainerWriter]:
+    def _open(self, path: Path) -> contextlib.AbstractContextManager[cells.ContainerWriter]:
         schema = schemas.avro_schema(schemas.v2_name(self.kind))
         metadata: dict[str, Any] = {}
         if self.simulation.envelope == "raw":
             metadata["k2.schemas"] = {str(_SCHEMA_IDS[self.kind]): schema}
             schema = schemas.avro_schema("raw_record")
-        return wire.ContainerWriter(path, schema, self.simulation.codec, self._digest(path.name), metadata)
+        return cells.ContainerWriter(path, schema, self.simulation.codec, self._digest(path.name), metadata)
 
-    def _encode(self, batch: feed.Messages) -> wire.Cells:
+    def _encode(self, batch: market.Messages) -> cells.Cells:
         if self.simulation.envelope == "plain":
             return self._encoder.encode(batch)
         partitions = self._partition_of[batch["key"]]

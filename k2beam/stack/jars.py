@@ -52,7 +52,7 @@ class Artifact:
         return self.path.rsplit("/", 1)[-1]
 
 
-def locked(group: str, lock: Path = LOCK) -> tuple[Artifact, ...]:
+def locked_artifacts(group: str, lock: Path = LOCK) -> tuple[Artifact, ...]:
     """The archives of a group, in the order of the lock file.
 
     Raises:
@@ -70,7 +70,7 @@ def ensure_jars(group: str, lock: Path = LOCK) -> tuple[Path, ...]:
     Raises:
         PlatformError: an archive can't be fetched, or is not what the lock file says.
     """
-    artifacts = locked(group, lock)
+    artifacts = locked_artifacts(group, lock)
     with ThreadPoolExecutor(max_workers=_WORKERS) as pool:
         return tuple(pool.map(_ensure, artifacts))
 
@@ -86,7 +86,7 @@ def ensure_unpacked(group: str, lock: Path = LOCK) -> Path:
     Raises:
         PlatformError: as :func:`ensure_jars`; also when the archive can't be unpacked.
     """
-    (artifact,) = locked(group, lock)
+    (artifact,) = locked_artifacts(group, lock)
     target = cache_dir() / "unpacked" / f"{artifact.name.removesuffix('.tar.gz')}-{artifact.sha256[:12]}"
     if not target.is_dir():
         _unpack(_ensure(artifact), target)

@@ -25,7 +25,7 @@ _HEAP: Final = (
 
 
 @dataclass(frozen=True)
-class Registry:
+class Apicurio:
     """Apicurio Registry 3.3; ``registry_url`` is the base of Confluent's API."""
 
     name: str = "registry"

@@ -28,14 +28,14 @@ from k2beam.stack.flink import FlinkExpansion, FlinkJobManager, FlinkJobServer, 
 from k2beam.stack.kafka import Kafka
 from k2beam.stack.prism_server import PrismServer
 from k2beam.stack.prometheus import Prometheus, targets_folder
-from k2beam.stack.registry import Registry
+from k2beam.stack.registry import Apicurio
 from k2beam.stack.server import Service
 
 SERVICES: Final[Mapping[str, Service]] = {
     service.name: service
     for service in (
         Kafka(),
-        Registry(),
+        Apicurio(),
         PrismServer(),
         Expansion(),
         FlinkJobManager(),

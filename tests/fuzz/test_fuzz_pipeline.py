@@ -14,9 +14,9 @@ from k2beam.lake.tables import COVERED_TABLES, find_table
 from k2beam.model import KINDS
 from k2beam.query.dead_letters import DeadLetterSelection, list_dead_letters
 from k2beam.query.events import select_events
-from k2beam.query.gaps import GapSelection, gap_rows
-from k2beam.query.overview import stats, symbols
-from k2beam.query.selection import Selection
+from k2beam.query.gaps import GapSelection, list_gaps
+from k2beam.query.overview import list_stats, list_symbols
+from k2beam.query.selection import EventSelection
 from k2beam.schemas import avro_schema
 from tests.fuzz.hostile_messages import IDS, messages, plain_container
 from tests.lake_helpers import lake_config
@@ -42,12 +42,12 @@ def read_everything(warehouse: Path) -> None:
     """Each query answers, whatever is in the tables."""
     catalog = open_catalog(lake_config(warehouse))
     for kind in KINDS:
-        schema, batches = select_events(catalog, NAMESPACE, kind, Selection())
+        schema, batches = select_events(catalog, NAMESPACE, kind, EventSelection())
         assert all(batch.schema == schema for batch in batches)
-    assert stats(catalog, NAMESPACE)
-    symbols(catalog, NAMESPACE, Selection())
+    assert list_stats(catalog, NAMESPACE)
+    list_symbols(catalog, NAMESPACE, EventSelection())
     list_dead_letters(catalog, NAMESPACE, DeadLetterSelection())
-    list(gap_rows(catalog, NAMESPACE, GapSelection()))
+    list(list_gaps(catalog, NAMESPACE, GapSelection()))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -28,11 +28,11 @@ from k2beam.kafka.config import KafkaConfig
 from k2beam.metrics.handle import Metrics, NullMetrics
 from k2beam.metrics.worker import close_endpoint, endpoint_address
 from k2beam.produce.producer import MarketDataProducer
-from k2beam.produce.spool import Message, Spool
+from k2beam.produce.spool import OutgoingMessage, Spool
 from k2beam.registry.client import RegistryConfig
 from tests.integration.binance_exchange import DEADLINE, Exchange, Recorder, acknowledge, trade
 from tests.registry_server import knows_all, registry_server
-from tests.unit.test_metrics_push import gateway
+from tests.unit.metrics.test_push import gateway
 
 pytestmark = pytest.mark.integration
 
@@ -265,7 +265,7 @@ def test_a_bounded_feed_pushes_at_its_end(
 def spooled(folder: Path) -> Path:
     spool = Spool(folder)
     for number in range(3):
-        spool.add(Message(TOPIC, b"BINANCE|BTCUSDT", str(number).encode()), "E", "away")
+        spool.add(OutgoingMessage(TOPIC, b"BINANCE|BTCUSDT", str(number).encode()), "E", "away")
     spool.close()
     assert spool.path is not None
     return spool.path

@@ -88,9 +88,9 @@ def test_queries_gaps_and_dead_letters_of_the_run(ingested: tuple[Path, Path, di
     _, warehouse, stats = ingested
     rows = json.loads(k2beam("query", "trades", "--limit", 5, "--warehouse", warehouse, "--output", "json").stdout)
     assert len(rows) == 5
-    letters = json.loads(k2beam("dlq", "list", "--warehouse", warehouse, "--output", "json").stdout)
-    assert len(letters) == stats["dead_letters"]
-    first = letters[0]
+    dead_letters = json.loads(k2beam("dlq", "list", "--warehouse", warehouse, "--output", "json").stdout)
+    assert len(dead_letters) == stats["dead_letters"]
+    first = dead_letters[0]
     place = (first["source"], first["partition"], first["offset"])
     shown = json.loads(k2beam("dlq", "show", *place, "--warehouse", warehouse, "--output", "json").stdout)
     assert json.dumps(shown).count(first["error_class"])

@@ -91,7 +91,7 @@ def test_the_servers_end_whatever_happens(
         seen.append([status.state for status in stack.status()])
         happens()
 
-    monkeypatch.setattr(demo, "SERVICES", ("kafka",))
+    monkeypatch.setattr(demo, "_SERVICES", ("kafka",))
     monkeypatch.setattr(demo, "_through", through)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(raised):
@@ -116,10 +116,10 @@ STATS = IngestStats(
 FOUND = Found(
     stats=STATS,
     rows={"trades": 10, "quotes": 0, "reference_data": 0},
-    letters={"bad_magic": 1},
+    dead_letters={"bad_magic": 1},
     gaps=(GAP,),
     metrics=Scrape(Counter(trades_v2=10, dead_letters=1), 2, 0.1),
-    certificate=AuditReport((), (), (), LedgerFinding(True, 1, 1, 0, 0), ()),
+    audit_report=AuditReport((), (), (), LedgerFinding(True, 1, 1, 0, 0), ()),
 )
 
 
@@ -133,9 +133,9 @@ def test_what_is_right_has_no_problems() -> None:
         (replace(FOUND, stats=replace(STATS, errors=1)), "could not be read"),
         (replace(FOUND, gaps=()), "1 true gaps are not in the ledger"),
         (replace(FOUND, gaps=(GAP, replace(GAP, epoch=1))), "1 in it are none"),
-        (replace(FOUND, letters={"truncated": 1}), "dead letters are"),
+        (replace(FOUND, dead_letters={"truncated": 1}), "dead letters are"),
         (replace(FOUND, metrics=Scrape(Counter(trades_v2=9, dead_letters=1), 2, 0.1)), "metrics say 9"),
-        (replace(FOUND, certificate=replace(FOUND.certificate, problems=("lost",))), "audit: lost"),
+        (replace(FOUND, audit_report=replace(FOUND.audit_report, problems=("lost",))), "audit: lost"),
     ],
 )
 def test_each_wrong_is_told(found: Found, said: str) -> None:

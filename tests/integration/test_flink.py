@@ -104,7 +104,7 @@ def own_counters(flink: LocalStack, expected: Mapping[str, int]) -> dict[str, in
         time.sleep(0.5)
 
 
-def decode_letters(truth: Truth) -> int:
+def decode_dead_letters(truth: Truth) -> int:
     """Messages that are never decoded; the other dead ones break a rule of events."""
     rules = {rule.name for rule in RULES}
     return sum(number for name, number in truth.dead_letters.items() if name not in rules)
@@ -126,7 +126,7 @@ def test_gaps_are_found_while_it_runs_its_metrics_are_scraped_and_a_signal_ends_
         assert_scraped_equals_audit(flink, watcher, topics, job.warehouse, environment)
         counters = {
             "consumed": ROWS,
-            "decoded_trades": ROWS - decode_letters(truth),
+            "decoded_trades": ROWS - decode_dead_letters(truth),
             "dead_letters": MALFORMED,
             "rows_written_trades_v2": ROWS - MALFORMED,
             "rows_written_dead_letters": MALFORMED,

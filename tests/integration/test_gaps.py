@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 from k2beam.archive import write_raw_archive
-from k2beam.job import bounded as run
+from k2beam.job import bounded
 from k2beam.lake.catalog import NAMESPACE, open_catalog
 from k2beam.lake.tables import find_table
 from k2beam.model import Gap, RawRecord
@@ -124,7 +124,7 @@ class Watched:
     changes: list[Gap] = field(default_factory=list)
 
     def __enter__(self) -> Watched:
-        fold, reconcile = KeyState.fold, run.reconcile
+        fold, reconcile = KeyState.fold, bounded.reconcile
 
         def watched_fold(state: KeyState, *arguments: Any) -> Any:
             folded = fold(state, *arguments)
@@ -138,7 +138,7 @@ class Watched:
 
         self._patches = (
             mock.patch.object(KeyState, "fold", watched_fold),
-            mock.patch.object(run, "reconcile", watched_reconcile),
+            mock.patch.object(bounded, "reconcile", watched_reconcile),
         )
         for patch in self._patches:
             patch.start()

@@ -45,12 +45,12 @@ def test_a_broken_block_is_one_dead_letter_and_the_rest_is_read(tmp_path: Path, 
     data[middle : middle + 40] = bytes(40)
     archive.write_bytes(data)
     ingest([archive], tmp_path / "wh")
-    (letter,) = dead_letters(tmp_path / "wh")
-    assert (letter["stage"], letter["error_class"]) == ("read", "broken_block")
-    headers = {header["key"]: header["value"] for header in letter["headers"]}
+    (dead_letter,) = dead_letters(tmp_path / "wh")
+    assert (dead_letter["stage"], dead_letter["error_class"]) == ("read", "broken_block")
+    headers = {header["key"]: header["value"] for header in dead_letter["headers"]}
     assert headers["k2.path"].decode() == str(archive)
     assert 0 < int(headers["k2.position"]) < middle
-    lost = set(range(letter["_offset"], letter["_offset_last"] + 1))
+    lost = set(range(dead_letter["_offset"], dead_letter["_offset_last"] + 1))
     assert set(offsets_in(tmp_path / "wh")) == set(range(12_000)) - lost
     assert 0 < len(lost) < 6000
     assert_audit(tmp_path / "wh", archive)
@@ -95,9 +95,9 @@ def test_a_decompression_bomb_is_a_dead_letter(tmp_path: Path, archive: Path) ->
     block = varint(10) + varint(len(bomb)) + bomb + sync
     archive.write_bytes(head + block + archive.read_bytes()[header_end:])
     ingest([archive], tmp_path / "wh")
-    (letter,) = dead_letters(tmp_path / "wh")
-    assert letter["error_class"] == "block_too_large"
-    assert (letter["_offset"], letter["_offset_last"]) == (0, 9)
+    (dead_letter,) = dead_letters(tmp_path / "wh")
+    assert dead_letter["error_class"] == "block_too_large"
+    assert (dead_letter["_offset"], dead_letter["_offset_last"]) == (0, 9)
     assert offsets_in(tmp_path / "wh") == list(range(10, 12_010))
     assert_audit(tmp_path / "wh", archive)
 
@@ -153,16 +153,16 @@ def test_no_message_stops_the_job(tmp_path: Path) -> None:
     write_raw_archive(str(log), records, SCHEMAS)
     config = IngestConfig(lake_config(warehouse), write_config(), dead_letters_json=str(tmp_path / "lines"))
     run_ingest(ReadArchive([str(log)]), config)
-    letters = {letter["_offset"]: letter for letter in dead_letters(warehouse)}
+    by_offset = {dead_letter["_offset"]: dead_letter for dead_letter in dead_letters(warehouse)}
     names = dict(enumerate(POISON, start=1))
     expected = {offset: POISON[name][2] for offset, name in names.items() if POISON[name][2]}
-    found = {names[offset]: letter["error_class"] for offset, letter in letters.items()}
+    found = {names[offset]: dead_letter["error_class"] for offset, dead_letter in by_offset.items()}
     assert found == {names[offset]: error_class for offset, error_class in expected.items()}
-    for offset, letter in letters.items():
-        assert (letter["payload"], letter["key"]) == (records[offset].value, b"\xff"), "kept whole"
-        assert letter["headers"] == [{"key": "h", "value": None}]
+    for offset, dead_letter in by_offset.items():
+        assert (dead_letter["payload"], dead_letter["key"]) == (records[offset].value, b"\xff"), "kept whole"
+        assert dead_letter["headers"] == [{"key": "h", "value": None}]
     events = offsets_in(warehouse) + offsets_in(warehouse, "reference_data_v2")
     assert sorted(events) == sorted(set(range(len(records))) - set(expected))
     lines = [line for path in (tmp_path / "lines").glob("*.jsonl") for line in path.read_text("utf-8").split("\n")]
-    assert sorted(json.loads(line)["_offset"] for line in lines if line) == sorted(letters)
+    assert sorted(json.loads(line)["_offset"] for line in lines if line) == sorted(by_offset)
     assert_audit(warehouse, log)

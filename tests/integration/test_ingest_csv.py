@@ -85,9 +85,9 @@ def test_bad_lines_are_dead_letters_and_a_file_that_grows_adds_its_new_lines(tmp
 
     assert (second["written"][EVENT_TABLES["trades"]], second["dead_letters"], second["errors"]) == (132, 0, 0)
     assert dead_letter_classes(warehouse) == {"bad_encoding": 1, "negative_price": 1}
-    (letter,) = (one for one in rows(warehouse, DEAD_LETTERS) if one["error_class"] == "bad_encoding")
-    assert (letter["_offset"], letter["payload"]) == (100, b"\xff,broken")
-    assert f"{path}, line 101: " in letter["error_message"]
+    (dead_letter,) = (one for one in rows(warehouse, DEAD_LETTERS) if one["error_class"] == "bad_encoding")
+    assert (dead_letter["_offset"], dead_letter["payload"]) == (100, b"\xff,broken")
+    assert f"{path}, line 101: " in dead_letter["error_message"]
     assert_audit(warehouse)
 
 

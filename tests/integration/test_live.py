@@ -68,10 +68,10 @@ def test_each_poison_message_is_a_dead_letter_at_its_offset_and_the_rest_is_writ
     produce_more(live, topic, archived_messages(tmp_path / "in"), ids)
     ingest_live(live, [topic], tmp_path / "wh", prism)
     table = open_table(open_catalog(lake_config(tmp_path / "wh")), NAMESPACE, DEAD_LETTERS)
-    letters = {row["_offset"]: row for row in table.scan().to_arrow().to_pylist()}
-    assert sorted(letters) == sorted(offsets)
-    found = dict(zip(poison, (letters[offset] for offset in offsets), strict=True))
-    assert {name: letter["payload"] for name, letter in found.items()} == poison
+    dead_letters = {row["_offset"]: row for row in table.scan().to_arrow().to_pylist()}
+    assert sorted(dead_letters) == sorted(offsets)
+    found = dict(zip(poison, (dead_letters[offset] for offset in offsets), strict=True))
+    assert {name: dead_letter["payload"] for name, dead_letter in found.items()} == poison
     for name in ("bad_magic", "unknown_schema_id", "truncated", "tombstone"):
         assert found[name]["error_class"] == name
     assert len(contents(tmp_path / "wh")["trades_v2"]) == 2 * truth.rows["trades"]

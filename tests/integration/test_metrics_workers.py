@@ -81,11 +81,13 @@ def assert_equal_to_the_tables(found: Totals, warehouse: Path, truth: Truth) -> 
         assert found["k2_iceberg_transactions_total", name] == (1 if rows_of(warehouse, name) else 0), name
     assert found["k2_messages_consumed_total", "kafka"] == truth.offsets
     assert found["k2_already_covered_total", "kafka"] == 0
-    letters = {key[1:]: count for key, count in found.items() if key[0] == "k2_dead_letters_total"}
-    assert {error_class: count for (error_class, _), count in letters.items()} == dict(dead_letter_classes(warehouse))
+    dead_letters = {key[1:]: count for key, count in found.items() if key[0] == "k2_dead_letters_total"}
+    assert {error_class: count for (error_class, _), count in dead_letters.items()} == dict(
+        dead_letter_classes(warehouse)
+    )
     errors = {key[1]: count for key, count in found.items() if key[0] == "k2_decode_errors_total"}
-    assert errors == {name: count for (name, stage), count in letters.items() if stage != "validate"}
-    invalid = sum(count for (_, stage), count in letters.items() if stage == "validate")
+    assert errors == {name: count for (name, stage), count in dead_letters.items() if stage != "validate"}
+    invalid = sum(count for (_, stage), count in dead_letters.items() if stage == "validate")
     assert invalid > 0
     decoded = sum(found["k2_events_decoded_total", kind] for kind in truth.rows)
     assert decoded == sum(truth.rows.values()) + invalid == truth.offsets - sum(errors.values())

@@ -60,7 +60,7 @@ def events(stack: LocalStack, topic: str, messages: list[Message]) -> list[dict[
     resolver.open()
     result = BatchDecoder(ReferenceDecoder(), lambda: 0, resolver.resolve).decode(batch)
     resolver.close()
-    assert result.letters == ()
+    assert result.dead_letters == ()
     [decoded] = result.events
     return [
         {

@@ -62,17 +62,19 @@ def decoded(resolver: RegistryResolver, values: list[bytes], out: Path) -> tuple
         offsets = batch.data.column("_offset").to_pylist()
         (out / f"events-{offsets[0]}.json").write_text(json.dumps(offsets), encoding="utf-8")
 
-    def write_letters(batch: DeadLetterBatch) -> None:
-        letters = {letter.offset: letter.error_class for letter in batch.letters}
-        (out / f"letters-{min(letters)}.json").write_text(json.dumps(letters), encoding="utf-8")
+    def write_dead_letters(batch: DeadLetterBatch) -> None:
+        dead_letters = {dead_letter.offset: dead_letter.error_class for dead_letter in batch.dead_letters}
+        (out / f"dead-letters-{min(dead_letters)}.json").write_text(json.dumps(dead_letters), encoding="utf-8")
 
     with TestPipeline(runner="FnApiRunner") as pipeline:
         result = pipeline | beam.Create([raw(values)]) | DecodeAvro(resolver)
         _ = result.events | "events" >> beam.Map(write_events)
-        _ = result.errs | "letters" >> beam.Map(write_letters)
+        _ = result.errs | "letters" >> beam.Map(write_dead_letters)
     events = sorted(o for path in out.glob("events-*") for o in json.loads(path.read_text()))
-    letters = {int(o): name for path in out.glob("letters-*") for o, name in json.loads(path.read_text()).items()}
-    return events, letters
+    dead_letters = {
+        int(o): name for path in out.glob("dead-letters-*") for o, name in json.loads(path.read_text()).items()
+    }
+    return events, dead_letters
 
 
 def test_register_check_and_list_all_six_schemas(stack: LocalStack) -> None:
@@ -118,17 +120,17 @@ def test_an_older_writer_is_read_as_ours(registry: Registry, unique: Unique, sta
     schema_id = registry.register(unique("older"), json.dumps(older))
     record = {name: value for name, value in trade(1).items() if name != "vendor_data"}
     values = [frame(schema_id, encode(older, record)) for _ in range(3)]
-    events, letters = decoded(RegistryResolver(stack.registry_url), values, tmp_path)
-    assert (events, letters) == ([0, 1, 2], {})
+    events, dead_letters = decoded(RegistryResolver(stack.registry_url), values, tmp_path)
+    assert (events, dead_letters) == ([0, 1, 2], {})
 
 
 def test_poison_becomes_dead_letters_and_the_rest_events(registry: Registry, stack: LocalStack, tmp_path: Path) -> None:
     schema_id = registry.register("com.k2.marketdata.TradeV2", schema_text("trade_v2"))
     good = frame(schema_id, encode_as("trade_v2", trade()))
     values = [good, frame(987_654_321, b"x"), good, frame(0xDEADBEEF, b"x"), good[:-2], b"{}", good]
-    events, letters = decoded(RegistryResolver(stack.registry_url, unknown_wait_s=0.5), values, tmp_path)
+    events, dead_letters = decoded(RegistryResolver(stack.registry_url, unknown_wait_s=0.5), values, tmp_path)
     assert events == [0, 2, 6]
-    assert letters == {1: "unknown_schema_id", 3: "unknown_schema_id", 4: "truncated", 5: "bad_magic"}
+    assert dead_letters == {1: "unknown_schema_id", 3: "unknown_schema_id", 4: "truncated", 5: "bad_magic"}
 
 
 def test_a_registry_that_is_down_fails_the_job_and_makes_no_dead_letters(

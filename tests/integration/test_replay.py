@@ -30,9 +30,9 @@ pytestmark = pytest.mark.integration
 PLAIN_FAULTS = "gaps=10,duplicates=9,resets=1,late=5,out-of-order=5,negative_price=3,empty_symbol=2"
 
 
-def assert_balanced(stats: IngestStats, letters: int | None = None) -> None:
+def assert_balanced(stats: IngestStats, dead_letters: int | None = None) -> None:
     """Every offset that was read is a row, a dead letter or was there already; ``letters``: offsets of dead letters."""
-    dead = stats.dead_letters if letters is None else letters
+    dead = stats.dead_letters if dead_letters is None else dead_letters
     assert stats.consumed == sum(stats.written.values()) + dead + stats.already_covered
 
 
@@ -80,8 +80,8 @@ def test_offsets_of_a_broken_block_are_balanced_too(tmp_path: Path, copies: int)
     assert stats.already_covered == plan.records * copies
     table = find_table(open_catalog(lake_config(tmp_path / "wh")), NAMESPACE, DEAD_LETTERS)
     assert table is not None
-    letters = table.scan().to_arrow().to_pylist()
-    offsets = sum(letter["_offset_last"] - letter["_offset"] + 1 for letter in letters)
+    dead_letters = table.scan().to_arrow().to_pylist()
+    offsets = sum(dead_letter["_offset_last"] - dead_letter["_offset"] + 1 for dead_letter in dead_letters)
     assert offsets > stats.dead_letters == 1
     assert_balanced(stats, offsets)
 

@@ -66,7 +66,9 @@ def summary(batch: EventBatch | DeadLetterBatch) -> tuple[Any, ...]:
     extents = tuple(extent.end for extent in batch.extents)
     if isinstance(batch, EventBatch):
         return batch.kind, tuple(batch.data.column("_offset").to_pylist()), extents
-    return tuple((letter.offset, letter.last, letter.error_class) for letter in batch.letters), extents
+    return tuple(
+        (dead_letter.offset, dead_letter.last, dead_letter.error_class) for dead_letter in batch.dead_letters
+    ), extents
 
 
 def check(

@@ -49,11 +49,11 @@ def test_a_block_goes_only_when_all_of_it_is_covered(last_covered: int, kept: li
 
 
 def test_dead_letters_of_covered_ranges_go() -> None:
-    def letter(offset: int, last: int) -> DeadLetter:
+    def dead_letter(offset: int, last: int) -> DeadLetter:
         return DeadLetter("s", 0, offset, "read", "broken_block", "m", None, offset_last=last)
 
-    batch = DeadLetterBatch((letter(0, 4), letter(5, 9)))
-    assert without_covered(batch, covering(("s", 0, 0, 7))).letters == (letter(5, 9),)
+    batch = DeadLetterBatch((dead_letter(0, 4), dead_letter(5, 9)))
+    assert without_covered(batch, covering(("s", 0, 0, 7))).dead_letters == (dead_letter(5, 9),)
     assert offsets_by_kind(batch) == {"other": 10}
 
 
@@ -80,21 +80,21 @@ def test_offsets_are_told_by_the_kind_of_their_own_source() -> None:
     assert offsets_by_kind(mixed) == {"kafka": 2, "archive": 1, "other": 2}
     assert offsets_by_kind(raw([])) == {}
     assert offsets_by_kind(BlockBatch("csv:x", 0, "f", "{}", (Block(0, 7, 0, b""),))) == {"csv": 7}
-    letters = tuple(DeadLetter(source, 0, 5, "read", "c", "m", None, offset_last=7) for source in sources)
-    assert offsets_by_kind(DeadLetterBatch(letters)) == {"kafka": 3, "archive": 3, "other": 6}
+    dead_letters = tuple(DeadLetter(source, 0, 5, "read", "c", "m", None, offset_last=7) for source in sources)
+    assert offsets_by_kind(DeadLetterBatch(dead_letters)) == {"kafka": 3, "archive": 3, "other": 6}
 
 
 def test_letters_of_the_readers_are_dead_letters_of_beam_too(tmp_path: Path) -> None:
     """Only those that go on; the counters of decoding and validation have the others."""
     catalog = open_catalog(lake_config(tmp_path))
     commit_files(catalog, NAMESPACE, "trades_v2", [stage(tmp_path, range(5), source="s")], run_id="r", policy=QUICK)
-    letters = (
+    dead_letters = (
         DeadLetter("s", 0, 2, "read", "broken_block", "m", None, offset_last=4),
         DeadLetter("s", 0, 5, "read", "broken_block", "m", None, offset_last=14),
         DeadLetter("s", 0, 15, "read", "damaged", "m", None),
     )
     pipeline = TestPipeline(runner="FnApiRunner")
-    batches = pipeline | beam.Create([DeadLetterBatch(letters)]).with_output_types(DeadLetterBatch)
+    batches = pipeline | beam.Create([DeadLetterBatch(dead_letters)]).with_output_types(DeadLetterBatch)
     batches | FilterCovered(lake_config(tmp_path))
     result = pipeline.run()
     result.wait_until_finish()

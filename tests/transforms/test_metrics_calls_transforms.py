@@ -23,7 +23,7 @@ from transforms.write_dead_letters import WriteDeadLetters
 from transforms.write_iceberg import WriteIceberg
 
 
-def letter(offset: int, stage: str, error_class: str, last: int | None = None) -> DeadLetter:
+def dead_letter(offset: int, stage: str, error_class: str, last: int | None = None) -> DeadLetter:
     return DeadLetter("s", 0, offset, stage, error_class, "m", None, offset_last=last)
 
 
@@ -73,9 +73,15 @@ def test_decode_avro_counts_events_by_kind_and_letters_by_class() -> None:
 def test_dead_letters_count_by_stage_and_class_and_by_the_offsets_they_stand_for() -> None:
     batches = [
         DeadLetterBatch(
-            (letter(1, "decode", "truncated"), letter(2, "decode", "truncated"), letter(3, "frame", "bad"))
+            (
+                dead_letter(1, "decode", "truncated"),
+                dead_letter(2, "decode", "truncated"),
+                dead_letter(3, "frame", "bad"),
+            )
         ),
-        DeadLetterBatch((letter(4, "frame", "bad", last=9), letter(1_000, "read", "broken_block", last=1_999))),
+        DeadLetterBatch(
+            (dead_letter(4, "frame", "bad", last=9), dead_letter(1_000, "read", "broken_block", last=1_999))
+        ),
     ]
     samples = Samples("dead_letters")
     with TestPipeline(runner="FnApiRunner") as pipeline:

@@ -41,7 +41,10 @@ def taken(batch: RawBatch | BlockBatch | DeadLetterBatch) -> list[tuple[str, int
     if isinstance(batch, RawBatch):
         return [(row["source"], row["partition"], row["offset"], row["offset"]) for row in batch.data.to_pylist()]
     if isinstance(batch, DeadLetterBatch):
-        return [(letter.source, letter.partition, letter.offset, letter.last) for letter in batch.letters]
+        return [
+            (dead_letter.source, dead_letter.partition, dead_letter.offset, dead_letter.last)
+            for dead_letter in batch.dead_letters
+        ]
     return [(batch.source, 0, part.first_offset, part.first_offset + part.count - 1) for part in batch.blocks]
 
 

@@ -24,7 +24,7 @@ LINE = "03/10/2014,10:13:34.553,0.67,{},0,,\n"
 
 def offsets(batch: BlockBatch | DeadLetterBatch) -> list[int]:
     if isinstance(batch, DeadLetterBatch):
-        return [letter.offset for letter in batch.letters]
+        return [dead_letter.offset for dead_letter in batch.dead_letters]
     return [one.first_offset + row for one in batch.blocks for row in range(one.count)]
 
 

@@ -65,11 +65,11 @@ def summary(found: EventBatch) -> tuple[Any, ...]:
     return found.kind, tuple(found.data.column("_offset").to_pylist()), times, found.extents
 
 
-def check(batches: list[EventBatch], events: list[Any], letters: Any, counters: dict[str, int]) -> None:
+def check(batches: list[EventBatch], events: list[Any], dead_letters: Any, counters: dict[str, int]) -> None:
     pipeline = TestPipeline(runner="FnApiRunner")
     result = pipeline | beam.Create(batches) | ValidateEvents(clock=clock)
     assert_that(result.events | beam.Map(summary), equal_to(events), label="events")
-    assert_that(result.errs, letters, label="errs")
+    assert_that(result.errs, dead_letters, label="errs")
     ran = pipeline.run()
     ran.wait_until_finish()
     query = beam.metrics.MetricsFilter().with_namespace("k2beam")
@@ -86,49 +86,58 @@ def test_good_batches_pass_untouched() -> None:
 def test_a_bad_row_becomes_a_letter_and_the_others_pass() -> None:
     bad = trade(1, price=Decimal("-1.00000001"))
 
-    def letters(actual: list[DeadLetterBatch]) -> None:
+    def dead_letters(actual: list[DeadLetterBatch]) -> None:
         (found,) = actual
-        (letter,) = found.letters
+        (dead_letter,) = found.dead_letters
         assert found.extents == ()
-        assert (letter.source, letter.partition, letter.offset, letter.last) == (SOURCE, 3, 101, 101)
-        assert (letter.stage, letter.error_class, letter.failed_at) == ("validate", "negative_price", NOW)
-        assert letter.error_message == "price is negative"
-        assert letter.record_json == to_json(bad)
-        assert (letter.payload, letter.schema_id) == (message("trade_v2", bad), 2**31 + 7)
-        assert (letter.key, letter.headers, letter.timestamp) == (b"key-1", HEADERS, NOW + 1_000_000)
+        assert (dead_letter.source, dead_letter.partition, dead_letter.offset, dead_letter.last) == (
+            SOURCE,
+            3,
+            101,
+            101,
+        )
+        assert (dead_letter.stage, dead_letter.error_class, dead_letter.failed_at) == (
+            "validate",
+            "negative_price",
+            NOW,
+        )
+        assert dead_letter.error_message == "price is negative"
+        assert dead_letter.record_json == to_json(bad)
+        assert (dead_letter.payload, dead_letter.schema_id) == (message("trade_v2", bad), 2**31 + 7)
+        assert (dead_letter.key, dead_letter.headers, dead_letter.timestamp) == (b"key-1", HEADERS, NOW + 1_000_000)
 
     times = (START, START + timedelta(seconds=2))
     check(
         [batch("trades", trade(0), bad, trade(2), live=True)],
         [("trades", (100, 102), times, (EXTENT,))],
-        letters,
+        dead_letters,
         {"dead_letters": 1, "dead_letter_offsets": 1},
     )
 
 
 def test_where_no_row_is_left_the_extents_go_with_the_letters() -> None:
-    def letters(actual: list[DeadLetterBatch]) -> None:
+    def dead_letters(actual: list[DeadLetterBatch]) -> None:
         assert [(found.num_rows, found.extents) for found in actual] == [(2, (EXTENT,))]
 
     bad = batch("quotes", quote(0, symbol=""), quote(1, symbol=""))
-    check([bad], [], letters, {"dead_letters": 2, "dead_letter_offsets": 2})
+    check([bad], [], dead_letters, {"dead_letters": 2, "dead_letter_offsets": 2})
 
 
 def test_a_letter_of_every_kind_has_its_message_and_its_record() -> None:
     makers = {"trades": trade, "quotes": quote, "reference_data": reference}
 
-    def letters(actual: list[DeadLetterBatch]) -> None:
-        found = [letter for group in actual for letter in group.letters]
+    def dead_letters(actual: list[DeadLetterBatch]) -> None:
+        found = [dead_letter for group in actual for dead_letter in group.dead_letters]
         assert len(found) == len(KINDS)
-        for letter in found:
-            record = json.loads(letter.record_json or "")
+        for dead_letter in found:
+            record = json.loads(dead_letter.record_json or "")
             kind = next(kind for kind in KINDS if makers[kind](0).keys() == record.keys())
-            assert letter.payload == message(v2_name(kind), makers[kind](0, exchange=""))
+            assert dead_letter.payload == message(v2_name(kind), makers[kind](0, exchange=""))
 
     check(
         [batch(kind, make(0, exchange="")) for kind, make in makers.items()],  # type: ignore[arg-type]
         [],
-        letters,
+        dead_letters,
         {"dead_letters": 3, "dead_letter_offsets": 3},
     )
 
@@ -136,16 +145,16 @@ def test_a_letter_of_every_kind_has_its_message_and_its_record() -> None:
 def test_a_version_1_message_is_kept_as_it_was_and_told_as_version_2() -> None:
     bad = trade_v1(1, symbol="")
 
-    def letters(actual: list[DeadLetterBatch]) -> None:
-        ((letter,),) = (group.letters for group in actual)
-        assert (letter.offset, letter.payload) == (101, message("trade", bad))
-        assert json.loads(letter.record_json or "")["vendor_data"]["buyer_id"] == "b"
+    def dead_letters(actual: list[DeadLetterBatch]) -> None:
+        ((dead_letter,),) = (group.dead_letters for group in actual)
+        assert (dead_letter.offset, dead_letter.payload) == (101, message("trade", bad))
+        assert json.loads(dead_letter.record_json or "")["vendor_data"]["buyer_id"] == "b"
 
     events = [("trades", (100,), None, (EXTENT,))]
     check(
         [batch("trades", trade_v1(0), bad, name="trade")],
         events,
-        letters,
+        dead_letters,
         {"dead_letters": 1, "dead_letter_offsets": 1},
     )
 
@@ -156,12 +165,12 @@ def test_a_record_of_a_plain_container_is_kept_as_its_own_bytes() -> None:
     plain = BlockBatch("archive:a", 0, "day.avro", json.dumps(avro_schema("trade_v2")), blocks)
     (events,), _ = BatchDecoder(ColumnarDecoder(), clock).decode(plain)
 
-    def letters(actual: list[DeadLetterBatch]) -> None:
-        ((letter,),) = (group.letters for group in actual)
-        assert (letter.source, letter.offset, letter.last) == ("archive:a", 9, 9)
-        assert (letter.stage, letter.error_class) == ("validate", "empty_symbol")
-        assert letter.error_message == "day.avro, block at byte 1000: symbol is empty"
-        assert letter.payload == parts[2]
-        assert dict(letter.headers)["k2.position"] == b"1000"
+    def dead_letters(actual: list[DeadLetterBatch]) -> None:
+        ((dead_letter,),) = (group.dead_letters for group in actual)
+        assert (dead_letter.source, dead_letter.offset, dead_letter.last) == ("archive:a", 9, 9)
+        assert (dead_letter.stage, dead_letter.error_class) == ("validate", "empty_symbol")
+        assert dead_letter.error_message == "day.avro, block at byte 1000: symbol is empty"
+        assert dead_letter.payload == parts[2]
+        assert dict(dead_letter.headers)["k2.position"] == b"1000"
 
-    check([events], [("trades", (7, 8, 10), None, ())], letters, {"dead_letters": 1, "dead_letter_offsets": 1})
+    check([events], [("trades", (7, 8, 10), None, ())], dead_letters, {"dead_letters": 1, "dead_letter_offsets": 1})

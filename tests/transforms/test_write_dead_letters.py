@@ -33,9 +33,9 @@ LETTER = DeadLetter(
 
 
 def test_letters_are_counted_by_stage() -> None:
-    letters = (LETTER, LETTER, replace(LETTER, stage="read", offset_last=99))
+    dead_letters = (LETTER, LETTER, replace(LETTER, stage="read", offset_last=99))
     pipeline = TestPipeline(runner="FnApiRunner")
-    pipeline | beam.Create([DeadLetterBatch(letters)]) | WriteDeadLetters()
+    pipeline | beam.Create([DeadLetterBatch(dead_letters)]) | WriteDeadLetters()
     result = pipeline.run()
     result.wait_until_finish()
     found = {metric.key.metric.name: metric.result for metric in result.metrics().query()["counters"]}

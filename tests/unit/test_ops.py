@@ -59,7 +59,7 @@ VALUES: dict[str, set[str]] = {
     "severity": set(get_args(Severity)),
     "table": set(SPECS),
     "reading": {LagReading.name, GapReading.name, DeadLetterReading.name, *(f"table:{name}" for name in SPECS)},
-    "error_class": words(*(f"k2beam/{place}" for place in ("codec", "archive", "ingest/csv", "validation.py"))),
+    "error_class": words(*(f"k2beam/{place}" for place in ("codec", "archive", "csv", "errors.py", "validation.py"))),
     "error_type": {name for name in dir(KafkaError) if name.isupper()},
     "k2_dead_letters stage": set(get_args(Stage)),
     "k2_stored_dead_letters stage": set(get_args(Stage)),

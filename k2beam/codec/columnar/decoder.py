@@ -15,15 +15,16 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pyarrow as pa
 
+from k2beam.arrays import Ints, Mask
 from k2beam.codec.assemble import chunk_bounds
 from k2beam.codec.columnar.blocks import walk_blocks
-from k2beam.codec.columnar.lanes import Buffer, Lanes, Longs, Mask
-from k2beam.codec.columnar.plan import Plan, plan_of
+from k2beam.codec.columnar.lanes import Buffer, Lanes
+from k2beam.codec.columnar.plan import ColumnarPlan, plan_of
 from k2beam.codec.reference import ReferenceDecoder
 from k2beam.codec.writer_schema import Decoded, Decoder, WriterSchema
 
-CHUNK_ROWS = 8_192
-CHUNK_BYTES = 2 << 20
+_CHUNK_ROWS = 8_192
+_CHUNK_BYTES = 2 << 20
 """Chunks that stay in the processor's cache."""
 
 MIN_ROWS = 16
@@ -41,7 +42,7 @@ class ColumnarDecoder:
     def __init__(self, reference: Decoder | None = None, min_rows: int = MIN_ROWS) -> None:
         self._reference = reference or ReferenceDecoder()
         self._min_rows = min_rows
-        self._plans: WeakKeyDictionary[WriterSchema, Plan | None] = WeakKeyDictionary()
+        self._plans: WeakKeyDictionary[WriterSchema, ColumnarPlan | None] = WeakKeyDictionary()
 
     def supports(self, schema: WriterSchema) -> bool:
         """Whether rows of ``schema`` are read in columns."""
@@ -85,20 +86,20 @@ class ColumnarDecoder:
         decided = self._reference.decode_blocks([blocks[number] for number in odd.tolist()], schema)
         odd_first = np.cumsum(counts[odd]) - counts[odd]
 
-        def place(found: Longs) -> Longs:
+        def place(found: Ints) -> Ints:
             number = np.searchsorted(odd_first, found, side="right") - 1
             return np.asarray(first[odd[number]] + found - odd_first[number])
 
         read = Decoded(columns.filter(pa.array(good[~bad])), rows[good], ())
         return _merged(read, decided, place)
 
-    def _plan(self, schema: WriterSchema) -> Plan | None:
+    def _plan(self, schema: WriterSchema) -> ColumnarPlan | None:
         if schema not in self._plans:
             self._plans[schema] = plan_of(schema)
         return self._plans[schema]
 
 
-def _merged(read: Decoded, decided: Decoded, place: Callable[[Longs], Longs]) -> Decoded:
+def _merged(read: Decoded, decided: Decoded, place: Callable[[Ints], Ints]) -> Decoded:
     """What was read and, in its place, what the reference made of the rest; ``place`` gives the rows that it had."""
     errors = tuple(replace(error, row=int(place(np.array([error.row]))[0])) for error in decided.errors)
     if not len(decided.rows):
@@ -110,12 +111,12 @@ def _merged(read: Decoded, decided: Decoded, place: Callable[[Longs], Longs]) ->
 
 
 def _read(
-    data: memoryview, offsets: Longs, body_offset: int, schema: WriterSchema, plan: Plan
+    data: memoryview, offsets: Ints, body_offset: int, schema: WriterSchema, plan: ColumnarPlan
 ) -> tuple[pa.RecordBatch, Mask]:
     """The rows that are read here, and which rows are not."""
     chunks = [
         _chunk(data, offsets[first : last + 1], body_offset, schema, plan)
-        for first, last in chunk_bounds(offsets, CHUNK_ROWS, CHUNK_BYTES)
+        for first, last in chunk_bounds(offsets, _CHUNK_ROWS, _CHUNK_BYTES)
     ]
     if not chunks:
         return pa.RecordBatch.from_pylist([], schema.arrow_schema), np.zeros(0, dtype=np.bool_)
@@ -123,7 +124,7 @@ def _read(
 
 
 def _chunk(
-    data: memoryview, offsets: Longs, body_offset: int, schema: WriterSchema, plan: Plan
+    data: memoryview, offsets: Ints, body_offset: int, schema: WriterSchema, plan: ColumnarPlan
 ) -> tuple[pa.RecordBatch, Mask]:
     """The rows of one chunk that are read here, and which are not."""
     base = int(offsets[0])

@@ -13,11 +13,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from k2beam.arrays import Ints, Mask
+
 PADDING = 32
 
-Longs = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
-Mask = npt.NDArray[np.bool_]
 
 _CONTINUE = 0x80
 _ONE = np.uint64(1)
@@ -47,7 +47,7 @@ class Lanes:
 
     __slots__ = ("bad", "buffer", "end", "position")
 
-    def __init__(self, buffer: Buffer, position: Longs, end: Longs) -> None:
+    def __init__(self, buffer: Buffer, position: Ints, end: Ints) -> None:
         self.buffer = buffer
         self.position = position
         self.end = end
@@ -104,11 +104,11 @@ class Lanes:
         size[lanes] = np.where(ends, 9, 10)
         bad[lanes] = np.where(ends, ninth == 0, tenth != 1)
 
-    def longs(self) -> Longs:
+    def longs(self) -> Ints:
         """A long of each lane."""
         return _signed(self.unsigned())
 
-    def small(self) -> Longs:
+    def small(self) -> Ints:
         """A long of each lane, quick where it takes one byte, as lengths and indices do.
 
         The cursor is *not* checked against the end of the lane, which it may have passed: the caller must.
@@ -128,30 +128,30 @@ class Lanes:
         value[lanes[rest.bad]] = -1
         return value
 
-    def sizes(self, most: int | None = None) -> Longs:
+    def sizes(self, most: int | None = None) -> Ints:
         """A length of each lane, from 0 to the bytes left (and to ``most``); others are 0, and dropped."""
         return self.within(self.small(), most)
 
-    def within(self, value: Longs, most: int | None = None) -> Longs:
+    def within(self, value: Ints, most: int | None = None) -> Ints:
         """``value`` where it is a length or count as :meth:`sizes` gives it; others are 0, and dropped."""
         bad = (value < 0) | (value > self.end - self.position)
         if most is not None:
             bad |= value > most
         return np.where(bad, 0, value) if self.drop(bad) else value
 
-    def indices(self, count: int) -> Longs:
+    def indices(self, count: int) -> Ints:
         """An index of each lane in 0 to ``count`` - 1; others are 0, and dropped."""
         value = self.small()
         bad = (value < 0) | (value >= count) | (self.position > self.end)
         return np.where(bad, 0, value) if self.drop(bad) else value
 
-    def spans(self, length: Longs) -> Longs:
+    def spans(self, length: Ints) -> Ints:
         """Passes over ``length`` bytes (checked by :meth:`sizes`) of each lane; gives where they start."""
         start = self.position
         self.position = start + length
         return start
 
-    def take(self, size: int) -> tuple[Longs, Longs]:
+    def take(self, size: int) -> tuple[Ints, Ints]:
         """Start and length of ``size`` bytes of each lane; a lane that has fewer is dropped, and its length 0."""
         length = np.full(len(self), size, dtype=np.int64)
         bad = self.end - self.position < size
@@ -160,6 +160,6 @@ class Lanes:
         return self.spans(length), length
 
 
-def _signed(value: Words) -> Longs:
+def _signed(value: Words) -> Ints:
     """Zig-zag undone."""
     return (value >> 1).view(np.int64) ^ -(value & 1).view(np.int64)

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from k2beam.arrays import Ints, Mask
 from k2beam.codec.avro_schema import AvroType, Enum, Fixed, Primitive
-from k2beam.codec.columnar.lanes import Buffer, Lanes, Longs, Mask
+from k2beam.codec.columnar.lanes import Buffer, Lanes
 from k2beam.codec.columnar.text import gather, gather_text, with_validity
 from k2beam.codec.decimals import LIMIT
 from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP, TIMESTAMP
@@ -204,7 +205,7 @@ class Decimal(Leaf):
         return pa.Array.from_buffers(self.data_type, len(words), [validity, pa.py_buffer(words)]), None
 
 
-def _big_endian(buffer: Buffer, start: Longs) -> Longs:
+def _big_endian(buffer: Buffer, start: Ints) -> Ints:
     return buffer.words[start].byteswap().view(np.int64)
 
 

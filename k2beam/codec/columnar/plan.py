@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from k2beam.arrays import Ints
 from k2beam.codec.avro_schema import NULL, Array, AvroType, Map, Primitive, Union, without_null
 from k2beam.codec.columnar.blocks import Path, path_of
-from k2beam.codec.columnar.lanes import Lanes, Longs
+from k2beam.codec.columnar.lanes import Lanes
 from k2beam.codec.columnar.leaves import Leaf, Raw, bitmap, leaf_of
 from k2beam.codec.writer_schema import WriterSchema
 
@@ -73,7 +74,7 @@ class GroupField:
         map_type = pa.map_(arrays[0].type, pa.field("value", arrays[1].type, nullable=False))
         return pa.MapArray.from_arrays(offsets, *arrays, type=map_type, mask=nulls)
 
-    def _read(self, lanes: Lanes) -> tuple[Longs, list[Raw]]:
+    def _read(self, lanes: Lanes) -> tuple[Ints, list[Raw]]:
         """Number of items of each lane, and the items, those of a lane together. One block and its end are read."""
         counts, sized, block_ends = _counts(lanes)
         items = [leaf.read(lanes.subset(_NO_ROWS)) for leaf in self.leaves]
@@ -99,24 +100,24 @@ class GroupField:
         return counts, items
 
     @staticmethod
-    def _build(lanes: Lanes, leaf: Leaf, raw: Raw, counts: Longs) -> pa.Array:
+    def _build(lanes: Lanes, leaf: Leaf, raw: Raw, counts: Ints) -> pa.Array:
         array, bad = leaf.build(lanes.buffer, raw, None)
         if bad is not None:
             lanes.drop(_marked(np.repeat(np.arange(len(lanes)), counts)[bad], len(lanes)))
         return array
 
 
-Field = ValueField | GroupField
+PlannedField = ValueField | GroupField
 
 
-class Plan(NamedTuple):
+class ColumnarPlan(NamedTuple):
     """The fields of the writer by name, in the order of the bytes, and how to pass over them."""
 
-    fields: tuple[tuple[str, Field], ...]
+    fields: tuple[tuple[str, PlannedField], ...]
     path: Path
 
 
-def plan_of(schema: WriterSchema) -> Plan | None:
+def plan_of(schema: WriterSchema) -> ColumnarPlan | None:
     """The plan of ``schema``; None where it has a type that is not read in lanes (items that are nested or null)."""
     if not schema.columnar:
         return None
@@ -126,10 +127,10 @@ def plan_of(schema: WriterSchema) -> Plan | None:
         if planned is None:
             return None
         fields.append((field.name, planned))
-    return Plan(tuple(fields), path_of(schema.tree))
+    return ColumnarPlan(tuple(fields), path_of(schema.tree))
 
 
-def _field_of(avro_type: AvroType) -> Field | None:
+def _field_of(avro_type: AvroType) -> PlannedField | None:
     inner, nullable = without_null(avro_type)
     null = avro_type.branches.index(NULL) if nullable and isinstance(avro_type, Union) else None
     match inner:
@@ -144,7 +145,7 @@ def _field_of(avro_type: AvroType) -> Field | None:
     return GroupField(known, null) if len(known) == len(leaves) else None
 
 
-def _counts(lanes: Lanes) -> tuple[Longs, _Rows, Longs]:
+def _counts(lanes: Lanes) -> tuple[Ints, _Rows, Ints]:
     """Items of the first block of each lane, the lanes whose block gives its size (a negative count), and its ends."""
     counts = lanes.small()
     sized = np.flatnonzero(counts < 0)
@@ -180,7 +181,7 @@ def _marked(rows: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.bool_]:
     return mask
 
 
-def _drop_repeated_keys(lanes: Lanes, keys: pa.StringArray, counts: Longs) -> None:
+def _drop_repeated_keys(lanes: Lanes, keys: pa.StringArray, counts: Ints) -> None:
     if counts.max(initial=0) < 2:
         return
     encoded = keys.dictionary_encode()

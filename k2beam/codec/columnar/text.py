@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from k2beam.codec.columnar.lanes import Buffer, Longs, Mask
+from k2beam.arrays import Ints, Mask
+from k2beam.codec.columnar.lanes import Buffer
 
 
-def gather(buffer: Buffer, start: Longs, length: Longs) -> pa.BinaryArray:
+def gather(buffer: Buffer, start: Ints, length: Ints) -> pa.BinaryArray:
     """The spans of ``buffer`` as a binary array (no nulls).
 
     Arrow copies them: the buffer is shown to it as an array of twice as many values, of which every second one is
@@ -23,7 +24,7 @@ def gather(buffer: Buffer, start: Longs, length: Longs) -> pa.BinaryArray:
     return both.take(pa.array(np.arange(0, 2 * count, 2, dtype=np.int32)))
 
 
-def gather_text(buffer: Buffer, start: Longs, length: Longs) -> tuple[pa.StringArray, Mask | None]:
+def gather_text(buffer: Buffer, start: Ints, length: Ints) -> tuple[pa.StringArray, Mask | None]:
     """As :func:`gather`, as strings; those that are no UTF-8 are empty, and marked in the mask."""
     values = gather(buffer, start, length)
     if _is_ascii(values):

@@ -23,7 +23,7 @@ from websockets.exceptions import WebSocketException
 
 from k2beam.errors import BadFrame, FeedError, UsageError
 from k2beam.feeds.binance import frames as binance
-from k2beam.feeds.binance.frames import Market, RecentIds, Record, Reply, Subscription
+from k2beam.feeds.binance.frames import EventRecord, Market, RecentIds, Reply, Subscription
 from k2beam.metrics.handle import Metrics, NullMetrics
 
 _log = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ _LOGGED_WHOLE = 5
 class Sink(Protocol):
     """Where records go; called from one thread at a time, never the event loop's, and may block."""
 
-    def produce_trade(self, record: Record) -> Any: ...
-    def produce_quote(self, record: Record) -> Any: ...
+    def produce_trade(self, record: EventRecord) -> Any: ...
+    def produce_quote(self, record: EventRecord) -> Any: ...
     def flush(self) -> Any: ...
     def close(self) -> Any: ...
     def stats(self) -> Any: ...
@@ -349,7 +349,7 @@ class FeedClient:
         except TimeoutError:
             raise _Lost("silence", f"no market event in {self.limits.silence} s") from None
 
-    def _take(self, link: _Link, frame: str | bytes) -> binance.Message | None:
+    def _take(self, link: _Link, frame: str | bytes) -> binance.FeedMessage | None:
         """Read one frame and queue its event; None for a frame that can't be used."""
         try:
             found = binance.parse_frame(frame, self._pairs, self._clock() // 1_000)

@@ -51,7 +51,7 @@ USD is not one, since DOTUSD would be read as DO in TUSD, and neither is AEUR, s
 in EUR. Such a pair is written with a slash: DOT/USD.
 """
 
-Record = dict[str, Any]
+EventRecord = dict[str, Any]
 """A v2 record in Python values: Decimal, and datetime with UTC."""
 
 Reason = Literal["json", "shape", "symbol", "value"]
@@ -90,7 +90,7 @@ class Market:
 
     kind: Literal["trades", "quotes"]
     stream: str
-    record: Record
+    record: EventRecord
 
     @property
     def message_id(self) -> str:
@@ -111,7 +111,7 @@ class Shutdown:
     """The server is about to shut down: a new connection should be made at once ("Server Shutdown")."""
 
 
-Message = Market | Reply | Shutdown
+FeedMessage = Market | Reply | Shutdown
 
 
 def parse_pairs(text: str) -> tuple[Pair, ...]:
@@ -219,7 +219,7 @@ def subscribe_request(streams: Sequence[str], number: int) -> str:
     return json.dumps({"method": "SUBSCRIBE", "params": list(streams), "id": number})
 
 
-def parse_frame(frame: str | bytes, pairs: Mapping[str, Pair], received_at: int) -> Message:
+def parse_frame(frame: str | bytes, pairs: Mapping[str, Pair], received_at: int) -> FeedMessage:
     """What a frame says: raw, or combined as ``{"stream": …, "data": …}``.
 
     ``pairs`` by symbol are those that were asked for; ``received_at`` is in microseconds, UTC. Raises
@@ -246,7 +246,7 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _message(payload: dict[str, Any], pairs: Mapping[str, Pair], received_at: int) -> Message:
+def _message(payload: dict[str, Any], pairs: Mapping[str, Pair], received_at: int) -> FeedMessage:
     event = payload.get("e")
     if event == "trade":
         return _trade(payload, _pair_of(payload, pairs), received_at)
@@ -326,7 +326,7 @@ def _quote(payload: Mapping[str, Any], pair: Pair, received_at: int) -> Market:
     return Market("quotes", f"{pair.symbol.lower()}@bookTicker", record)
 
 
-def _instrument(pair: Pair) -> Record:
+def _instrument(pair: Pair) -> EventRecord:
     return {"symbol": pair.symbol, "exchange": EXCHANGE, "asset_class": ASSET_CLASS, "currency": pair.quote}
 
 

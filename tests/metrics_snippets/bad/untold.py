@@ -76,5 +76,5 @@ def named(metrics: Metrics, labels: dict[str, str]) -> None:
     # expect: k2_rows_written_total: cannot tell: labels is a parameter of named, which anybody may call; and...
     metrics.increment(
         "k2_rows_written_total",
-        **labels,  # metrics: covered by tests/unit/test_metrics_registry.py::test_that_was_never_written
+        **labels,  # metrics: covered by tests/unit/metrics/test_registry.py::test_that_was_never_written
     )

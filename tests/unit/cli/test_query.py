@@ -1,0 +1,241 @@
+"""The commands query, gaps and dlq: what they print, and their exit codes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
+from k2beam.cli import dlq, gaps, query
+from k2beam.lake.tables import GAP_SCHEMA
+from k2beam.query import dead_letters, overview
+from k2beam.query.summary import DaySummary
+from k2beam.schemas import event_arrow_schema
+from tests.query_fixtures import (
+    HOSTILE,
+    SOURCE,
+    append_dead_letters,
+    append_events,
+    append_gap_rows,
+    dead_letter,
+    gap,
+    make_catalog,
+    quote,
+    trade,
+)
+
+
+@pytest.fixture(scope="module")
+def app() -> typer.Typer:
+    app = typer.Typer()
+    for group in (query, gaps, dlq):
+        group.register(app)
+    return app
+
+
+@pytest.fixture(scope="module")
+def warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("lake")
+    catalog = make_catalog(folder)
+    append_events(
+        catalog,
+        "trades",
+        [trade(0, 1, "61000.1"), trade(1, 2), trade(2, 3, message_id="m1"), trade(3, 4, symbol=HOSTILE)],
+    )
+    append_events(catalog, "quotes", [quote(0, 1)])
+    append_gap_rows(catalog, [gap("a", 1, 2), gap("b", 4, 4, "FILLED", 1)])
+    append_dead_letters(catalog, [dead_letter(9), dead_letter(3)])
+    return folder
+
+
+class Commands:
+    """Runs commands on one warehouse."""
+
+    def __init__(self, app: typer.Typer, warehouse: Path) -> None:
+        self._app = app
+        self._warehouse = warehouse
+
+    def run(self, *arguments: str) -> Result:
+        return CliRunner().invoke(self._app, [*arguments, "--warehouse", str(self._warehouse)])
+
+    def json(self, *arguments: str) -> Any:
+        result = self.run(*arguments, "--output", "json")
+        assert (result.exit_code, result.stderr) == (0, ""), result.output
+        return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def commands(app: typer.Typer, warehouse: Path) -> Commands:
+    return Commands(app, warehouse)
+
+
+def test_trades_as_json_have_every_column(commands: Commands) -> None:
+    rows = commands.json("query", "trades", "--symbol", "BTCUSDT")
+    assert [list(row) for row in rows] == [event_arrow_schema("trades").names] * 2
+    first = rows[0]
+    assert (first["price"], first["timestamp"]) == ("61000.10000000", "2026-01-05T00:00:01.000000Z")
+    assert (first["vendor_data"], first["trade_conditions"], first["platform_sequence"]) == ({"k": "v"}, ["x"], None)
+
+
+def test_options_reach_the_query(commands: Commands) -> None:
+    def offsets(*options: str) -> list[int]:
+        return [row["_offset"] for row in commands.json("query", "trades", *options)]
+
+    assert offsets() == [0, 1, 3]
+    assert offsets("--with-duplicates") == [0, 1, 2, 3]
+    assert offsets("--limit", "1") == [0]
+    assert offsets("--exchange", "ASX") == []
+    assert offsets("--from", "2026-01-05T00:00:02Z", "--to", "2026-01-05T00:00:04Z") == [1]
+    assert offsets("--symbol", HOSTILE) == [3]
+    assert offsets("--as-of", "2020-01-01") == []
+    assert commands.json("query", "trades", "--columns", "side, price", "--limit", "1") == [
+        {"side": "BUY", "price": "61000.10000000"}
+    ]
+    assert len(commands.json("query", "quotes", "--symbol", "BTCUSDT", "--limit", "5")) == 1
+
+
+def test_a_table_shows_the_main_columns_and_csv_all(commands: Commands) -> None:
+    for kind, number in (("trades", 3), ("quotes", 1)):
+        lines = commands.run("query", kind).stdout.splitlines()
+        assert lines[0].split() == list(query.TABLE_COLUMNS[kind])
+        assert len(lines) == number + 1
+    rows = list(csv.reader(io.StringIO(commands.run("query", "trades", "-o", "csv").stdout)))
+    assert rows[0] == event_arrow_schema("trades").names
+    assert HOSTILE in rows[3]
+
+
+def test_summary(commands: Commands) -> None:
+    summary = commands.json("query", "summary", "--symbol", "BTCUSDT", "--day", "2026-01-05")
+    assert list(summary) == list(DaySummary.__dataclass_fields__)
+    assert summary == {
+        "symbol": "BTCUSDT",
+        "exchange": None,
+        "day": "2026-01-05",
+        "open": "61000.10000000",
+        "high": "61000.10000000",
+        "low": "100.00000000",
+        "close": "100.00000000",
+        "volume": "2.00000000",
+        "trades": 2,
+        "vwap": "30550.05000000",
+    }
+    doubled = commands.json(
+        "query", "summary", "--symbol", "BTCUSDT", "--day", "2026-01-05", "--with-duplicates", "--exchange", "BINANCE"
+    )
+    assert (doubled["trades"], doubled["exchange"]) == (3, "BINANCE")
+    earlier = commands.json("query", "summary", "--symbol", "BTCUSDT", "--day", "2026-01-05", "--as-of", "2020-01-01")
+    assert (earlier["trades"], earlier["vwap"]) == (0, None)
+
+
+def test_symbols_stats_and_snapshots(commands: Commands) -> None:
+    rows = commands.json("query", "symbols", "--symbol", "BTCUSDT", "--exchange", "BINANCE")
+    assert [(row["kind"], row["rows"]) for row in rows] == [("trades", 3), ("quotes", 1)]
+    assert [list(row) for row in rows] == [list(overview.SymbolCount.__dataclass_fields__)] * 2
+    assert commands.json("query", "symbols", "--from", "2026-01-06") == []
+    tables = {row["table"]: row for row in commands.json("query", "stats")}
+    assert (tables["trades_v2"]["rows"], tables["trades_v2"]["last_event"]) == (4, "2026-01-05T00:00:04.000000Z")
+    (snapshot,) = commands.json("query", "snapshots", "--table", "quotes_v2")
+    assert (snapshot["operation"], snapshot["added_rows"], snapshot["parent_id"]) == ("append", 1, None)
+    moment = datetime.fromisoformat(snapshot["committed_at"])
+    assert moment.tzinfo is not None
+    assert abs((datetime.now(UTC) - moment).total_seconds()) < 3_600
+
+
+def test_gaps(commands: Commands) -> None:
+    def ids(*options: str) -> list[str]:
+        return [row["gap_id"] for row in commands.json("gaps", *options)]
+
+    assert ids() == ["a"]
+    assert ids("--all") == ids("--status", "all") == ids("--history") == ["a", "b"]
+    assert ids("--kind", "quotes") == ids("--symbol", "X") == ids("--exchange", "X") == []
+    assert list(commands.json("gaps")[0]) == GAP_SCHEMA.names
+    assert commands.run("gaps", "--kind", "books").exit_code == 2
+
+
+def test_dead_letters(commands: Commands) -> None:
+    (row,) = commands.json("dlq", "list")
+    assert list(row) == list(dead_letters.DEAD_LETTER_COLUMNS)
+    assert (row["offset"], row["failed_at"]) == (9, "2026-01-05T00:00:01.000000Z")
+    assert commands.json("dlq", "list", "--class", "X") == commands.json("dlq", "list", "--stage", "read") == []
+    assert commands.json("dlq", "list", "--source", "X") == commands.json("dlq", "list", "--limit", "0") == []
+    shown = commands.json("dlq", "show", SOURCE, "0", "3")
+    assert (shown["resolved"], shown["payload"]["hex"]) == (True, "0000000007ff")
+    missing = commands.run("dlq", "show", SOURCE, "0", "77")
+    assert (missing.exit_code, missing.stdout) == (2, "")
+    assert "no dead letter at offset 77" in missing.stderr
+
+
+EVERY = [
+    ["query", "trades"],
+    ["query", "quotes"],
+    ["query", "symbols"],
+    ["query", "stats"],
+    ["query", "snapshots"],
+    ["gaps"],
+    ["dlq", "list"],
+]
+
+
+@pytest.mark.parametrize("command", EVERY, ids=" ".join)
+def test_an_empty_lake_gives_an_empty_result_with_columns(app: typer.Typer, tmp_path: Path, command: list[str]) -> None:
+    make_catalog(tmp_path)
+    commands = Commands(app, tmp_path)
+    assert commands.json(*command) == []
+    header = commands.run(*command, "-o", "csv").stdout.splitlines()
+    assert len(header) == 1
+    assert "," in header[0]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [*EVERY, ["query", "summary", "--symbol", "X", "--day", "2026-01-05"], ["dlq", "show", "s", "0", "1"]],
+    ids=" ".join,
+)
+def test_a_missing_warehouse_is_wrong_usage(app: typer.Typer, tmp_path: Path, command: list[str]) -> None:
+    result = Commands(app, tmp_path / "none").run(*command)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: no warehouse at ")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["query", "trades", "--from", "soon"], "--from 'soon' is not a time"),
+        (["query", "trades", "--as-of", "5"], "has no such snapshot"),
+        (["query", "trades", "--columns", "a,price"], "trades has no column a"),
+        (["query", "summary", "--symbol", "X", "--day", "monday"], "--day 'monday' is not a day"),
+        (["query", "stats", "--as-of", "5"], "must be a time here"),
+        (["query", "snapshots", "--table", "x"], "there is no table x"),
+        (["query", "trades", "--catalog", "prod"], "not both"),
+    ],
+)
+def test_wrong_usage_says_what_to_do(commands: Commands, arguments: list[str], said: str) -> None:
+    result = commands.run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+
+
+def test_help_does_not_load_pyiceberg_or_duckdb() -> None:
+    program = (
+        "import sys, typer\n"
+        "from k2beam.cli import dlq, gaps, query\n"
+        "from k2beam.cli.output import run_guarded\n"
+        "app = typer.Typer()\n"
+        "for group in (query, gaps, dlq): group.register(app)\n"
+        "try: app(['query', 'trades', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('pyiceberg', 'duckdb', 'apache_beam') if name in sys.modules])\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "[]"
