@@ -121,7 +121,7 @@ The data is in $1. To go on:
   '$VENV/bin/k2beam' query snapshots --warehouse '$1'
   '$VENV/bin/k2beam' simulate --rows 100000 --symbols 20 --seed 1 --faults gaps=5,duplicates=10 '$1-feed'
 The rows as a pandas DataFrame, in '$PYTHON' (more in examples/dataframe.py):
-  >>> from k2beam.query.engine import Lake
+  >>> from k2beam import Lake
   >>> Lake(warehouse="$1").trades(symbol="BTCUSDT", columns=["timestamp", "price", "quantity"]).to_pandas()
 TEXT
 }

@@ -30,12 +30,14 @@ from confluent_kafka import Consumer
 
 from bench.java_log import first_fetch
 from bench.live_feed import Fed, feed
+from k2beam.config import NAMESPACE, LakeConfig
 from k2beam.demo import audit_topics
 from k2beam.kafka.topics import TopicSpec, create_topics
-from k2beam.lake.catalog import NAMESPACE, LakeConfig, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import find_table
 from k2beam.produce.republish import archived_messages, register_schemas, republish
-from k2beam.registry.client import Registry, RegistryConfig
+from k2beam.registry.client import Registry
+from k2beam.registry.config import RegistryConfig
 from k2beam.registry.subjects import schema_text
 from k2beam.simulate.faults import Faults
 from k2beam.simulate.simulate import Simulation, simulate

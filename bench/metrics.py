@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from k2beam.config import LakeConfig, WriteConfig
 from k2beam.job.bounded import run_ingest
-from k2beam.job.options import IngestConfig
-from k2beam.lake.catalog import LakeConfig
-from k2beam.lake.config import WriteConfig
+from k2beam.job.config import IngestConfig
 from k2beam.metrics.handle import Metrics
 from k2beam.metrics.worker import MetricsConfig, close_endpoint
 from transforms.read_archive import ReadArchive

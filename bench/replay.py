@@ -18,7 +18,8 @@ from typing import Any
 import fastavro
 import pyarrow as pa
 
-from k2beam.lake.catalog import NAMESPACE, LakeConfig, open_catalog
+from k2beam.config import NAMESPACE, LakeConfig
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import open_table
 from k2beam.schemas import event_arrow_schema
 

@@ -11,7 +11,8 @@ import sys
 import pandas as pd
 from pyiceberg.expressions import EqualTo
 
-from k2beam.lake.catalog import LakeConfig, open_catalog
+from k2beam.config import LakeConfig
+from k2beam.lake.catalog import open_catalog
 
 
 def dataframe(warehouse: str, table: str = "trades_v2", symbol: str | None = None) -> pd.DataFrame:

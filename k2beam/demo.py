@@ -19,14 +19,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from k2beam.audit.audit import audit
 from k2beam.audit.report import AuditReport
+from k2beam.config import LakeConfig, WriteConfig
 from k2beam.errors import RegistryError, UsageError
-from k2beam.job.live import LiveConfig, run_live
-from k2beam.job.options import IngestConfig
+from k2beam.job.config import IngestConfig, LiveConfig
+from k2beam.job.live import run_live
 from k2beam.job.stats import IngestStats
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.count import topics_as_source
-from k2beam.lake.catalog import LakeConfig, open_catalog
-from k2beam.lake.config import WriteConfig
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES
 from k2beam.model import KINDS, Gap
 from k2beam.produce.republish import (
@@ -37,10 +37,11 @@ from k2beam.produce.republish import (
     republish,
 )
 from k2beam.query.dead_letters import DEAD_LETTER_COLUMNS, DeadLetterSelection, list_dead_letters
-from k2beam.query.engine import Lake
+from k2beam.query.lake import Lake
 from k2beam.query.overview import list_snapshots
 from k2beam.query.selection import EventSelection
-from k2beam.registry.client import Registry, RegistryConfig
+from k2beam.registry.client import Registry
+from k2beam.registry.config import RegistryConfig
 from k2beam.registry.resolver import RegistryResolver
 from k2beam.registry.subjects import candidates, register
 from k2beam.simulate.faults import Faults

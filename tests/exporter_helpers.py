@@ -7,8 +7,9 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from k2beam.config import NAMESPACE
 from k2beam.exporter.readings import Tables
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.metrics.handle import Metrics
 from tests.lake_helpers import QUICK, lake_config, stage

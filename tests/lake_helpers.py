@@ -9,11 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from k2beam.lake.catalog import NAMESPACE, LakeConfig, open_catalog
-from k2beam.lake.config import WriteConfig
+from k2beam.config import NAMESPACE, LakeConfig, RetryPolicy, WriteConfig
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.files import StagedFile, write_rows
 from k2beam.lake.tables import find_table, open_table
-from k2beam.lake.transaction import RetryPolicy
 from k2beam.model import RAW_BATCH_SCHEMA, EventBatch, RawBatch
 from k2beam.schemas import event_arrow_schema
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from confluent_kafka import Producer
 
 from k2beam.demo import audit_topics
-from k2beam.job.live import LiveConfig, run_live
-from k2beam.job.options import IngestConfig
+from k2beam.job.config import IngestConfig, LiveConfig
+from k2beam.job.live import run_live
 from k2beam.job.stats import IngestStats
 from k2beam.kafka.config import KafkaConfig
 from k2beam.produce.republish import ArchivedMessage, archived_messages, reframed, register_schemas, republish
-from k2beam.registry.client import Registry, RegistryConfig
+from k2beam.registry.client import Registry
+from k2beam.registry.config import RegistryConfig
 from k2beam.registry.resolver import RegistryResolver
 from k2beam.registry.subjects import schema_text
 from k2beam.stack.stack import LocalStack

@@ -10,8 +10,9 @@ import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
+from k2beam.config import NAMESPACE, LakeConfig
 from k2beam.coverage import Coverage
-from k2beam.lake.catalog import NAMESPACE, LakeConfig, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, EVENT_TABLES, GAP_SCHEMA, SEQUENCE_GAPS, open_table
 from k2beam.model import Kind
 from k2beam.schemas import event_arrow_schema

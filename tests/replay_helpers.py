@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from k2beam.audit.audit import audit
+from k2beam.config import NAMESPACE
 from k2beam.job.bounded import run_ingest
-from k2beam.job.options import IngestConfig
+from k2beam.job.config import IngestConfig
 from k2beam.job.stats import IngestStats
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.ledger import read_ledger
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, find_table
 from k2beam.simulate.faults import parse_faults

@@ -23,8 +23,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "k2beam.arrays",
         "k2beam.signals",
         "k2beam.cache",
+        "k2beam.moved",
     ),
-    ("k2beam.coverage", "k2beam.schemas", "k2beam.references", "k2beam.topics", "k2beam.logs", "k2beam.flink"),
+    (
+        "k2beam.config",
+        "k2beam.coverage",
+        "k2beam.schemas",
+        "k2beam.references",
+        "k2beam.topics",
+        "k2beam.logs",
+        "k2beam.flink",
+    ),
     # what a message is, what a gap is, what is counted, and the servers of this machine
     ("k2beam.codec", "k2beam.sequence", "k2beam.metrics", "k2beam.stack"),
     ("k2beam.validation", "k2beam.archive", "k2beam.registry"),
@@ -36,8 +45,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     # Beam, and the jobs that are made of it
     ("transforms",),
     ("k2beam.job",),
-    # what a user meets
-    ("k2beam.demo", "k2beam.__init__"),
+    # what a user meets, and the old paths to it
+    ("k2beam.demo", "k2beam.__init__", "k2beam.ingest", "k2beam.platform"),
     ("k2beam.cli", "k2beam.__main__"),
 )
 """From the bottom up: a module imports its own package and the layers below, nothing above or beside it."""

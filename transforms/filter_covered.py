@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 import transforms.coders  # noqa: F401 - registers the coders of the batches
+from k2beam.config import LakeConfig
 from k2beam.coverage import Coverage
-from k2beam.lake.catalog import LakeConfig, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch

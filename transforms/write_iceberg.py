@@ -22,9 +22,9 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 import transforms.coders  # noqa: F401 - registers the coders of the batches
+from k2beam.config import LakeConfig, WriteConfig
 from k2beam.lake.buffer import Group, GroupKey, RowBuffer
-from k2beam.lake.catalog import Catalog, LakeConfig, open_catalog
-from k2beam.lake.config import WriteConfig
+from k2beam.lake.catalog import Catalog, open_catalog
 from k2beam.lake.files import StagedFile, write_rows
 from k2beam.lake.observe import failures_counted
 from k2beam.lake.publish import Publisher, Staged, weight
@@ -197,7 +197,7 @@ class _CommitByAgeFn(_CommitFn):
         age: Any = beam.DoFn.TimerParam(AGE),
     ) -> Iterator[CommitReceipt]:
         if total.read() is None:
-            age.set(Timestamp.now() + self._config.commit_age_seconds)
+            age.set(Timestamp.now() + self._config.commit_age)
         yield from self._take(element, staged, total, end)
 
     @on_timer(AGE)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from k2beam.cli.kafka_options import LOCAL_BOOTSTRAP, BootstrapOption, KafkaSecurity, kafka_security
+from k2beam.cli.kafka_options import LOCAL_BOOTSTRAP, BootstrapOption, kafka_security
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object, guarded, progress
-from k2beam.cli.registry_options import OptionalRegistryOption, RegistryLogin, registry_login
+from k2beam.cli.registry_options import OptionalRegistryOption, optional_registry, registry_login
+from k2beam.kafka.config import KafkaConfig
+from k2beam.registry.config import RegistryConfig
 
 if TYPE_CHECKING:
     from k2beam.kafka.archiver import ArchiveStats
-    from k2beam.kafka.config import KafkaConfig
     from k2beam.registry.resolver import RegistryResolver
 
 archive_app = typer.Typer(no_args_is_help=True, help="Write raw_record containers, to be replayed at any time.")
@@ -40,8 +41,8 @@ def kafka(
     bootstrap: BootstrapOption = LOCAL_BOOTSTRAP,
     registry: OptionalRegistryOption = None,
     *,
-    login: RegistryLogin,
-    security: KafkaSecurity,
+    login: RegistryConfig,
+    security: KafkaConfig,
     rows_per_file: Annotated[
         int, typer.Option(min=1, help="Messages in a container, at the most; it closes at 64 MiB too.")
     ] = 200_000,
@@ -55,7 +56,7 @@ def kafka(
 
     check_folder(out, force)
     config = security.at(bootstrap)
-    schemas = login.at_optional(registry)
+    schemas = optional_registry(registry, login)
     resolver = None if schemas is None else RegistryResolver(schemas)
     if resolver is None:
         _warn("without --registry the containers have no writer schemas: their messages would become dead letters")

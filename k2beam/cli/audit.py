@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from k2beam.cli.kafka_options import KafkaSecurity, kafka_security
-from k2beam.cli.lake_options import LakeOptions, lake_options
+from k2beam.cli.kafka_options import kafka_security, optional_kafka
+from k2beam.cli.lake_options import lake_config
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import (
     OutputFormat,
@@ -17,17 +17,17 @@ from k2beam.cli.output import (
     emit_object,
     emit_rows,
     guarded,
-    lake_config,
     progress,
     step_progress,
 )
+from k2beam.config import LakeConfig
 from k2beam.errors import UsageError
+from k2beam.kafka.config import KafkaConfig
 
 if TYPE_CHECKING:
     from k2beam.audit.compare import CompareReport
     from k2beam.audit.expectation import SourceFile
     from k2beam.audit.report import AuditReport
-    from k2beam.kafka.config import KafkaConfig
     from k2beam.lake.catalog import Catalog
 
 SHOWN_SYMBOLS = 20
@@ -61,11 +61,11 @@ def register(app: typer.Typer) -> None:
 
 
 @guarded
-@with_options(lake=lake_options, security=kafka_security)
+@with_options(lake=lake_config, security=kafka_security)
 def audit_command(
     source: SourceOption = None,
     *,
-    lake: LakeOptions,
+    lake: LakeConfig,
     bootstrap: Annotated[
         str | None, typer.Option(metavar="HOSTS", help="Kafka's addresses: count --topic and --topic-pattern there.")
     ] = None,
@@ -73,38 +73,29 @@ def audit_command(
     topic_pattern: Annotated[str | None, typer.Option(help="Regular expression that matches whole names.")] = None,
     mend: MendOption = True,
     compare: CompareOption = None,
-    security: KafkaSecurity,
+    security: KafkaConfig,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Recount the tables from their rows: is anything lost, or there twice? Exits with 1 if so."""
     from k2beam.audit.audit import audit
     from k2beam.lake.catalog import open_catalog
 
-    config = lake.config()
-    kafka = _cluster(bootstrap, security)
-    opened = open_catalog(config, create=False)
+    kafka = optional_kafka(bootstrap, security)
+    opened = open_catalog(lake, create=False)
     other = None if compare is None else open_catalog(lake_config(compare), create=False)
-    with step_progress(f"auditing {config.describe()}") as tell:
+    with step_progress(f"auditing {lake.describe()}") as tell:
         report = audit(
             opened,
-            config.namespace,
+            lake.namespace,
             tuple(source or ()),
-            counted=_topics(opened, config.namespace, kafka, tuple(topic or ()), topic_pattern),
+            counted=_topics(opened, lake.namespace, kafka, tuple(topic or ()), topic_pattern),
             mend=mend,
             on_step=tell,
         )
-    compared = None if other is None else _compare(opened, other, config.namespace)
+    compared = None if other is None else _compare(opened, other, lake.namespace)
     _emit(report, compared, output)
     if not report.ok or (compared is not None and not compared.same):
         raise typer.Exit(1)
-
-
-def _cluster(bootstrap: str | None, security: KafkaSecurity) -> KafkaConfig | None:
-    if bootstrap is not None:
-        return security.at(bootstrap)
-    if security != KafkaSecurity():
-        raise UsageError("credentials of Kafka have no effect without --bootstrap HOSTS")
-    return None
 
 
 def _topics(

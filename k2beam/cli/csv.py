@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from k2beam.cli.kafka_options import KafkaSecurity, kafka_security
-from k2beam.cli.lake_options import LakeOptions, lake_options
+import k2beam
+from k2beam.cli.kafka_options import kafka_security
+from k2beam.cli.lake_options import lake_config
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
-from k2beam.cli.registry_options import RegistryLogin, registry_login
+from k2beam.cli.registry_options import registry_login
 from k2beam.clock import now_us
+from k2beam.config import LakeConfig, WriteConfig
 from k2beam.csv.companies import read_companies
-from k2beam.csv.deliver import produce, write_archive
 from k2beam.csv.files import FileVariables, check_files
 from k2beam.csv.mapping import load_mapping
 from k2beam.csv.reader import CsvReader
 from k2beam.errors import UsageError
+from k2beam.job.config import IngestConfig
+from k2beam.kafka.config import KafkaConfig
+from k2beam.registry.config import RegistryConfig
 
 _ARCHIVE = "archive:"
 _MIB = 1 << 20
@@ -31,7 +34,7 @@ def register_csv(ingest_app: typer.Typer) -> None:
     ingest_app.command("csv")(csv_files)
 
 
-@with_options(lake=lake_options, security=kafka_security, login=registry_login, metrics=metrics_options)
+@with_options(lake=lake_config, security=kafka_security, login=registry_login, metrics=metrics_options)
 def csv_files(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="CSV files, all of one mapping.")],
@@ -48,7 +51,7 @@ def csv_files(
         bool, typer.Option("--complete", help="Take a last line without a line end: nobody writes the files any more.")
     ] = False,
     *,
-    lake: LakeOptions,
+    lake: LakeConfig,
     bootstrap: Annotated[str | None, typer.Option(metavar="HOSTS", help="Kafka brokers, for --to topic.")] = None,
     registry: Annotated[str | None, typer.Option(metavar="URL", help="Schema registry, for --to topic.")] = None,
     dead_letters: Annotated[
@@ -63,15 +66,13 @@ def csv_files(
     ] = None,
     target_file_mb: Annotated[int, typer.Option(min=1, help="Parquet size at which a data file is closed, MiB.")] = 64,
     memory_mb: Annotated[int, typer.Option(min=1, help="Rows that a worker buffers before it writes, MiB.")] = 96,
-    security: KafkaSecurity,
-    login: RegistryLogin,
+    security: KafkaConfig,
+    login: RegistryConfig,
     metrics: MetricsOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Take vendor ticks from CSV into the tables, an archive or a topic. Beam's own options follow after --."""
-    from k2beam.job.bounded import run_ingest
-    from k2beam.job.options import IngestConfig
-    from k2beam.lake.config import WriteConfig
+    from k2beam.csv.deliver import produce, write_archive
     from transforms.read_csv import ReadCsv
 
     reader = CsvReader(load_mapping(mapping))
@@ -82,12 +83,10 @@ def csv_files(
     )
     loaded_at = now_us()
     if to == "tables":
-        write = WriteConfig(
-            run_id=uuid.uuid4().hex, target_file_bytes=target_file_mb * _MIB, memory_bytes=memory_mb * _MIB
-        )
-        config = IngestConfig(lake.config(), write, dead_letters_json=dead_letters_json, metrics=metrics.config)
+        write = WriteConfig(target_file_bytes=target_file_mb * _MIB, memory_bytes=memory_mb * _MIB)
+        config = IngestConfig(lake, write, dead_letters_json=dead_letters_json, metrics=metrics.config)
         source = ReadCsv(files, reader.mapping, loaded_at=loaded_at, variables=variables, complete=complete)
-        stats = run_ingest(source, config, context.obj or ())
+        stats = k2beam.run_ingest(source, config, context.obj or ())
         metrics.push(stats)
         emit_object(stats.as_dict(), output, title="ingest csv")
         return
@@ -100,13 +99,14 @@ def csv_files(
         if not bootstrap or not registry:
             raise UsageError("--to topic needs --bootstrap HOSTS and --registry URL")
         from k2beam.kafka.login import check_login
-        from k2beam.produce.producer import MarketDataProducer
 
         kafka = security.at(bootstrap)
         check_login(kafka)
         with metrics.counting() as counts:
             handle = counts.open("producer")
-            producer = MarketDataProducer(bootstrap, login.at(registry), config=kafka.client_options(), metrics=handle)
+            producer = k2beam.MarketDataProducer(
+                bootstrap, login.at(registry), config=kafka.client_options(), metrics=handle
+            )
             try:
                 done, warnings = produce(checked, reader, producer, dead_letters, complete=complete)
             finally:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object, guarded
+from k2beam.simulate.faults import parse_faults
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +38,6 @@ def demo(
     The first time it fetches what is missing (about 400 MB) and builds Prism. Exits with 1 unless all is right.
     """
     from k2beam.demo import DemoConfig, run_demo
-    from k2beam.simulate.faults import parse_faults
 
     config = DemoConfig(rows=rows, faults=parse_faults(faults), seed=seed, source=source, keep=keep)
     report = run_demo(config, lambda step: typer.echo(step, err=True))

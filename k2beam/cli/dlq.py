@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
-from k2beam.cli.lake_options import LakeOptions, lake_options
+import k2beam
+from k2beam.cli.lake_options import lake_config
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows, guarded
+from k2beam.config import LakeConfig
 
 dlq_app = typer.Typer(help="Dead letters: messages that could not be used, kept whole.", no_args_is_help=True)
 
@@ -20,37 +22,37 @@ def register(app: typer.Typer) -> None:
 
 @dlq_app.command("list")
 @guarded
-@with_options(lake=lake_options)
+@with_options(lake=lake_config)
 def show_list(
     error_class: Annotated[str | None, typer.Option("--class", help="Only this error class.")] = None,
     stage: Annotated[str | None, typer.Option("--stage", help="Only this stage, such as decode.")] = None,
     source: Annotated[str | None, typer.Option("--source", help="Only this source, as the list shows it.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=0, help="At most so many.")] = None,
     *,
-    lake: LakeOptions,
+    lake: LakeConfig,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """The dead letters by source, partition and offset, without those that became events since."""
     from k2beam.query.dead_letters import DEAD_LETTER_COLUMNS, DeadLetterSelection, list_dead_letters
 
-    opened = lake.open()
+    opened = k2beam.Lake.of(lake)
     selection = DeadLetterSelection(error_class, stage, source, limit)
     emit_rows(DEAD_LETTER_COLUMNS, list_dead_letters(opened.catalog, opened.namespace, selection), output)
 
 
 @dlq_app.command("show")
 @guarded
-@with_options(lake=lake_options)
+@with_options(lake=lake_config)
 def show(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="The source, as `dlq list` shows it.")],
     partition: Annotated[int, typer.Argument(metavar="PARTITION")],
     offset: Annotated[int, typer.Argument(metavar="OFFSET")],
     *,
-    lake: LakeOptions,
+    lake: LakeConfig,
     output: OutputOption = OutputFormat.JSON,
 ) -> None:
     """Everything about one dead letter: provenance, error, key, payload, headers, record."""
     from k2beam.query.dead_letters import show_dead_letter
 
-    opened = lake.open()
+    opened = k2beam.Lake.of(lake)
     emit_object(show_dead_letter(opened.catalog, opened.namespace, source, partition, offset), output)

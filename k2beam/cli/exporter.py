@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from k2beam.cli.durations import positive_seconds
-from k2beam.cli.kafka_options import KafkaSecurity, kafka_security
-from k2beam.cli.lake_options import LakeOptions, lake_options
+from k2beam.cli.kafka_options import kafka_security, optional_kafka
+from k2beam.cli.lake_options import lake_config
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import guarded
+from k2beam.config import LakeConfig
 from k2beam.errors import UsageError
+from k2beam.kafka.config import KafkaConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -21,17 +23,17 @@ def register(app: typer.Typer) -> None:
 
 
 @guarded
-@with_options(lake=lake_options, security=kafka_security)
+@with_options(lake=lake_config, security=kafka_security)
 def exporter(
     *,
-    lake: LakeOptions,
+    lake: LakeConfig,
     bootstrap: Annotated[
         str | None,
         typer.Option(metavar="HOSTS", help="Kafka's addresses: look at --topic and --topic-pattern there."),
     ] = None,
     topic: Annotated[list[str] | None, typer.Option(help="A topic whose lag is shown; may be repeated.")] = None,
     topic_pattern: Annotated[str | None, typer.Option(help="Regular expression that matches whole names.")] = None,
-    security: KafkaSecurity,
+    security: KafkaConfig,
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where /metrics is served; port 0 takes a free one.")
     ] = "127.0.0.1:9308",
@@ -46,11 +48,9 @@ def exporter(
 
     host, port = _address(listen)
     every = positive_seconds(interval, "--interval")
-    if bootstrap is None and security != KafkaSecurity():
-        raise UsageError("credentials of Kafka have no effect without --bootstrap HOSTS")
     config = ExporterConfig(
-        lake=lake.config(),
-        kafka=None if bootstrap is None else security.at(bootstrap),
+        lake=lake,
+        kafka=optional_kafka(bootstrap, security),
         topics=tuple(topic or ()),
         topic_pattern=topic_pattern,
         environment=environment,

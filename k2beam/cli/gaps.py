@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from k2beam.cli.lake_options import LakeOptions, lake_options
+import k2beam
+from k2beam.cli.lake_options import lake_config
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, guarded
+from k2beam.config import LakeConfig
 
 
 class Status(StrEnum):
@@ -33,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 
 @guarded
-@with_options(lake=lake_options)
+@with_options(lake=lake_config)
 def gaps(
     symbol: Annotated[str | None, typer.Option("--symbol", help="Only this symbol.")] = None,
     exchange: Annotated[str | None, typer.Option("--exchange", help="Only this exchange.")] = None,
@@ -44,13 +46,13 @@ def gaps(
     all_gaps: Annotated[bool, typer.Option("--all", help="The same as --status all.")] = False,
     history: Annotated[bool, typer.Option("--history", help="Every revision of every gap.")] = False,
     *,
-    lake: LakeOptions,
+    lake: LakeConfig,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """The gaps in exchange sequences, each as its latest revision has it."""
     from k2beam.query.gaps import GAP_COLUMNS, GapSelection, list_gaps
 
-    opened = lake.open()
+    opened = k2beam.Lake.of(lake)
     selection = GapSelection(
         symbol=symbol,
         exchange=exchange,

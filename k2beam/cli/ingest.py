@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
-import uuid
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import k2beam
+from k2beam.archive import expand_paths, plan_archive
 from k2beam.cli.csv import register_csv
 from k2beam.cli.durations import seconds, whole_seconds
-from k2beam.cli.lake_options import LakeOptions, lake_options
+from k2beam.cli.lake_options import lake_config
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.cli.progress import consumed_progress
-from k2beam.job.stats import IngestStats
+from k2beam.config import LakeConfig, WriteConfig
+from k2beam.job.config import IngestConfig
+
+if TYPE_CHECKING:
+    from k2beam.job.stats import IngestStats
 
 _MIB = 1 << 20
 
@@ -29,12 +34,12 @@ def register(app: typer.Typer) -> None:
 
 
 @ingest_app.command("archive")
-@with_options(lake=lake_options, metrics=metrics_options)
+@with_options(lake=lake_config, metrics=metrics_options)
 def archive(
     context: typer.Context,
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Avro containers, globs or folders.")],
     *,
-    lake: LakeOptions,
+    lake: LakeConfig,
     root: Annotated[str | None, typer.Option(help="Refuse any path outside this folder.")] = None,
     window: Annotated[str, typer.Option(help="Window of event time; rows of two windows share no file.")] = "1d",
     gap_grace: Annotated[
@@ -51,15 +56,11 @@ def archive(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Replay archived Avro into the tables. Beam's own options follow after --."""
-    from k2beam.job.bounded import run_ingest
-    from k2beam.job.options import IngestConfig
-    from k2beam.lake.config import WriteConfig
     from transforms.read_archive import ReadArchive
 
     config = IngestConfig(
-        lake=lake.config(),
+        lake=lake,
         write=WriteConfig(
-            run_id=uuid.uuid4().hex,
             window_seconds=whole_seconds(window, "--window"),
             target_file_bytes=target_file_mb * _MIB,
             memory_bytes=memory_mb * _MIB,
@@ -71,7 +72,7 @@ def archive(
         metrics=metrics.config,
     )
     with consumed_progress("replay", total=_records(paths, root)):
-        stats = run_ingest(ReadArchive(paths, root=root), config, context.obj or ())
+        stats = k2beam.run_ingest(ReadArchive(paths, root=root), config, context.obj or ())
     metrics.push(stats)
     emit_object(stats.as_dict(), output, title="ingest archive")
     typer.echo(verdict(stats), err=True)
@@ -81,8 +82,6 @@ def _records(paths: list[str], root: str | None) -> int:
     """How many records there are by the framing of the containers; counted for the bar alone."""
     if not sys.stderr.isatty():
         return 0
-    from k2beam.archive import expand_paths, plan_archive
-
     return sum(plan_archive(path, root).records for path in expand_paths(paths))
 
 

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Annotated
 
 import typer
 
+import k2beam
 from k2beam.cli.durations import seconds, whole_seconds
 from k2beam.cli.ingest import ingest_app, verdict
 from k2beam.cli.kafka_options import (
     LOCAL_BOOTSTRAP,
     BootstrapOption,
     JavaOption,
-    KafkaSecurity,
     kafka_security,
+    pairs,
 )
-from k2beam.cli.lake_options import LakeOptions, lake_options
+from k2beam.cli.lake_options import lake_config
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
-from k2beam.cli.registry_options import OptionalRegistryOption, RegistryLogin, registry_login
+from k2beam.cli.registry_options import OptionalRegistryOption, optional_registry, registry_login
+from k2beam.config import COMMIT_AGE_OF_GOAL_SECONDS, COMMIT_AGE_SECONDS, LakeConfig, WriteConfig
 from k2beam.errors import UsageError
-
-COMMIT_AGE = "10s"
-COMMIT_AGE_OF_GOAL = "2s"
-"""The last rows of a goal are committed by age: a job that waits for them should not wait long."""
+from k2beam.job.config import IngestConfig, LiveConfig
+from k2beam.kafka.config import KafkaConfig
+from k2beam.registry.config import RegistryConfig
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
     ingest_app.command("kafka")(kafka)
 
 
-@with_options(lake=lake_options, security=kafka_security, login=registry_login, metrics=metrics_options)
+@with_options(lake=lake_config, security=kafka_security, login=registry_login, metrics=metrics_options)
 def kafka(
     context: typer.Context,
     topic: Annotated[list[str] | None, typer.Option("--topic", help="A topic; may be repeated.")] = None,
@@ -42,36 +42,32 @@ def kafka(
     bootstrap: BootstrapOption = LOCAL_BOOTSTRAP,
     registry: OptionalRegistryOption = None,
     *,
-    login: RegistryLogin,
+    login: RegistryConfig,
     expansion: Annotated[str, typer.Option(help="Address of the Java expansion service.")] = "localhost:8097",
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="End when all that is there at the start is committed.")
     ] = False,
     max_messages: Annotated[int | None, typer.Option(min=1, help="End after about so many messages.")] = None,
-    security: KafkaSecurity,
+    security: KafkaConfig,
     kafka_property: JavaOption = None,
     window: Annotated[str, typer.Option(help="Window of the log's time; rows of two windows share no file.")] = "60s",
     commit_age: Annotated[
         str | None,
         typer.Option(
             help="How old a written row may get before it is committed.",
-            show_default=f"{COMMIT_AGE}, or {COMMIT_AGE_OF_GOAL} for a job that ends by itself",
+            show_default=f"{COMMIT_AGE_SECONDS:g}s, or {COMMIT_AGE_OF_GOAL_SECONDS:g}s for a job that ends by itself",
         ),
     ] = None,
     gap_grace: Annotated[str, typer.Option(help="How long a sequence gap waits for late data.")] = "5s",
-    lake: LakeOptions,
+    lake: LakeConfig,
     metrics: MetricsOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Read topics into the tables, from where the tables stand. Beam's own options follow after --."""
-    from k2beam.job.live import LiveConfig, run_live
-    from k2beam.job.options import IngestConfig
     from k2beam.kafka.login import check_login
-    from k2beam.lake.config import WriteConfig
-    from k2beam.registry.resolver import RegistryResolver
 
     live = LiveConfig(
-        kafka=security.at(bootstrap, kafka_property),
+        kafka=security.at(bootstrap, pairs("--kafka-property", kafka_property)),
         expansion=expansion,
         topics=tuple(topic or ()),
         topic_pattern=topic_pattern,
@@ -81,23 +77,20 @@ def kafka(
     if not live.has_goal:
         metrics.refuse_push_for("a job without --until-caught-up or --max-messages")
     config = IngestConfig(
-        lake=lake.config(),
+        lake=lake,
         write=WriteConfig(
-            run_id=uuid.uuid4().hex,
             bounded=False,
             window_seconds=whole_seconds(window, "--window"),
-            commit_age_seconds=seconds(
-                commit_age or (COMMIT_AGE_OF_GOAL if live.has_goal else COMMIT_AGE), "--commit-age"
-            ),
+            commit_age_seconds=None if commit_age is None else seconds(commit_age, "--commit-age"),
         ),
         gap_grace_seconds=seconds(gap_grace, "--gap-grace"),
         metrics=metrics.config,
     )
-    schemas = login.at_optional(registry)
+    schemas = optional_registry(registry, login)
     if schemas is None:
         raise UsageError("--registry URL is needed: without schemas every message would be a dead letter")
     check_login(live.kafka)
-    stats = run_live(live, config, context.obj or (), resolver=RegistryResolver(schemas))
+    stats = k2beam.run_live(live, config, context.obj or (), resolver=k2beam.RegistryResolver(schemas))
     metrics.push(stats)
     emit_object(stats.as_dict(), output, title="ingest kafka")
     typer.echo(verdict(stats), err=True)

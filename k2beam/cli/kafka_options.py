@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 import typer
@@ -41,33 +40,6 @@ _Certificate = Annotated[str | None, typer.Option("--certificate-file", help="Ce
 _Key = Annotated[str | None, typer.Option("--key-file", help="Key of that certificate, PEM (PKCS #8).")]
 
 
-@dataclass(frozen=True, slots=True)
-class KafkaSecurity:
-    """How a client shows itself to Kafka, as the options say."""
-
-    protocol: str = "PLAINTEXT"
-    mechanism: str | None = None
-    username: str | None = None
-    password: str | None = None
-    ca_file: str | None = None
-    certificate_file: str | None = None
-    key_file: str | None = None
-
-    def at(self, bootstrap: str, java: Sequence[str] | None = None) -> KafkaConfig:
-        """The cluster at these addresses; ``java`` has --kafka-property. Raises UsageError for what can't be."""
-        return KafkaConfig(
-            bootstrap,
-            self.protocol,
-            self.mechanism,
-            self.username,
-            self.password,
-            self.ca_file,
-            self.certificate_file,
-            self.key_file,
-            tuple(pairs("--kafka-property", java).items()),
-        )
-
-
 def kafka_security(
     security_protocol: _Protocol = "PLAINTEXT",
     sasl_mechanism: _Mechanism = None,
@@ -76,11 +48,30 @@ def kafka_security(
     ca_file: _Ca = None,
     certificate_file: _Certificate = None,
     key_file: _Key = None,
-) -> KafkaSecurity:
-    """The group of options, for :func:`k2beam.cli.option_groups.with_options`."""
-    return KafkaSecurity(
-        security_protocol, sasl_mechanism, sasl_username, sasl_password, ca_file, certificate_file, key_file
+) -> KafkaConfig:
+    """How a client shows itself to Kafka; the command says to which addresses (:meth:`KafkaConfig.at`).
+
+    A group of options, for :func:`k2beam.cli.option_groups.with_options`. Raises UsageError for what can't be.
+    """
+    return KafkaConfig(
+        LOCAL_BOOTSTRAP,
+        security_protocol,
+        sasl_mechanism,
+        sasl_username,
+        sasl_password,
+        ca_file,
+        certificate_file,
+        key_file,
     )
+
+
+def optional_kafka(bootstrap: str | None, security: KafkaConfig) -> KafkaConfig | None:
+    """The cluster, if there are addresses. Raises UsageError for credentials without them."""
+    if bootstrap is not None:
+        return security.at(bootstrap)
+    if security != KafkaConfig(LOCAL_BOOTSTRAP):
+        raise UsageError("credentials of Kafka have no effect without --bootstrap HOSTS")
+    return None
 
 
 def pairs(option: str, texts: Sequence[str] | None) -> dict[str, str]:

@@ -1,36 +1,36 @@
-"""The options that say which tables, shared by the commands that read them."""
+"""The options that say which tables, shared by the commands that read or write them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import os
+from typing import Annotated
 
-from k2beam.cli.output import CatalogOption, WarehouseOption, lake_config
+import typer
 
-if TYPE_CHECKING:
-    from k2beam.lake.catalog import LakeConfig
-    from k2beam.query.engine import Lake
+from k2beam.config import LakeConfig
 
+WAREHOUSE_VARIABLE = "K2BEAM_WAREHOUSE"
+DEFAULT_WAREHOUSE = "warehouse"
 
-@dataclass(frozen=True, slots=True)
-class LakeOptions:
-    """Where the tables are, as the options say; nothing is opened and pyiceberg not imported before it is asked for."""
-
-    warehouse: str | None = None
-    catalog: str | None = None
-
-    def config(self) -> LakeConfig:
-        """The configuration. Raises UsageError when both options are given."""
-        return lake_config(self.warehouse, self.catalog)
-
-    def open(self) -> Lake:
-        """The lake, for reading. Raises UsageError where there is none."""
-        # pyiceberg takes most of a second to import; --help must not wait for it.
-        from k2beam.query.engine import Lake
-
-        return Lake.of(self.config())
+WarehouseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--warehouse",
+        metavar="DIR",
+        help=f"Folder of the tables (default: ${WAREHOUSE_VARIABLE} or ./{DEFAULT_WAREHOUSE}).",
+    ),
+]
+CatalogOption = Annotated[
+    str | None,
+    typer.Option("--catalog", metavar="NAME", help="A catalog configured in pyiceberg, instead of a folder."),
+]
 
 
-def lake_options(warehouse: WarehouseOption = None, catalog: CatalogOption = None) -> LakeOptions:
-    """The group of options, for :func:`k2beam.cli.option_groups.with_options`."""
-    return LakeOptions(warehouse, catalog)
+def lake_config(warehouse: WarehouseOption = None, catalog: CatalogOption = None) -> LakeConfig:
+    """Where the tables are: the options, else K2BEAM_WAREHOUSE, else ``./warehouse``.
+
+    A group of options, for :func:`k2beam.cli.option_groups.with_options`. Raises UsageError when both are given.
+    """
+    if warehouse is None and catalog is None:
+        warehouse = os.environ.get(WAREHOUSE_VARIABLE) or DEFAULT_WAREHOUSE
+    return LakeConfig(warehouse=warehouse, catalog=catalog)

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from k2beam.cli.lake_options import LakeOptions, lake_options
+import k2beam
+from k2beam.cli.lake_options import lake_config
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, guarded
+from k2beam.config import LakeConfig
 
 maintain_app = typer.Typer(help="Look after the tables.", no_args_is_help=True)
 
@@ -21,13 +23,13 @@ def register(app: typer.Typer) -> None:
 
 @maintain_app.command("orphans")
 @guarded
-@with_options(lake=lake_options)
+@with_options(lake=lake_config)
 def list_orphans(
     older_than_hours: Annotated[
         float, typer.Option(min=0, help="Leave out younger files: a commit of theirs may be on its way.")
     ] = 24.0,
     *,
-    lake: LakeOptions,
+    lake: LakeConfig,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List data files that no snapshot has, such as a crash leaves. Nothing is deleted."""
@@ -36,7 +38,7 @@ def list_orphans(
     from k2beam.lake.tables import SPECS
     from k2beam.maintain.orphans import orphans
 
-    opened = lake.open()
+    opened = k2beam.Lake.of(lake)
     tables = [find_readable(opened.catalog, opened.namespace, name) for name in SPECS]
     found = (
         {"table": orphan.table, "path": orphan.path, "bytes": orphan.bytes, "modified_at": orphan.modified_at}

@@ -13,7 +13,6 @@ import functools
 import itertools
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,17 +20,12 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TextIO, TypeVar
+from typing import Annotated, Any, ParamSpec, TextIO, TypeVar
 
 import typer
 
 from k2beam.errors import K2BeamError, UsageError
 
-if TYPE_CHECKING:
-    from k2beam.lake.catalog import LakeConfig
-
-WAREHOUSE_VARIABLE = "K2BEAM_WAREHOUSE"
-DEFAULT_WAREHOUSE = "warehouse"
 BROKEN_PIPE = 141
 """What a shell reports for a program that SIGPIPE ended."""
 
@@ -50,35 +44,10 @@ class OutputFormat(StrEnum):
 
 
 OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="How the data is printed.")]
-WarehouseOption = Annotated[
-    str | None,
-    typer.Option(
-        "--warehouse",
-        metavar="DIR",
-        help=f"Folder of the tables (default: ${WAREHOUSE_VARIABLE} or ./{DEFAULT_WAREHOUSE}).",
-    ),
-]
-CatalogOption = Annotated[
-    str | None,
-    typer.Option("--catalog", metavar="NAME", help="A catalog configured in pyiceberg, instead of a folder."),
-]
 
 P = ParamSpec("P")
 _T = TypeVar("_T")
 Row = Mapping[str, Any] | Sequence[Any]
-
-
-def lake_config(warehouse: str | None = None, catalog: str | None = None) -> LakeConfig:
-    """Where the tables are: the options, else K2BEAM_WAREHOUSE, else ``./warehouse``.
-
-    Raises UsageError when both options are given.
-    """
-    # pyiceberg takes most of a second to import; --help must not wait for it.
-    from k2beam.lake.catalog import LakeConfig
-
-    if warehouse is None and catalog is None:
-        warehouse = os.environ.get(WAREHOUSE_VARIABLE) or DEFAULT_WAREHOUSE
-    return LakeConfig(warehouse=warehouse, catalog=catalog)
 
 
 def plain(value: Any) -> Any:

@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import k2beam
 from k2beam.cli.durations import positive_seconds
 from k2beam.cli.kafka_options import (
     LOCAL_BOOTSTRAP,
     BootstrapOption,
     ClientOption,
-    KafkaSecurity,
     kafka_security,
     pairs,
 )
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object, guarded
-from k2beam.cli.registry_options import LOCAL_REGISTRY, RegistryLogin, RegistryOption, registry_login
+from k2beam.cli.registry_options import RegistryOption, registry_login
+from k2beam.kafka.config import KafkaConfig
+from k2beam.registry.config import DEFAULT_URL, RegistryConfig
 
 if TYPE_CHECKING:
     from k2beam.feeds.binance.client import FeedClient, FeedStats, Sink
-    from k2beam.kafka.config import KafkaConfig
     from k2beam.metrics.handle import Metrics
-    from k2beam.registry.client import RegistryConfig
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -51,10 +51,10 @@ def binance(
     symbols: Annotated[str, typer.Option(help="Such as btcusdt,ethusdt; dot/usd where the quote asset is not plain.")],
     streams: Annotated[str, typer.Option(help="trade, bookTicker or both, with a comma.")] = "trade,bookTicker",
     bootstrap: BootstrapOption = LOCAL_BOOTSTRAP,
-    registry: RegistryOption = LOCAL_REGISTRY,
+    registry: RegistryOption = DEFAULT_URL,
     *,
-    security: KafkaSecurity,
-    login: RegistryLogin,
+    security: KafkaConfig,
+    login: RegistryConfig,
     config: ClientOption = None,
     spool: Annotated[str, typer.Option(metavar="DIR", help="Folder for what the broker does not take.")] = "spool",
     url: Annotated[
@@ -96,11 +96,10 @@ def open_producer(
     Raises LoginRefused where the broker does not take the credentials.
     """
     from k2beam.kafka.login import check_login
-    from k2beam.produce.producer import MarketDataProducer
 
     check_login(kafka)
     options = kafka.client_options() | config
-    return MarketDataProducer(kafka.bootstrap, registry, config=options, spool=spool, metrics=metrics)
+    return k2beam.MarketDataProducer(kafka.bootstrap, registry, config=options, spool=spool, metrics=metrics)
 
 
 @produce_app.command("resend")
@@ -110,7 +109,7 @@ def resend(
     spool: Annotated[Path, typer.Argument(metavar="SPOOL", help="The file of undelivered messages.")],
     bootstrap: BootstrapOption = LOCAL_BOOTSTRAP,
     *,
-    security: KafkaSecurity,
+    security: KafkaConfig,
     config: ClientOption = None,
     timeout: Annotated[str, typer.Option(help="How long each message may take, such as 120s.")] = "120s",
     metrics: MetricsOptions,

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from k2beam.cli.lake_options import LakeOptions, lake_options
+import k2beam
+from k2beam.cli.lake_options import lake_config
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows, guarded
+from k2beam.config import LakeConfig
 from k2beam.model import Kind
 
 if TYPE_CHECKING:
@@ -103,9 +105,9 @@ def register(app: typer.Typer) -> None:
 
 @query_app.command("trades")
 @guarded
-@with_options(selection=selection_options, rows=event_options, lake=lake_options)
+@with_options(selection=selection_options, rows=event_options, lake=lake_config)
 def trades(
-    *, selection: SelectionOptions, rows: EventOptions, lake: LakeOptions, output: OutputOption = OutputFormat.TABLE
+    *, selection: SelectionOptions, rows: EventOptions, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE
 ) -> None:
     """Trades in order of time, sequence and offset; each message once."""
     _emit_events("trades", selection, rows, lake, output)
@@ -113,9 +115,9 @@ def trades(
 
 @query_app.command("quotes")
 @guarded
-@with_options(selection=selection_options, rows=event_options, lake=lake_options)
+@with_options(selection=selection_options, rows=event_options, lake=lake_config)
 def quotes(
-    *, selection: SelectionOptions, rows: EventOptions, lake: LakeOptions, output: OutputOption = OutputFormat.TABLE
+    *, selection: SelectionOptions, rows: EventOptions, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE
 ) -> None:
     """Quotes in order of time, sequence and offset; each message once."""
     _emit_events("quotes", selection, rows, lake, output)
@@ -123,7 +125,7 @@ def quotes(
 
 @query_app.command("summary")
 @guarded
-@with_options(lake=lake_options)
+@with_options(lake=lake_config)
 def summary(
     symbol: Annotated[str, typer.Option("--symbol", help="The symbol, exactly as it is stored.")],
     day: Annotated[str, typer.Option("--day", metavar="YYYY-MM-DD", help="The day, in UTC.")],
@@ -131,65 +133,65 @@ def summary(
     as_of: AsOfOption = None,
     with_duplicates: DuplicatesOption = False,
     *,
-    lake: LakeOptions,
+    lake: LakeConfig,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Open, high, low, close, volume, trades and VWAP of a symbol's day, exact to 8 places."""
-    emit_object(lake.open().summary(symbol, day, exchange, as_of, with_duplicates), output)
+    emit_object(k2beam.Lake.of(lake).summary(symbol, day, exchange, as_of, with_duplicates), output)
 
 
 @query_app.command("symbols")
 @guarded
-@with_options(selection=selection_options, lake=lake_options)
+@with_options(selection=selection_options, lake=lake_config)
 def symbols(
     *,
     selection: SelectionOptions,
     as_of: MomentOption = None,
-    lake: LakeOptions,
+    lake: LakeConfig,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """The symbols of each event table: rows (copies included), first and last event."""
     from k2beam.query import overview
 
-    opened = lake.open()
+    opened = k2beam.Lake.of(lake)
     found = overview.list_symbols(opened.catalog, opened.namespace, selection.at(as_of))
     _emit_all(overview.SymbolCount, found, output)
 
 
 @query_app.command("stats")
 @guarded
-@with_options(lake=lake_options)
-def stats(*, as_of: MomentOption = None, lake: LakeOptions, output: OutputOption = OutputFormat.TABLE) -> None:
+@with_options(lake=lake_config)
+def stats(*, as_of: MomentOption = None, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE) -> None:
     """Rows, files, bytes, first and last time of each table."""
     from k2beam.query import overview
 
-    opened = lake.open()
+    opened = k2beam.Lake.of(lake)
     _emit_all(overview.TableStats, overview.list_stats(opened.catalog, opened.namespace, as_of), output)
 
 
 @query_app.command("snapshots")
 @guarded
-@with_options(lake=lake_options)
+@with_options(lake=lake_config)
 def snapshots(
     table: Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")] = None,
     *,
-    lake: LakeOptions,
+    lake: LakeConfig,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """The snapshots of each table, oldest first."""
     from k2beam.query import overview
 
-    opened = lake.open()
+    opened = k2beam.Lake.of(lake)
     _emit_all(overview.SnapshotInfo, overview.list_snapshots(opened.catalog, opened.namespace, table or ()), output)
 
 
 def _emit_events(
-    kind: Kind, selection: SelectionOptions, rows: EventOptions, lake: LakeOptions, output: OutputFormat
+    kind: Kind, selection: SelectionOptions, rows: EventOptions, lake: LakeConfig, output: OutputFormat
 ) -> None:
     columns: Sequence[str] = rows.columns
     if not columns and output is OutputFormat.TABLE:
         columns = TABLE_COLUMNS[kind]
-    schema, batches = lake.open().events(
+    schema, batches = k2beam.Lake.of(lake).events(
         kind, selection.at(rows.as_of), columns=columns, limit=rows.limit, with_duplicates=rows.with_duplicates
     )
     found = (row for batch in batches for row in batch.to_pylist(maps_as_pydicts="strict"))

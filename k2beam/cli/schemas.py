@@ -13,10 +13,11 @@ import typer
 
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, guarded
-from k2beam.cli.registry_options import LOCAL_REGISTRY, RegistryLogin, RegistryOption, registry_login
+from k2beam.cli.registry_options import RegistryOption, registry_login
+from k2beam.registry.config import DEFAULT_URL, RegistryConfig
 
 if TYPE_CHECKING:
-    from k2beam.registry.client import Registry, RegistryConfig
+    from k2beam.registry.client import Registry
     from k2beam.registry.subjects import Candidate, Finding
 
 schemas_app = typer.Typer(help="The schemas of the events in a Schema Registry.", no_args_is_help=True)
@@ -49,9 +50,9 @@ def register(app: typer.Typer) -> None:
 @guarded
 @with_options(login=registry_login)
 def list_command(
-    registry: RegistryOption = LOCAL_REGISTRY,
+    registry: RegistryOption = DEFAULT_URL,
     *,
-    login: RegistryLogin,
+    login: RegistryConfig,
     wait: WaitOption = 10.0,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -68,11 +69,11 @@ def list_command(
 @with_options(login=registry_login)
 def check_command(
     names: NamesArgument = None,
-    registry: RegistryOption = LOCAL_REGISTRY,
+    registry: RegistryOption = DEFAULT_URL,
     topic: TopicOption = None,
     folder: FromOption = None,
     *,
-    login: RegistryLogin,
+    login: RegistryConfig,
     wait: WaitOption = 10.0,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -89,11 +90,11 @@ def check_command(
 @with_options(login=registry_login)
 def register_command(
     names: NamesArgument = None,
-    registry: RegistryOption = LOCAL_REGISTRY,
+    registry: RegistryOption = DEFAULT_URL,
     topic: TopicOption = None,
     folder: FromOption = None,
     *,
-    login: RegistryLogin,
+    login: RegistryConfig,
     wait: WaitOption = 10.0,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:

@@ -13,13 +13,13 @@ from k2beam.cli.kafka_options import (
     LOCAL_BOOTSTRAP,
     BootstrapOption,
     ClientOption,
-    KafkaSecurity,
     kafka_security,
     pairs,
 )
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, guarded
 from k2beam.errors import UsageError
+from k2beam.kafka.config import KafkaConfig
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _RETENTION = re.compile(r"(\d+)(s|m|h|d)")
@@ -52,7 +52,7 @@ def create(
     replication: Annotated[int, typer.Option(min=1, help="Copies of each partition.")] = 1,
     bootstrap: BootstrapOption = LOCAL_BOOTSTRAP,
     *,
-    security: KafkaSecurity,
+    security: KafkaConfig,
     config: ClientOption = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="How long the broker may take to answer, seconds.")] = 30.0,
     output: OutputOption = OutputFormat.TABLE,

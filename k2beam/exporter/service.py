@@ -9,12 +9,13 @@ from prometheus_client import REGISTRY, CollectorRegistry, generate_latest, star
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from k2beam.config import LakeConfig
 from k2beam.errors import UsageError
 from k2beam.exporter.lag import LagReading
 from k2beam.exporter.readings import Reading, Tables, lake_readings
 from k2beam.exporter.rounds import Rounds, run_until
 from k2beam.kafka.config import KafkaConfig
-from k2beam.lake.catalog import LakeConfig, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.logs import get_logger
 from k2beam.metrics.handle import Metrics
 from k2beam.signals import stop_signal

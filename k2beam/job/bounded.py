@@ -14,7 +14,8 @@ import apache_beam as beam
 from apache_beam.runners.runner import PipelineState
 
 from k2beam.errors import K2BeamError
-from k2beam.job.options import IngestConfig, beam_options
+from k2beam.job.config import IngestConfig
+from k2beam.job.options import beam_options
 from k2beam.job.pipeline import build
 from k2beam.job.stats import IngestStats, ingest_stats
 from k2beam.lake.catalog import open_catalog

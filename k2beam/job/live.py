@@ -18,11 +18,11 @@ from k2beam.errors import K2BeamError
 from k2beam.flink import FlinkRun
 from k2beam.job.beam import AGAIN, ENDED_STATES, cancel, quiet, reason_of, signals_to_us, state_of
 from k2beam.job.bounded import counters
-from k2beam.job.options import IngestConfig, beam_options, flink_run, uneven_readers
+from k2beam.job.config import IngestConfig, LiveConfig
+from k2beam.job.options import beam_options, flink_run, uneven_readers
 from k2beam.job.pipeline import build
 from k2beam.job.stats import IngestStats, ingest_stats
 from k2beam.kafka.cluster import ASK_SECONDS, Bounds, Cluster, Topic, first_wanted, start_offsets
-from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.guard import TopicGuard
 from k2beam.kafka.holes import HoleProbe
 from k2beam.lake.catalog import Catalog, open_catalog
@@ -40,23 +40,6 @@ GUARD_SECONDS = 10.0
 """How often a running job looks whether its topics are still the ones that it started with."""
 COMMIT_SECONDS = 30.0
 """How long commits that were under way when the job was cancelled are waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class LiveConfig:
-    """What to read and when to stop: never (both off), at the ends found at the start, or after a number of offsets."""
-
-    kafka: KafkaConfig
-    expansion: str
-    topics: tuple[str, ...] = ()
-    topic_pattern: str | None = None
-    until_caught_up: bool = False
-    max_messages: int | None = None
-
-    @property
-    def has_goal(self) -> bool:
-        """Whether the job is to end by itself."""
-        return self.until_caught_up or self.max_messages is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +90,7 @@ def run_live(
     """
     started = time.monotonic()
     counted: Mapping[str, int] = {}
+    config = replace(config, write=live.of(config.write))
     with stop_signal() as stop:
         catalog = open_catalog(config.lake)
         cluster = Cluster(live.kafka)

@@ -1,13 +1,8 @@
-"""Options: what the command line gives, as frozen configuration, and Beam's own options.
-
-Nothing here holds a secret: catalogs and servers take theirs from their own configuration or
-from named environment variables.
-"""
+"""Beam's own options: what follows ``--`` on the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from apache_beam.options.pipeline_options import (
@@ -20,9 +15,6 @@ from apache_beam.options.pipeline_options import (
 
 from k2beam.errors import UsageError
 from k2beam.flink import FlinkJobs, FlinkRun
-from k2beam.lake.catalog import LakeConfig
-from k2beam.lake.config import WriteConfig
-from k2beam.metrics.worker import MetricsConfig
 from k2beam.stack.prism import find_prism
 
 DEFAULT_RUNNER = "FnApiRunner"
@@ -38,21 +30,6 @@ _RUNNERS = sorted({*StandardOptions.KNOWN_RUNNER_NAMES, DEFAULT_RUNNER})
 _KNOWN_RUNNERS = frozenset(name.rpartition(".")[2].lower() for name in (*StandardOptions.ALL_KNOWN_RUNNERS, *_RUNNERS))
 
 _EMBEDDED_FLINK = frozenset({"[auto]", "[local]", "[collection]"})
-
-
-@dataclass(frozen=True, slots=True)
-class IngestConfig:
-    """Everything that the pipeline needs to know, whatever its source."""
-
-    lake: LakeConfig
-    write: WriteConfig
-    gap_grace_seconds: float = 5.0
-    dead_letters_json: str | None = None
-    metrics: MetricsConfig = field(default_factory=MetricsConfig)
-
-    def __post_init__(self) -> None:
-        if self.gap_grace_seconds < 0:
-            raise UsageError(f"--gap-grace must not be below 0, not {self.gap_grace_seconds}")
 
 
 def beam_options(

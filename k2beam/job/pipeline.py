@@ -9,7 +9,7 @@ from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 
 from k2beam.errors import UsageError
 from k2beam.job.beam import whole_bundles_of_state
-from k2beam.job.options import IngestConfig
+from k2beam.job.config import IngestConfig
 from k2beam.lake.seed import LedgerSeed
 from transforms.decode_avro import DecodeAvro
 from transforms.detect_gaps import DetectGaps

@@ -7,7 +7,8 @@ providers (KIP-297, KIP-421, KIP-887).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from k2beam.errors import UsageError
@@ -87,6 +88,10 @@ class KafkaConfig:
             raise UsageError(f"--sasl-mechanism takes {', '.join(_SASL_MODULES)}, not {self.sasl_mechanism!r}")
         self._check_sasl()
         self._check_tls()
+
+    def at(self, bootstrap: str, properties: Mapping[str, str] | None = None) -> KafkaConfig:
+        """The same login at other addresses, with further settings of the Java consumer. Raises UsageError."""
+        return replace(self, bootstrap=bootstrap, properties=tuple((properties or {}).items()))
 
     def _check_sasl(self) -> None:
         login = (self.sasl_mechanism, self.sasl_username, self.sasl_password)

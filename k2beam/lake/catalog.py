@@ -7,7 +7,6 @@ configuration file or ``PYICEBERG_CATALOG__…`` variables), so that no secret p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,29 +16,10 @@ from pyiceberg.catalog.sql import SqlCatalog
 from sqlalchemy.exc import IntegrityError, OperationalError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from k2beam.config import LakeConfig
 from k2beam.errors import UsageError
 
-NAMESPACE = "market_data"
 SQLITE_BUSY_SECONDS = 60
-
-
-@dataclass(frozen=True, slots=True)
-class LakeConfig:
-    """Where the tables are: a warehouse folder, or the name of a configured catalog; never both."""
-
-    warehouse: str | None = None
-    catalog: str | None = None
-    namespace: str = NAMESPACE
-
-    def __post_init__(self) -> None:
-        if (self.warehouse is None) == (self.catalog is None):
-            raise UsageError(
-                "give either --warehouse DIR (embedded catalog) or --catalog NAME (configured in pyiceberg), not both"
-            )
-
-    def describe(self) -> str:
-        """The place in a few words, for messages; holds no secret."""
-        return f"warehouse {self.warehouse}" if self.warehouse else f"catalog {self.catalog}"
 
 
 def open_catalog(config: LakeConfig, *, create: bool = True) -> Catalog:

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
+from k2beam.config import RetryPolicy
 from k2beam.coverage import Coverage
 from k2beam.lake.files import StagedFile, rewrite_without
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import COVERED_TABLES, EXPECTED_PREFIX, open_table
-from k2beam.lake.transaction import COMMIT_ID, Append, RetryPolicy, commit_loop
+from k2beam.lake.transaction import COMMIT_ID, Append, commit_loop
 from k2beam.model import CommitReceipt
 
 RUN_ID = "k2.run-id"

@@ -17,11 +17,12 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.expressions import BooleanExpression
 from pyiceberg.table import Table
 
+from k2beam.config import RetryPolicy
 from k2beam.lake.commit import RUN_ID
 from k2beam.lake.files import StagedFile, write_rows
 from k2beam.lake.scan import EVERYTHING, find_readable, plan_files, read_file
 from k2beam.lake.tables import GAP_SCHEMA, SEQUENCE_GAPS, open_table
-from k2beam.lake.transaction import COMMIT_ID, Append, RetryPolicy, commit_loop
+from k2beam.lake.transaction import COMMIT_ID, Append, commit_loop
 from k2beam.model import CommitReceipt, Gap
 
 _COLUMNS = (

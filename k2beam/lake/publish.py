@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from k2beam.clock import now_us
-from k2beam.lake.catalog import LakeConfig, open_catalog
+from k2beam.config import LakeConfig, WriteConfig
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
-from k2beam.lake.config import WriteConfig
 from k2beam.lake.files import StagedFile
 from k2beam.lake.ledger import append_gaps
 from k2beam.lake.observe import CommitObserver

@@ -14,11 +14,11 @@ from functools import partial
 from pyiceberg.catalog import Catalog
 
 from k2beam.clock import now_us
+from k2beam.config import RetryPolicy
 from k2beam.lake.ledger import append_gaps, current_gaps
 from k2beam.lake.observe import CommitObserver
 from k2beam.lake.recount import Key, KeyRecount, recount_keys
 from k2beam.lake.tables import SEQUENCE_GAPS
-from k2beam.lake.transaction import RetryPolicy
 from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import CommitReceipt, Gap
 from k2beam.sequence import SequenceKey, diff_ledger, missing_gaps

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
+from k2beam.config import RetryPolicy
 from k2beam.coverage import SourcePartition
 from k2beam.errors import LakeError
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import DEAD_LETTERS, EXPECTED_PREFIX, open_table
-from k2beam.lake.transaction import COMMIT_ID, Append, RetryPolicy, commit_loop
+from k2beam.lake.transaction import COMMIT_ID, Append, commit_loop
 
 FIRST_PREFIX = "k2.first."
 """Table properties ``k2.first.<partition>.<source>``: the offset from which the first job was to read."""

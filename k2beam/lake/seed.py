@@ -22,8 +22,9 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.clock import now_us
+from k2beam.config import LakeConfig
 from k2beam.errors import UnreadableFile
-from k2beam.lake.catalog import LakeConfig, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.recount import ROWS_AT_ONCE, SEQUENCED_KINDS, gather_messages
 from k2beam.lake.scan import EVERYTHING, find_readable, plan_files
 from k2beam.lake.tables import EVENT_TABLES

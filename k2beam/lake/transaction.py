@@ -9,8 +9,6 @@ the caller again what is left to do, and goes by that.
 from __future__ import annotations
 
 import errno
-import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +18,7 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 from sqlalchemy.exc import DBAPIError
 
+from k2beam.config import RetryPolicy
 from k2beam.errors import CommitConflict, CommitUnknown, LakeError
 
 COMMIT_ID = "k2.commit-id"
@@ -35,20 +34,6 @@ _NOT_WRITTEN = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR}
 )
 """What a file system says that has no room or no place for a file: metadata is written before a commit is made."""
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How often a commit is tried, and how long it waits in between (seconds, doubling, jittered)."""
-
-    attempts: int = 20
-    first_wait: float = 0.05
-    longest_wait: float = 5.0
-
-    def wait(self, attempt: int) -> None:
-        """Sleep before the attempt after ``attempt`` (counted from 1)."""
-        longest = min(self.first_wait * 2 ** (attempt - 1), self.longest_wait)
-        time.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
 
 
 @dataclass(frozen=True, slots=True)

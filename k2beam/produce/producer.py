@@ -23,7 +23,8 @@ from k2beam.model import Kind
 from k2beam.produce.delivery import DELIVERY_TIMEOUT_S, ClientFactory, Delivery, DeliveryConfig
 from k2beam.produce.records import checked
 from k2beam.produce.spool import OutgoingMessage
-from k2beam.registry.client import Registry, RegistryConfig
+from k2beam.registry.client import Registry
+from k2beam.registry.config import RegistryConfig
 from k2beam.registry.subjects import schema_text
 from k2beam.schemas import avro_schema, full_name, v2_name
 from k2beam.topics import topic_name

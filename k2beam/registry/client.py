@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import httpx2 as httpx
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -20,11 +19,9 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_de
 
 from k2beam.errors import NotRegistered, RegistryError, RegistryUnavailable, UsageError
 from k2beam.logs import get_logger
-from k2beam.references import check_reference, dereference, has_userinfo
+from k2beam.registry.config import RegistryConfig
 
 AVRO = "AVRO"
-DEFAULT_URL = "http://localhost:8081/apis/ccompat/v7"
-"""Where the local stack's registry answers; Confluent's own has no path."""
 
 _NOT_FOUND = frozenset({40401, 40402, 40403})  # subject, version, schema
 _PASSING = frozenset({408, 425, 429})
@@ -32,51 +29,6 @@ _REFUSED = frozenset({401, 403})
 
 _T = TypeVar("_T")
 Sleep = Callable[[float], None]
-
-
-@dataclass(frozen=True, slots=True)
-class RegistryConfig:
-    """Where a registry is and how to log in.
-
-    ``user`` and ``password`` are references: ``${env:NAME}`` or ``${file:PATH}``.
-    ``wait_s``: how long a registry that can't be reached is waited for, seconds. ``timeout_s``: one request.
-    Raises UsageError for a URL that is not http(s), or has a password in it.
-    """
-
-    url: str
-    user: str = ""
-    password: str = ""
-    ca_file: str = ""
-    certificate_file: str = ""
-    key_file: str = ""
-    wait_s: float = 60.0
-    timeout_s: float = 10.0
-
-    def __post_init__(self) -> None:
-        if has_userinfo(self.url):
-            raise UsageError("the URL of the registry has credentials in it; give them by reference, as ${env:NAME}")
-        if not _is_http(self.url):
-            raise UsageError(f"{self.url!r} is not the URL of a Schema Registry; write it as {DEFAULT_URL}")
-        if bool(self.user) != bool(self.password):
-            raise UsageError(f"the registry {self.url} needs both a user and a password, or neither")
-        for option, text in (("--registry-username", self.user), ("--registry-password", self.password)):
-            if text:
-                check_reference(text, option)
-
-    def client_options(self) -> dict[str, str | int | float]:
-        """Options for SchemaRegistryClient, with secrets read now. Raises UsageError where one is not there."""
-        # Retries are ours: the client's own would multiply with them.
-        options: dict[str, str | int | float] = {"url": self.url, "timeout": self.timeout_s, "max.retries": 0}
-        if self.user:
-            user = dereference(self.user, "--registry-username")
-            password = dereference(self.password, "--registry-password")
-            options["basic.auth.user.info"] = f"{user}:{password}"
-        files = {
-            "ssl.ca.location": self.ca_file,
-            "ssl.certificate.location": self.certificate_file,
-            "ssl.key.location": self.key_file,
-        }
-        return options | {name: path for name, path in files.items() if path}
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +149,6 @@ class Registry:
         if error.error_code in (None, -1, error.http_status_code) and error.http_status_code in (404, 405):
             return RegistryError(f"{where}: HTTP {error.http_status_code}; {_CHECK_PATH}")
         return RegistryError(f"{where}: {_shown(error)}")
-
-
-def _is_http(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # such as an open bracket
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 _CHECK_PATH = "is it a Schema Registry, and is the path right (Apicurio's is /apis/ccompat/v7)?"

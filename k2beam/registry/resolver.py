@@ -9,7 +9,8 @@ from typing import Any
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
 from k2beam.errors import NotRegistered, SchemaError
-from k2beam.registry.client import AVRO, Registry, RegistryConfig, Sleep, stop_waiting
+from k2beam.registry.client import AVRO, Registry, Sleep, stop_waiting
+from k2beam.registry.config import RegistryConfig
 
 MAX_ID = (1 << 31) - 1
 """Ids are signed 32-bit in a registry; a higher one comes from a payload that is no message."""

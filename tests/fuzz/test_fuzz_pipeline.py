@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from k2beam.archive import write_raw_archive
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.config import NAMESPACE
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import COVERED_TABLES, find_table
 from k2beam.model import KINDS
 from k2beam.query.dead_letters import DeadLetterSelection, list_dead_letters

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from k2beam.config import NAMESPACE
 from k2beam.flink import ENDED, FlinkJob, FlinkJobs
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.stack.stack import LocalStack
 from tests.lake_helpers import lake_config

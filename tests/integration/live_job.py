@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
+from k2beam.config import NAMESPACE
 from k2beam.coverage import Coverage
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.produce.republish import ArchivedMessage
 from k2beam.stack.stack import LocalStack

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from k2beam.cli.main import main
-from k2beam.cli.registry_options import RegistryLogin
-from k2beam.registry.client import RegistryConfig
+from k2beam.registry.config import RegistryConfig
 
 PATIENCE_S = 600.0
-_at = RegistryLogin.at
+_at = RegistryConfig.at
 
 
-def _patient(self: RegistryLogin, url: str, wait_s: float = PATIENCE_S) -> RegistryConfig:
-    return _at(self, url, wait_s)
+def _patient(self: RegistryConfig, url: str, wait_s: float | None = None) -> RegistryConfig:
+    return _at(self, url, PATIENCE_S if wait_s is None else wait_s)
 
 
 if __name__ == "__main__":
-    RegistryLogin.at = _patient  # type: ignore[method-assign]
+    RegistryConfig.at = _patient  # type: ignore[method-assign]
     main()

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from k2beam.config import NAMESPACE
 from k2beam.demo import audit_topics
 from k2beam.errors import PlatformError
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import SEQUENCE_GAPS, find_table
 from k2beam.stack.stack import LocalStack
 from tests.integration.prometheus_helpers import wait_for

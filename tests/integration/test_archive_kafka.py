@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 from k2beam.archive import ArchiveLimits, ArchiveReader, check_archives, plan_archive
 from k2beam.audit.compare import compare
 from k2beam.cli.archive import register as register_command
+from k2beam.config import NAMESPACE
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.kafka.archiver import KafkaArchiver, check_folder, chunks, file_name, schema_ids
 from k2beam.kafka.cluster import Bounds, Cluster, Topic
 from k2beam.kafka.config import KafkaConfig
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.model import RawBatch, RawRecord
 from k2beam.produce.republish import reframed
 from k2beam.stack.stack import LocalStack

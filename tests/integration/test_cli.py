@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from pyiceberg.expressions import EqualTo
 
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.config import NAMESPACE
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.files import write_rows
 from k2beam.lake.tables import open_table
 from k2beam.lake.transaction import Append, append

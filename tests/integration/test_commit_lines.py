@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.config import NAMESPACE
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import SEQUENCE_GAPS, SPECS, find_table
 from k2beam.logs import configure_logging
 from tests.lake_helpers import lake_config

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from pyiceberg.table import Table
 
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.config import NAMESPACE
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import SPECS, find_table
 from k2beam.maintain.orphans import orphans
 from tests.lake_helpers import lake_config

@@ -17,12 +17,13 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from k2beam.config import NAMESPACE
 from k2beam.demo import audit_topics
 from k2beam.exporter.service import ExporterConfig, snapshot
 from k2beam.kafka.cluster import Cluster
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.topics import FOREVER_MS, TopicSpec, create_topics
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.lake.files import write_rows
 from k2beam.lake.tables import open_table

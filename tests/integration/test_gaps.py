@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 from k2beam.archive import write_raw_archive
+from k2beam.config import NAMESPACE
 from k2beam.job import bounded
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import find_table
 from k2beam.model import Gap, RawRecord
 from k2beam.schemas import avro_schema

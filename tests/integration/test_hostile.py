@@ -12,10 +12,11 @@ import cramjam
 import pytest
 
 from k2beam.archive import plan_archive, write_raw_archive
+from k2beam.config import NAMESPACE
 from k2beam.errors import ArchiveRefused
 from k2beam.job.bounded import run_ingest
-from k2beam.job.options import IngestConfig
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.job.config import IngestConfig
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, find_table
 from k2beam.model import RawRecord
 from k2beam.schemas import avro_schema

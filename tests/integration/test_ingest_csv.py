@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from k2beam.cli.csv import register_csv
 from k2beam.cli.output import run_guarded
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.config import NAMESPACE
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, find_table
 from tests.lake_helpers import lake_config
 from tests.replay_helpers import assert_audit, dead_letter_classes, ingest

@@ -13,11 +13,12 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from k2beam.cli.main import main
+from k2beam.config import NAMESPACE
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.kafka.cluster import Cluster
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.guard import TopicGuard
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, open_table
 from k2beam.produce.republish import ArchivedMessage, archived_messages, reframed, republish
 from k2beam.simulate.truth import read_truth

@@ -19,13 +19,15 @@ from confluent_kafka.admin import AdminClient
 from pyiceberg.table import Table
 
 from k2beam.cli.main import main
+from k2beam.config import NAMESPACE
 from k2beam.coverage import Coverage
 from k2beam.errors import K2BeamError, PlatformError
 from k2beam.kafka.topics import FOREVER_MS, TopicSpec, create_topics
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, find_table
 from k2beam.produce.republish import ArchivedMessage, republish
-from k2beam.registry.client import Registry, RegistryConfig
+from k2beam.registry.client import Registry
+from k2beam.registry.config import RegistryConfig
 from k2beam.registry.resolver import RegistryResolver
 from k2beam.registry.subjects import schema_text
 from k2beam.simulate.truth import Truth

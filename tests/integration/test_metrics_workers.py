@@ -16,11 +16,13 @@ import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
+from k2beam.config import NAMESPACE
 from k2beam.job.bounded import quoted_executable, run_ingest
-from k2beam.job.options import IngestConfig, beam_options
+from k2beam.job.config import IngestConfig
+from k2beam.job.options import beam_options
 from k2beam.job.pipeline import build
 from k2beam.job.stats import IngestStats
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, find_table
 from k2beam.metrics.worker import MetricsConfig, close_endpoint, endpoint_address
 from k2beam.simulate.truth import Truth

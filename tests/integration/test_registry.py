@@ -18,7 +18,8 @@ from k2beam.cli import schemas
 from k2beam.codec.frame import frame
 from k2beam.errors import RegistryUnavailable, SchemaError
 from k2beam.model import RAW_BATCH_SCHEMA, DeadLetterBatch, EventBatch, RawBatch
-from k2beam.registry.client import Registry, RegistryConfig
+from k2beam.registry.client import Registry
+from k2beam.registry.config import RegistryConfig
 from k2beam.registry.resolver import RegistryResolver
 from k2beam.registry.subjects import EVENT_SCHEMAS, schema_text
 from k2beam.stack.stack import LocalStack

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from k2beam.archive import plan_archive
+from k2beam.config import NAMESPACE
 from k2beam.job.stats import IngestStats
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, find_table
 from k2beam.simulate.truth import read_truth
 from tests.archive_copies import copy_as_raw

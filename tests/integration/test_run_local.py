@@ -14,7 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from k2beam.lake.catalog import LakeConfig, open_catalog
+from k2beam.config import LakeConfig
+from k2beam.lake.catalog import open_catalog
 
 pytestmark = pytest.mark.integration
 

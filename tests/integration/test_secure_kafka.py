@@ -12,13 +12,14 @@ import apache_beam as beam
 import pytest
 
 from k2beam.errors import KafkaFailed, NotDelivered, PlatformError
-from k2beam.job.options import IngestConfig, beam_options
+from k2beam.job.config import IngestConfig
+from k2beam.job.options import beam_options
 from k2beam.job.pipeline import build
 from k2beam.kafka.cluster import Cluster
 from k2beam.kafka.config import KafkaConfig
 from k2beam.lake.catalog import open_catalog
 from k2beam.produce.producer import MarketDataProducer
-from k2beam.registry.client import RegistryConfig
+from k2beam.registry.config import RegistryConfig
 from k2beam.registry.resolver import RegistryResolver
 from k2beam.stack.expansion import Expansion
 from k2beam.stack.stack import LocalStack

@@ -10,8 +10,9 @@ import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
+from k2beam.config import NAMESPACE
 from k2beam.coverage import Coverage
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.model import Block, BlockBatch, DeadLetter, DeadLetterBatch, RawBatch
 from tests.lake_helpers import QUICK, lake_config, raw_batch, stage

@@ -10,7 +10,8 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.config import NAMESPACE
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.model import Block, BlockBatch, DeadLetter, DeadLetterBatch, EventBatch, RawBatch
 from k2beam.schemas import avro_schema

@@ -14,8 +14,8 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.test_stream import TestStream
 from apache_beam.testing.util import assert_that, equal_to
 
-from k2beam.lake.catalog import NAMESPACE, open_catalog
-from k2beam.lake.config import WriteConfig
+from k2beam.config import NAMESPACE, WriteConfig
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.ledger import read_ledger
 from k2beam.lake.rows import RowBatch
 from k2beam.lake.tables import SEQUENCE_GAPS, find_table, open_table

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from k2beam.audit.compare import CompareReport, TableComparison, compare, row_hashes
 from k2beam.cli.audit import register
-from k2beam.lake.catalog import NAMESPACE
+from k2beam.config import NAMESPACE
 from k2beam.lake.ledger import current_gaps
 from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, GAP_SCHEMA, SEQUENCE_GAPS
 from k2beam.model import TIMESTAMP, Gap

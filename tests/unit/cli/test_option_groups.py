@@ -9,14 +9,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from k2beam.cli.kafka_options import KafkaSecurity, kafka_security, pairs
+from k2beam.cli.kafka_options import LOCAL_BOOTSTRAP, kafka_security, optional_kafka, pairs
 from k2beam.cli.main import app, main
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import guarded
-from k2beam.cli.registry_options import LOCAL_REGISTRY, RegistryLogin, registry_login
+from k2beam.cli.registry_options import optional_registry, registry_login
 from k2beam.errors import UsageError
 from k2beam.kafka.config import KafkaConfig
-from k2beam.registry.client import DEFAULT_URL
+from k2beam.registry.config import DEFAULT_URL, RegistryConfig
 
 CANARY = "canary-51ab"
 KAFKA = {
@@ -63,15 +63,15 @@ def test_a_command_gets_what_its_groups_make_of_the_options() -> None:
     @guarded
     @with_options(security=kafka_security, login=registry_login)
     def command(
-        name: Annotated[str, typer.Argument()], *, security: KafkaSecurity, login: RegistryLogin, count: int = 3
+        name: Annotated[str, typer.Argument()], *, security: KafkaConfig, login: RegistryConfig, count: int = 3
     ) -> None:
         got.extend([name, security, login, count])
 
-    given = ["x", "--sasl-username", "${env:U}", "--count", "4", "--ca-file", "ca.pem", "--registry-key", "k.pem"]
+    given = ["x", "--security-protocol", "SSL", "--count", "4", "--ca-file", "ca.pem", "--registry-key", "k.pem"]
     result = CliRunner().invoke(small, given)
     assert result.exit_code == 0, result.output
-    security = KafkaSecurity(username="${env:U}", ca_file="ca.pem")
-    assert got == ["x", security, RegistryLogin(key_file="k.pem"), 4]
+    security = KafkaConfig(LOCAL_BOOTSTRAP, security_protocol="SSL", ca_file="ca.pem")
+    assert got == ["x", security, RegistryConfig(key_file="k.pem"), 4]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,10 @@ def test_a_command_gets_what_its_groups_make_of_the_options() -> None:
         ("archive kafka OUT --topic t --sasl-password S", "--sasl-password takes a reference"),
         ("archive kafka OUT --topic t --registry http://u:S@r", "credentials in it"),
         ("audit --bootstrap b --topic t --sasl-password S", "--sasl-password takes a reference"),
-        ("audit --sasl-password S", "no effect without --bootstrap"),
+        ("audit --sasl-password S", "--sasl-password takes a reference"),
+        ("audit --security-protocol SSL", "no effect without --bootstrap"),
+        ("exporter --security-protocol SSL", "no effect without --bootstrap"),
+        ("archive kafka OUT --topic t --registry-username ${env:U}", "needs both a user and a password"),
         ("topics create t --sasl-password S", "--sasl-password takes a reference"),
         ("topics create t --config sasl.password=S", "sasl.password takes a reference"),
         ("topics create t --config S", "--config takes NAME=VALUE"),
@@ -126,16 +129,18 @@ def test_a_cluster_has_all_that_the_options_say() -> None:
         key_file="k.pem",
         properties=(("fetch.min.bytes", "7"),),
     )
-    assert security.at("b:1", ["fetch.min.bytes=7"]) == wanted
+    assert security.at("b:1", {"fetch.min.bytes": "7"}) == wanted
+    assert optional_kafka("b:1", security) == security.at("b:1")
+    assert optional_kafka(None, kafka_security()) is None
 
 
 def test_a_registry_has_the_address_of_the_local_stack_and_waits_as_told() -> None:
-    assert LOCAL_REGISTRY == DEFAULT_URL
-    login = RegistryLogin("${env:U}", "${env:P}", "ca.pem")
+    login = registry_login("${env:U}", "${env:P}", "ca.pem")
+    assert login.url == DEFAULT_URL
     config = login.at("https://r", 7)
     assert (config.user, config.password, config.ca_file, config.wait_s) == ("${env:U}", "${env:P}", "ca.pem", 7)
-    assert login.at_optional("https://r") == login.at("https://r")
-    assert RegistryLogin().at_optional(None) is None
+    assert optional_registry("https://r", login) == login.at("https://r")
+    assert optional_registry(None, registry_login()) is None
 
 
 def test_names_and_values_are_split_at_the_first_sign() -> None:

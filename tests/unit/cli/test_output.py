@@ -20,13 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from k2beam.cli.lake_options import lake_config
 from k2beam.cli.output import (
     OutputFormat,
     OutputOption,
     emit_object,
     emit_rows,
     guarded,
-    lake_config,
     plain,
     progress,
     run_guarded,

@@ -12,13 +12,13 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+import k2beam
 from k2beam.cli import schemas, topics
 from k2beam.cli.main import main
 from k2beam.cli.metrics_options import MetricsOptions
 from k2beam.cli.topics import retention_ms
 from k2beam.errors import UsageError
 from k2beam.metrics.worker import MetricsConfig, endpoint_address
-from k2beam.produce import producer
 from tests.registry_server import NO_SUBJECT, FakeKafka, in_turn, knows_all, registry_server
 from tests.unit.metrics.test_push import gateway
 from tests.unit.registry.test_client import closed_port
@@ -88,8 +88,8 @@ def test_csv_to_a_topic_pushes_what_its_producer_counts(
 ) -> None:
     file, environment = tmp_path / "asx_quotes_1.csv", uuid.uuid4().hex
     file.write_text("".join(f"03/10/2014,05:46:13.604,1.11,{number}.0,1.12,0\n" for number in range(1, 4)))
-    made = functools.partial(producer.MarketDataProducer, client=FakeKafka)
-    monkeypatch.setattr(producer, "MarketDataProducer", made)
+    made = functools.partial(k2beam.MarketDataProducer, client=FakeKafka)
+    monkeypatch.setattr(k2beam, "MarketDataProducer", made)
     with registry_server(knows_all) as (registry, _), gateway() as (url, pushed):
         options = ["--to", "topic", "--bootstrap", "unused:1", "--registry", registry, "--symbol", "DVN"]
         counting = ["--push-gateway", url, "--environment", environment]

@@ -18,13 +18,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from k2beam.cli.main import app, main
+from k2beam.config import NAMESPACE
 from k2beam.errors import K2BeamError, MetricError
 from k2beam.exporter import service
 from k2beam.exporter.readings import lake_readings
 from k2beam.exporter.rounds import Rounds, run_until
 from k2beam.exporter.service import ExporterConfig, snapshot
 from k2beam.kafka.config import KafkaConfig
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, open_table
 from tests.exporter_helpers import Shown, add_trades, gauges, lake
 from tests.lake_helpers import START, lake_config

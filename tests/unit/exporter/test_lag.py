@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from k2beam.config import NAMESPACE
 from k2beam.errors import K2BeamError, KafkaUnreachable, UsageError
 from k2beam.exporter.backlog import LogMessage
 from k2beam.exporter.lag import LagReading
 from k2beam.kafka.cluster import Bounds, Topic
-from k2beam.lake.catalog import NAMESPACE
 from k2beam.lake.recorded import record_first_offsets
 from k2beam.metrics.handle import Metrics
 from tests.exporter_helpers import Shown, add_trades, lake

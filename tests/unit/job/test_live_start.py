@@ -11,7 +11,7 @@ import pytest
 
 from k2beam.coverage import Coverage
 from k2beam.job import live
-from k2beam.job.options import IngestConfig
+from k2beam.job.config import IngestConfig
 from k2beam.kafka.config import KafkaConfig
 from k2beam.lake.ledger import read_ledger
 from k2beam.lake.seed import LedgerSeed

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from k2beam.cli.main import split_beam_options
+from k2beam.config import LakeConfig
 from k2beam.errors import UsageError
 from k2beam.job import options as module
-from k2beam.job.options import IngestConfig, beam_options
-from k2beam.lake.catalog import LakeConfig
+from k2beam.job.config import IngestConfig
+from k2beam.job.options import beam_options
 from tests.lake_helpers import write_config
 
 

@@ -9,10 +9,10 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 
+from k2beam.config import NAMESPACE
 from k2beam.errors import UsageError
-from k2beam.job.options import IngestConfig
+from k2beam.job.config import IngestConfig
 from k2beam.job.pipeline import build, require_error_consumers
-from k2beam.lake.catalog import NAMESPACE
 from k2beam.lake.ledger import current_gaps
 from k2beam.model import DeadLetterBatch, RawBatch
 from tests.archive_files import block, header, trades

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from k2beam.config import LakeConfig
 from k2beam.errors import UsageError
-from k2beam.lake.catalog import LakeConfig, open_catalog
+from k2beam.lake.catalog import open_catalog
 
 
 def test_several_that_open_a_new_warehouse_at_once_all_get_it(tmp_path: Path) -> None:

@@ -13,15 +13,16 @@ from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownExcept
 from pyiceberg.table import Table
 from sqlalchemy.exc import OperationalError
 
+from k2beam.config import NAMESPACE, RetryPolicy
 from k2beam.coverage import Coverage
 from k2beam.errors import CommitConflict, CommitUnknown, LakeError, UnreadableFile
 from k2beam.lake import commit as commit_module
 from k2beam.lake import transaction
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import RUN_ID, commit_files, read_coverage
 from k2beam.lake.files import StagedFile
 from k2beam.lake.tables import open_table
-from k2beam.lake.transaction import Append, RetryPolicy
+from k2beam.lake.transaction import Append
 from k2beam.model import CommitReceipt
 from tests.lake_helpers import QUICK, lake_config, offsets_in, stage
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from pyiceberg.expressions import EqualTo
 from pyiceberg.types import StringType
 
+from k2beam.config import NAMESPACE
 from k2beam.coverage import Coverage
 from k2beam.lake.buffer import GroupKey, RowBuffer
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.lake.files import rewrite_without, row_coverage, write_rows
 from k2beam.lake.rows import RowBatch, dead_letter_rows, event_rows
@@ -170,8 +171,8 @@ def test_buffer_closes_groups_by_size_and_by_memory() -> None:
 
 @pytest.mark.parametrize("option", ["window_seconds", "target_file_bytes", "memory_bytes"])
 def test_sizes_must_be_positive(option: str) -> None:
+    from k2beam.config import WriteConfig
     from k2beam.errors import UsageError
-    from k2beam.lake.config import WriteConfig
 
     with pytest.raises(UsageError, match=option):
         WriteConfig(run_id="r", **{option: 0})

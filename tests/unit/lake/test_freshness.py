@@ -8,9 +8,10 @@ import pytest
 from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
 
+from k2beam.config import NAMESPACE
 from k2beam.errors import UnreadableFile
 from k2beam.lake import freshness
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.lake.freshness import DeadLetterReader, Files, GapReader, TableReader
 from k2beam.lake.tables import DEAD_LETTERS, SEQUENCE_GAPS, open_table

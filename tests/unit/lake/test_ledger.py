@@ -8,7 +8,8 @@ import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.config import NAMESPACE
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.ledger import append_gaps, changed, read_ledger
 from k2beam.lake.tables import SEQUENCE_GAPS, open_table
 from k2beam.model import CommitReceipt, Gap, GapStatus

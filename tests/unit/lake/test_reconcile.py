@@ -10,8 +10,8 @@ import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException
 
+from k2beam.config import NAMESPACE
 from k2beam.errors import UnreadableFile
-from k2beam.lake.catalog import NAMESPACE
 from k2beam.lake.ledger import append_gaps, read_ledger
 from k2beam.lake.reconcile import compare_ledger, missing_intervals, reconcile
 from k2beam.lake.recount import recount_keys

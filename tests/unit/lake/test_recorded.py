@@ -10,10 +10,11 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from k2beam.audit.audit import audit
+from k2beam.config import NAMESPACE
 from k2beam.coverage import SourcePartition
 from k2beam.errors import LakeError
 from k2beam.lake import recorded
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.recorded import read_first_offsets, record_first_offsets
 from k2beam.lake.tables import DEAD_LETTERS, open_table
 from tests.lake_helpers import QUICK, lake_config

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyiceberg.expressions import EqualTo
 
+from k2beam.config import NAMESPACE
 from k2beam.errors import UnreadableFile
 from k2beam.lake import recount as recount_module
-from k2beam.lake.catalog import NAMESPACE
 from k2beam.lake.recount import KeyRecount, recount_keys
 from k2beam.lake.scan import file_rows, partition_value, plan_files, read_file
 from k2beam.sequence import recount

@@ -11,9 +11,10 @@ import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.types import IntegerType, LongType
 
+from k2beam.config import NAMESPACE
 from k2beam.coverage import Coverage
 from k2beam.lake import tables
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.files import rewrite_without, write_rows
 from k2beam.lake.rows import dead_letter_rows
 from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, SPECS, TableSpec, find_table, open_table

@@ -9,8 +9,9 @@ import pytest
 from pyiceberg.table import Table
 
 from k2beam.cli.main import main
+from k2beam.config import NAMESPACE
 from k2beam.errors import UnreadableFile
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.lake.tables import open_table
 from k2beam.maintain.orphans import orphans

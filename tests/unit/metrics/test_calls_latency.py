@@ -13,9 +13,10 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 from prometheus_client import REGISTRY
 
+from k2beam.config import NAMESPACE
 from k2beam.lake import publish
 from k2beam.lake.buffer import RowBuffer
-from k2beam.lake.catalog import NAMESPACE, open_catalog
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.lake.publish import Publisher
 from k2beam.lake.rows import event_rows

@@ -11,10 +11,10 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 
 from k2beam.clock import now_us
+from k2beam.config import RetryPolicy
 from k2beam.errors import CommitConflict
 from k2beam.lake.publish import Publisher
 from k2beam.lake.tables import SEQUENCE_GAPS
-from k2beam.lake.transaction import RetryPolicy
 from k2beam.model import Gap
 from k2beam.sequence import GapBatch
 from tests.lake_helpers import DAY, START, lake_config, stage, write_config

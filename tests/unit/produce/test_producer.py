@@ -21,7 +21,7 @@ from k2beam.metrics.handle import Metrics
 from k2beam.produce.delivery import DeliveryConfig, resend
 from k2beam.produce.producer import MarketDataProducer
 from k2beam.produce.spool import OutgoingMessage, Spool, read_spool, spool_lock
-from k2beam.registry.client import RegistryConfig
+from k2beam.registry.config import RegistryConfig
 from k2beam.topics import parse_topic, topic_name
 from tests.codec_samples import quote, reference, trade
 from tests.registry_server import NO_SUBJECT, FakeKafka, in_turn, knows_all, registry_server

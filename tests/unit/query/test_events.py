@@ -15,7 +15,7 @@ import pytest
 
 from k2beam.errors import LakeError, UnreadableFile, UsageError
 from k2beam.query import duck
-from k2beam.query.engine import Lake
+from k2beam.query.lake import Lake
 from k2beam.query.selection import EventSelection, snapshot_of
 from k2beam.schemas import event_arrow_schema
 from tests.query_fixtures import HOSTILE, append_events, make_catalog, quote, rows_of, trade

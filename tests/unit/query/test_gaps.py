@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyiceberg.catalog import Catalog
 
+from k2beam.config import NAMESPACE
 from k2beam.coverage import Coverage
 from k2beam.errors import LakeError, UsageError
 from k2beam.lake import ledger
-from k2beam.lake.catalog import NAMESPACE
 from k2beam.lake.ledger import current_gaps, read_ledger, read_revisions
 from k2beam.lake.tables import GAP_SCHEMA, open_table
 from k2beam.model import Gap

@@ -13,8 +13,8 @@ import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile
 
+from k2beam.config import NAMESPACE
 from k2beam.errors import UsageError
-from k2beam.lake.catalog import NAMESPACE
 from k2beam.query import overview
 from k2beam.query.selection import EventSelection
 from tests.query_fixtures import (

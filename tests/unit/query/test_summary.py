@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from k2beam.errors import UsageError
-from k2beam.query.engine import Lake
+from k2beam.query.lake import Lake
 from k2beam.query.summary import DaySummary, summarise_trades
 from tests.query_fixtures import append_events, make_catalog, rows_of, trade
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from k2beam.errors import NotRegistered, RegistryError, RegistryUnavailable, UsageError
-from k2beam.registry.client import Registry, RegistryConfig
+from k2beam.registry.client import Registry
+from k2beam.registry.config import RegistryConfig
 from tests.registry_server import NO_SCHEMA, NO_SUBJECT, Answer, Sleeps, in_turn, registry_server
 
 SCHEMA = {"schema": '{"type":"string"}', "id": 3}

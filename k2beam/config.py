@@ -1,0 +1,100 @@
+"""Where the tables are and how they are written: frozen, checked, and quick to import.
+
+Nothing here imports Beam, Iceberg or Arrow, so that the command line may use it before it knows what it has to do.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from k2beam.errors import UsageError
+
+COMMIT_AGE_SECONDS = 10.0
+"""How old a written row may get before it is committed, where a job has no end."""
+
+COMMIT_AGE_OF_GOAL_SECONDS = 2.0
+"""The same in a job that ends by itself: the last rows of its goal are committed by age, and it waits for them."""
+
+NAMESPACE = "market_data"
+
+
+@dataclass(frozen=True, slots=True)
+class LakeConfig:
+    """Where the tables are: a warehouse folder, or the name of a configured catalog; never both."""
+
+    warehouse: str | None = None
+    catalog: str | None = None
+    namespace: str = NAMESPACE
+
+    def __post_init__(self) -> None:
+        if (self.warehouse is None) == (self.catalog is None):
+            raise UsageError(
+                "give either --warehouse DIR (embedded catalog) or --catalog NAME (configured in pyiceberg), not both"
+            )
+
+    def describe(self) -> str:
+        """The place in a few words, for messages; holds no secret."""
+        return f"warehouse {self.warehouse}" if self.warehouse else f"catalog {self.catalog}"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often a commit is tried, and how long it waits in between (seconds, doubling, jittered)."""
+
+    attempts: int = 20
+    first_wait: float = 0.05
+    longest_wait: float = 5.0
+
+    def wait(self, attempt: int) -> None:
+        """Sleep before the attempt after ``attempt`` (counted from 1)."""
+        longest = min(self.first_wait * 2 ** (attempt - 1), self.longest_wait)
+        time.sleep(longest * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+
+
+class SourceGuard(Protocol):
+    """Says whether the sources of a job are still what they were; picklable."""
+
+    def check(self) -> None:
+        """Raises K2BeamError when nothing of this job may be committed any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteConfig:
+    """The options of writing, checked.
+
+    ``window_seconds``: rows of different windows never share a file. ``target_file_bytes``:
+    Parquet size at which a file is closed. ``memory_bytes``: Arrow bytes that a worker buffers.
+    A commit is due at ``commit_rows`` or ``commit_bytes``, at the end of a bounded run and, only
+    when ``bounded`` is off, ``commit_age_seconds`` after the first file (None: 10 s, or 2 s in a live
+    job that ends by itself). ``run_id`` marks the run's snapshots. ``guard`` is asked before each commit.
+    Raises UsageError for a size that is not above 0.
+    """
+
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    bounded: bool = True
+    window_seconds: int = 86_400
+    target_file_bytes: int = 64 << 20
+    memory_bytes: int = 96 << 20
+    commit_rows: int = 5_000_000
+    commit_bytes: int = 1 << 30
+    commit_age_seconds: float | None = None
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    guard: SourceGuard | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("window_seconds", "target_file_bytes", "memory_bytes", "commit_rows", "commit_bytes"):
+            if getattr(self, name) <= 0:
+                raise UsageError(f"{name} must be above 0, not {getattr(self, name)}")
+
+    @property
+    def commit_age(self) -> float:
+        """How old a written row may get before it is committed, seconds."""
+        return COMMIT_AGE_SECONDS if self.commit_age_seconds is None else self.commit_age_seconds
+
+    @property
+    def window_us(self) -> int:
+        return self.window_seconds * 1_000_000

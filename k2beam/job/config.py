@@ -1,0 +1,53 @@
+"""What a job is told, as frozen configuration; nothing here imports Beam.
+
+Nothing here holds a secret: catalogs and servers take theirs from their own configuration or
+from named environment variables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from k2beam.config import COMMIT_AGE_OF_GOAL_SECONDS, LakeConfig, WriteConfig
+from k2beam.errors import UsageError
+from k2beam.kafka.config import KafkaConfig
+from k2beam.metrics.worker import MetricsConfig
+
+
+@dataclass(frozen=True, slots=True)
+class IngestConfig:
+    """Everything that the pipeline needs to know, whatever its source."""
+
+    lake: LakeConfig
+    write: WriteConfig = field(default_factory=WriteConfig)
+    gap_grace_seconds: float = 5.0
+    dead_letters_json: str | None = None
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+
+    def __post_init__(self) -> None:
+        if self.gap_grace_seconds < 0:
+            raise UsageError(f"--gap-grace must not be below 0, not {self.gap_grace_seconds}")
+
+
+@dataclass(frozen=True, slots=True)
+class LiveConfig:
+    """What to read and when to stop: never (both off), at the ends found at the start, or after a number of offsets."""
+
+    kafka: KafkaConfig
+    expansion: str
+    topics: tuple[str, ...] = ()
+    topic_pattern: str | None = None
+    until_caught_up: bool = False
+    max_messages: int | None = None
+
+    @property
+    def has_goal(self) -> bool:
+        """Whether the job is to end by itself."""
+        return self.until_caught_up or self.max_messages is not None
+
+    def of(self, write: WriteConfig) -> WriteConfig:
+        """How a live job writes: never bounded, and by the age that fits its end where none is given."""
+        age = write.commit_age_seconds
+        if age is None and self.has_goal:
+            age = COMMIT_AGE_OF_GOAL_SECONDS
+        return replace(write, bounded=False, commit_age_seconds=age)

@@ -1,0 +1,10 @@
+"""Moved to :mod:`k2beam.stack.prism`; this name works for one more version."""
+
+from k2beam.moved import moved
+
+__getattr__ = moved("k2beam.platform.prism", "k2beam.stack.prism")
+
+if __name__ == "__main__":
+    from k2beam.stack.prism import main
+
+    raise SystemExit(main())
