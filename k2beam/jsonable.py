@@ -1,21 +1,25 @@
-"""Records as JSON text, losing no digit.
+"""The one rule of values in JSON, for records and for what commands print; it loses no digit.
 
 datetime is ISO 8601 in UTC with six digits of a second and ``Z`` (naive means UTC); date is ISO
 8601; Decimal is a string with every digit and no exponent; bytes are ``{"base64": "..."}``; UUID is
-its text; floats that JSON lacks are the strings ``NaN``, ``Infinity`` and ``-Infinity``. A record
-without such values reads as the plain JSON of itself.
+its text; floats that JSON lacks are the strings ``NaN``, ``Infinity`` and ``-Infinity``; a dataclass is an object, an
+enumeration's member its value. A record without such values reads as the plain JSON of itself.
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import math
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from enum import Enum
 from typing import Any
+
+_AS_IT_IS = frozenset({type(None), bool, int, str})
 
 
 def to_json(record: Mapping[str, Any], metadata: Mapping[str, Any] | None = None) -> str:
@@ -28,8 +32,16 @@ def to_json(record: Mapping[str, Any], metadata: Mapping[str, Any] | None = None
 
 
 def jsonable(value: Any) -> Any:
-    """``value`` with dicts, lists, strings, numbers, booleans and None only. Raises TypeError."""
-    if value is None or isinstance(value, str | int):
+    """``value`` with dicts, lists, strings, numbers, booleans and None only. Raises TypeError.
+
+    >>> jsonable({"price": Decimal("0.10"), "key": b"a"})
+    {'price': '0.10', 'key': {'base64': 'YQ=='}}
+    """
+    if type(value) in _AS_IT_IS:
+        return value
+    if isinstance(value, Enum):
+        return jsonable(value.value)
+    if isinstance(value, str | int):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else _not_finite(value)
@@ -37,6 +49,8 @@ def jsonable(value: Any) -> Any:
         return {_key(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [jsonable(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
     return _scalar(value)
 
 
@@ -52,7 +66,9 @@ def _scalar(value: Any) -> Any:
         return {"base64": base64.b64encode(value).decode("ascii")}
     if isinstance(value, uuid.UUID):
         return str(value)
-    raise TypeError(f"{type(value).__name__} has no JSON form; known are datetime, date, Decimal, bytes and UUID")
+    raise TypeError(
+        f"{type(value).__name__} has no JSON form; convert it to one of datetime, date, Decimal, bytes and UUID"
+    )
 
 
 def _key(key: Any) -> str:

@@ -6,6 +6,7 @@ snapshots, and memory does not grow with the table. A sum, not XOR: a row that i
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -77,8 +78,17 @@ class CompareReport:
         return all(table.same for table in self.tables)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON contract of ``k2beam audit --compare`` (docs/audit.md); rows keep Decimals, times and bytes."""
-        return {"same": self.same, "tables": [{"same": table.same, **asdict(table)} for table in self.tables]}
+        """What ``k2beam audit --compare`` prints (docs/audit.md); rows keep Decimals and times, bytes are base64."""
+        return {"same": self.same, "tables": [{"same": table.same, **_as_text(asdict(table))} for table in self.tables]}
+
+
+def _as_text(value: Any) -> Any:
+    """The same with bytes as base64."""
+    if isinstance(value, dict):
+        return {name: _as_text(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_text(item) for item in value]
+    return base64.b64encode(value).decode("ascii") if isinstance(value, bytes) else value
 
 
 def compare(catalog_a: Catalog, catalog_b: Catalog, namespace: str) -> CompareReport:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from k2beam.cli.guard import guarded
 from k2beam.cli.kafka_options import LOCAL_BOOTSTRAP, BootstrapOption, kafka_security
 from k2beam.cli.option_groups import with_options
-from k2beam.cli.output import OutputFormat, OutputOption, emit_object, guarded, progress
+from k2beam.cli.output import OutputFormat, OutputOption, emit_object
+from k2beam.cli.progress import progress
 from k2beam.cli.registry_options import OptionalRegistryOption, optional_registry, registry_login
 from k2beam.kafka.config import KafkaConfig
 from k2beam.registry.config import RegistryConfig

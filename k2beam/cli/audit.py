@@ -8,18 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from k2beam.cli.guard import guarded
 from k2beam.cli.kafka_options import kafka_security, optional_kafka
 from k2beam.cli.lake_options import lake_config
 from k2beam.cli.option_groups import with_options
-from k2beam.cli.output import (
-    OutputFormat,
-    OutputOption,
-    emit_object,
-    emit_rows,
-    guarded,
-    progress,
-    step_progress,
-)
+from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows
+from k2beam.cli.progress import progress, step_progress
 from k2beam.config import LakeConfig
 from k2beam.errors import UsageError
 from k2beam.kafka.config import KafkaConfig

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from k2beam.cli.output import OutputFormat, OutputOption, emit_object, guarded
+from k2beam.cli.guard import guarded
+from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.simulate.faults import parse_faults
 
 

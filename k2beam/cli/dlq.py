@@ -7,9 +7,10 @@ from typing import Annotated
 import typer
 
 import k2beam
+from k2beam.cli.guard import guarded
 from k2beam.cli.lake_options import lake_config
 from k2beam.cli.option_groups import with_options
-from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows, guarded
+from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows
 from k2beam.config import LakeConfig
 
 dlq_app = typer.Typer(help="Dead letters: messages that could not be used, kept whole.", no_args_is_help=True)

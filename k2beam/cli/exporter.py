@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from k2beam.cli.durations import positive_seconds
+from k2beam.cli.guard import guarded
 from k2beam.cli.kafka_options import kafka_security, optional_kafka
 from k2beam.cli.lake_options import lake_config
 from k2beam.cli.option_groups import with_options
-from k2beam.cli.output import guarded
 from k2beam.config import LakeConfig
 from k2beam.errors import UsageError
 from k2beam.kafka.config import KafkaConfig

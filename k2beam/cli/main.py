@@ -26,7 +26,7 @@ from k2beam.cli import (
     stack,
     topics,
 )
-from k2beam.cli.output import run_guarded
+from k2beam.cli.guard import run_guarded
 from k2beam.logs import configure_logging
 
 app = typer.Typer(

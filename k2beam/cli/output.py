@@ -1,36 +1,24 @@
-"""What the commands share: the shape of their output, progress, errors and the options of the lake.
+"""The shape of what commands print to standard output, where data goes and nothing else.
 
-Data goes to standard output and nothing else does; progress and errors go to standard error. Values
-keep their digits: a Decimal is never a float, a time is ISO 8601 in UTC with a Z, bytes are base64.
+Values have the forms of :mod:`k2beam.jsonable`, in every format.
 """
 
 from __future__ import annotations
 
-import base64
 import csv
-import dataclasses
-import functools
 import itertools
 import json
-import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import UTC, date, datetime
-from decimal import Decimal
-from enum import Enum, StrEnum
-from typing import Annotated, Any, ParamSpec, TextIO, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Annotated, Any, TextIO
 
 import typer
 
-from k2beam.errors import K2BeamError, UsageError
-
-BROKEN_PIPE = 141
-"""What a shell reports for a program that SIGPIPE ended."""
+from k2beam.jsonable import jsonable
 
 _PAGE = 1_000
-_AS_IT_IS = frozenset({type(None), bool, int, str})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -45,47 +33,7 @@ class OutputFormat(StrEnum):
 
 OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="How the data is printed.")]
 
-P = ParamSpec("P")
-_T = TypeVar("_T")
 Row = Mapping[str, Any] | Sequence[Any]
-
-
-def plain(value: Any) -> Any:
-    """The value as JSON has it: Decimals, times and bytes as text; NaN and infinities as null."""
-    if type(value) in _AS_IT_IS:
-        return value
-    if isinstance(value, datetime):
-        return _instant(value)
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return base64.b64encode(value).decode("ascii")
-    return _plain_structure(value)
-
-
-def _plain_structure(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return plain(value.value)
-    if isinstance(value, (str, int)):
-        return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
-    raise TypeError(f"{type(value).__name__} has no form in the output; convert it before it is emitted")
-
-
-def _instant(value: datetime) -> str:
-    text = value.isoformat(timespec="microseconds")
-    if value.tzinfo is not None and not text.endswith("+00:00"):
-        text = value.astimezone(UTC).isoformat(timespec="microseconds")
-    return text.removesuffix("+00:00") + "Z"
 
 
 def emit_rows(columns: Sequence[str], rows: Iterable[Row], fmt: OutputFormat, stream: TextIO | None = None) -> None:
@@ -108,12 +56,12 @@ def emit_rows(columns: Sequence[str], rows: Iterable[Row], fmt: OutputFormat, st
 def emit_object(obj: Any, fmt: OutputFormat, title: str = "", stream: TextIO | None = None) -> None:
     """Print one mapping or dataclass to standard output; as a table, one line a value, nested names dotted."""
     out = sys.stdout if stream is None else stream
-    data = plain(obj)
+    data = jsonable(obj)
     if fmt is OutputFormat.JSON:
         out.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
     elif fmt is OutputFormat.TABLE:
         if title:
-            out.write(_printable(title) + "\n")
+            out.write(printable(title) + "\n")
         lines = list(_flat(data))
         width = max((len(name) for name, _ in lines), default=0)
         out.writelines(f"{name:<{width}}  {text}".rstrip() + "\n" for name, text in lines)
@@ -124,8 +72,8 @@ def emit_object(obj: Any, fmt: OutputFormat, title: str = "", stream: TextIO | N
 
 def _cells(columns: Sequence[str], row: Row) -> list[Any]:
     if isinstance(row, Mapping):
-        return [plain(row.get(column)) for column in columns]
-    return [plain(value) for value in row]
+        return [jsonable(row.get(column)) for column in columns]
+    return [jsonable(value) for value in row]
 
 
 def _json_array(columns: Sequence[str], rows: Iterator[list[Any]], out: TextIO) -> None:
@@ -162,7 +110,7 @@ def _text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Control and direction characters escaped: data must not drive the terminal or break a line."""
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
@@ -176,7 +124,7 @@ def _table(columns: Sequence[str], rows: Iterator[list[Any]], out: TextIO) -> No
 
 def _aligned(columns: Sequence[str], rows: Iterator[list[Any]], out: TextIO) -> None:
     """Columns two spaces apart, whole values; widths follow the widest value of the page and those before."""
-    texts = ([_printable(_text(value)) for value in row] for row in rows)
+    texts = ([printable(_text(value)) for value in row] for row in rows)
     widths = [0] * len(columns)
     lines = [list(columns), *itertools.islice(texts, _PAGE)]
     while lines:
@@ -196,73 +144,16 @@ def _rich_table(columns: Sequence[str], rows: Iterator[list[Any]], out: TextIO) 
         table.add_column(Text(column), overflow="fold")
     for row in rows:
         # Text objects: a value with square brackets is no markup.
-        table.add_row(*(Text(_printable(_text(value))) for value in row))
+        table.add_row(*(Text(printable(_text(value))) for value in row))
     Console(file=out).print(table)
 
 
 def _flat(data: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(data, dict) and data:
         for name, value in data.items():
-            yield from _flat(value, f"{prefix}.{_printable(name)}" if prefix else _printable(name))
+            yield from _flat(value, f"{prefix}.{printable(name)}" if prefix else printable(name))
     elif isinstance(data, list) and any(isinstance(item, (dict, list)) for item in data):
         for index, item in enumerate(data):
             yield from _flat(item, f"{prefix}[{index}]")
     else:
-        yield prefix, _printable(_text(data))
-
-
-@contextmanager
-def progress(description: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
-    """A progress line on standard error, gone at the end; silent when that is no terminal.
-
-    Gives a function that advances it: ``with progress("replay", 1000) as advance: advance(10)``.
-    """
-    if not sys.stderr.isatty():
-        yield lambda _step: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda step: bar.advance(task, step)
-
-
-@contextmanager
-def step_progress(description: str) -> Iterator[Callable[[str], None]]:
-    """The same for work of which only the steps are known; gives a function that is told the step that begins."""
-    if not sys.stderr.isatty():
-        yield lambda _step: None
-        return
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(escape(description), total=None)
-        yield lambda step: bar.update(task, description=escape(_printable(f"{description}: {step}")))
-
-
-def run_guarded(function: Callable[P, _T], /, *args: P.args, **kwargs: P.kwargs) -> _T:
-    """Call ``function``; what k2beam raises on purpose becomes one line on standard error and an exit code.
-
-    UsageError exits with 2, any other K2BeamError with 1, a reader of the pipe that went away with
-    141. Everything else is a defect and keeps its traceback.
-    """
-    try:
-        return function(*args, **kwargs)
-    except K2BeamError as error:
-        sys.stderr.write(f"Error: {_printable(str(error))}\n")
-        raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
-    except BrokenPipeError:
-        raise SystemExit(BROKEN_PIPE) from None
-
-
-def guarded(command: Callable[P, _T]) -> Callable[P, _T]:
-    """:func:`run_guarded` as a decorator for a typer command."""
-
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> _T:
-        return run_guarded(command, *args, **kwargs)
-
-    return run
+        yield prefix, printable(_text(data))

@@ -12,6 +12,7 @@ import typer
 
 import k2beam
 from k2beam.cli.durations import positive_seconds
+from k2beam.cli.guard import guarded
 from k2beam.cli.kafka_options import (
     LOCAL_BOOTSTRAP,
     BootstrapOption,
@@ -21,7 +22,7 @@ from k2beam.cli.kafka_options import (
 )
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
-from k2beam.cli.output import OutputFormat, OutputOption, emit_object, guarded
+from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.cli.registry_options import RegistryOption, registry_login
 from k2beam.kafka.config import KafkaConfig
 from k2beam.registry.config import DEFAULT_URL, RegistryConfig

@@ -1,15 +1,49 @@
-"""The progress of a running pipeline, on standard error."""
+"""Progress on standard error, silent where that is no terminal."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import REGISTRY
 
+from k2beam.cli.output import printable
+
 _EVERY_SECONDS = 0.2
+
+
+@contextmanager
+def progress(description: str, total: float | None = None) -> Iterator[Callable[[float], None]]:
+    """A progress line on standard error, gone at the end; silent when that is no terminal.
+
+    Gives a function that advances it: ``with progress("replay", 1000) as advance: advance(10)``.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _step: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda step: bar.advance(task, step)
+
+
+@contextmanager
+def step_progress(description: str) -> Iterator[Callable[[str], None]]:
+    """The same for work of which only the steps are known; gives a function that is told the step that begins."""
+    if not sys.stderr.isatty():
+        yield lambda _step: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(escape(description), total=None)
+        yield lambda step: bar.update(task, description=escape(printable(f"{description}: {step}")))
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import k2beam
+from k2beam.cli.guard import guarded
 from k2beam.cli.lake_options import lake_config
 from k2beam.cli.option_groups import with_options
-from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows, guarded
+from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows
 from k2beam.config import LakeConfig
 from k2beam.model import Kind
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from k2beam.cli.guard import guarded
 from k2beam.cli.option_groups import with_options
-from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, guarded
+from k2beam.cli.output import OutputFormat, OutputOption, emit_rows
 from k2beam.cli.registry_options import RegistryOption, registry_login
 from k2beam.registry.config import DEFAULT_URL, RegistryConfig
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, progress
+from k2beam.cli.output import OutputFormat, OutputOption, emit_rows
+from k2beam.cli.progress import progress
 from k2beam.errors import UsageError
 from k2beam.stack.stack import DEFAULT_SERVICES, SERVICES, LocalStack, ServiceStatus, default_state
 

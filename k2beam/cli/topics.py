@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from k2beam.cli.guard import guarded
 from k2beam.cli.kafka_options import (
     LOCAL_BOOTSTRAP,
     BootstrapOption,
@@ -17,7 +18,7 @@ from k2beam.cli.kafka_options import (
     pairs,
 )
 from k2beam.cli.option_groups import with_options
-from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, guarded
+from k2beam.cli.output import OutputFormat, OutputOption, emit_rows
 from k2beam.errors import UsageError
 from k2beam.kafka.config import KafkaConfig
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import apache_beam as beam
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
+from apache_beam.transforms.error_handling import ErrorHandler
 
 from k2beam.errors import UsageError
 from k2beam.job.beam import whole_bundles_of_state
@@ -58,18 +59,35 @@ def build(
             metrics=config.metrics,
         )
     )
-    dead = [
-        dead_letters | f"DeadLetters{stage}" >> WriteDeadLetters(config.dead_letters_json, config.metrics)
-        for stage, dead_letters in (("Read", unreadable), ("Decode", decoded.errs), ("Validate", valid.errs))
-    ]
-    rows = ((valid.events, *dead), gaps)
+    with DeadLetterHandler(WriteDeadLetters(config.dead_letters_json, config.metrics)) as dead_letters:
+        for errors in (unreadable, decoded.errs, valid.errs):
+            dead_letters.add_error_pcollection(errors)
+    rows = ((valid.events, *dead_letters.output()), gaps)
     receipts = rows | "WriteIceberg" >> WriteIceberg(config.lake, config.write, config.metrics)
     require_error_consumers(pipeline)
     return receipts
 
 
+class DeadLetterHandler(ErrorHandler):  # type: ignore[misc]
+    """Beam's handler of errors, but that each error output is written where it is made.
+
+    Flattened first, as Beam does it, the payloads would leave their stage and wait in the runner's memory. Beam refuses
+    to run a pipeline whose handler was not closed.
+    """
+
+    def close(self) -> None:
+        """Write what was given; :meth:`output` then has the rows of each error output."""
+        self._output = tuple(
+            errors | f"DeadLetters{number}" >> self._consumer for number, errors in enumerate(self._error_pcolls)
+        )
+        self._closed = True
+
+
 def require_error_consumers(pipeline: beam.Pipeline) -> None:
-    """Raise UsageError when an output tagged ``errs`` is read by nobody: its errors would be lost."""
+    """Raise UsageError when an output tagged ``errs`` is read by nobody: its errors would be lost.
+
+    Beam sees that a handler was closed, and not that it was given every error output that there is.
+    """
     visitor = _ErrorOutputs()
     pipeline.visit(visitor)
     unread = sorted(label for pcollection, label in visitor.produced.items() if pcollection not in visitor.consumed)

@@ -98,8 +98,17 @@ def commit_files(
 ) -> CommitReceipt:
     """Commit staged files of one table in one snapshot, together with their coverage.
 
-    Exactly once: repeating it, at once or after a crash, with the same or overlapping files, adds
-    nothing twice. Raises CommitConflict and CommitUnknown (see :func:`commit_loop`).
+    1. Load the table anew. It's refused where pyiceberg's own retries are on.
+    2. Compare each staged file with the table's coverage, and with the files before it in this commit: what is covered
+       is left out. Where nothing is left, the commit is done, without a snapshot.
+    3. In one transaction, set the properties of the touched source partitions and append the files, with the ids of run
+       and commit, counts and a digest in the snapshot's summary.
+    4. Commit by the catalog's compare-and-swap.
+    5. On a conflict or an unknown outcome wait, and begin again at 1: the coverage tells what has landed.
+
+    Exactly once: repeating it, at once or after a crash, with the same or overlapping files, adds nothing twice.
+    ``on_retry`` hears the reason of each further try. Raises CommitConflict and CommitUnknown when the tries of
+    ``policy`` are used up; no file was deleted then, and running it again is right.
     """
     started = time.monotonic_ns()
     summary = {RUN_ID: run_id, COMMIT_ID: uuid.uuid4().hex}
@@ -107,12 +116,13 @@ def commit_files(
 
     def plan(table: Table) -> Append | None:
         covered = Coverage.from_properties(table.properties)
-        selection = select(table, staged, covered)
+        selection = select(table, staged, covered)  # step 2
         if not selection.files:
             return None
         selections.append(selection)
-        return _append(table, selection, covered, summary)
+        return _append(table, selection, covered, summary)  # step 3
 
+    # Steps 1, 4 and 5 are the loop's.
     outcome = commit_loop(lambda: open_table(catalog, namespace, name), plan, policy, on_retry)
     snapshot = outcome.landed(summary[COMMIT_ID])
     before, after = outcome.ids(snapshot)

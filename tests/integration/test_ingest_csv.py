@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from k2beam.cli.csv import register_csv
-from k2beam.cli.output import run_guarded
+from k2beam.cli.guard import run_guarded
 from k2beam.config import NAMESPACE
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, find_table

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from k2beam.audit.compare import CompareReport, TableComparison, compare, row_hashes
 from k2beam.cli.audit import register
 from k2beam.config import NAMESPACE
+from k2beam.jsonable import jsonable
 from k2beam.lake.ledger import current_gaps
 from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, GAP_SCHEMA, SEQUENCE_GAPS
 from k2beam.model import TIMESTAMP, Gap
@@ -130,7 +131,11 @@ def test_of_many_differences_ten_are_shown(lakes: tuple[SmallLake, SmallLake]) -
 def test_a_dead_letter_differs_by_its_payload(lakes: tuple[SmallLake, SmallLake]) -> None:
     bury(lakes[0], 7)
     bury(lakes[1], 7, payload=b"\x00")
-    assert {row.row["payload"] for row in table(compared(lakes), DEAD_LETTERS).examples} == {b"\x00\xff", b"\x00"}
+    found = compared(lakes)
+    assert {row.row["payload"] for row in table(found, DEAD_LETTERS).examples} == {b"\x00\xff", b"\x00"}
+    (printed,) = [one for one in found.to_dict()["tables"] if one["table"] == DEAD_LETTERS]
+    assert {one["row"]["payload"] for one in printed["examples"]} == {"AP8=", "AA=="}
+    assert json.loads(json.dumps(jsonable(found.to_dict()))) == jsonable(found.to_dict())
 
 
 def test_where_an_unknown_schema_was_looked_for_does_not_count(lakes: tuple[SmallLake, SmallLake]) -> None:

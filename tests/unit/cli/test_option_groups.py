@@ -9,10 +9,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from k2beam.cli.guard import guarded
 from k2beam.cli.kafka_options import LOCAL_BOOTSTRAP, kafka_security, optional_kafka, pairs
 from k2beam.cli.main import app, main
 from k2beam.cli.option_groups import with_options
-from k2beam.cli.output import guarded
 from k2beam.cli.registry_options import optional_registry, registry_login
 from k2beam.errors import UsageError
 from k2beam.kafka.config import KafkaConfig

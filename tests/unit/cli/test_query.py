@@ -230,7 +230,7 @@ def test_help_does_not_load_pyiceberg_or_duckdb() -> None:
     program = (
         "import sys, typer\n"
         "from k2beam.cli import dlq, gaps, query\n"
-        "from k2beam.cli.output import run_guarded\n"
+        "from k2beam.cli.guard import run_guarded\n"
         "app = typer.Typer()\n"
         "for group in (query, gaps, dlq): group.register(app)\n"
         "try: app(['query', 'trades', '--help'])\n"

@@ -12,13 +12,14 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from k2beam.config import NAMESPACE
 from k2beam.errors import UsageError
 from k2beam.job.config import IngestConfig
-from k2beam.job.pipeline import build, require_error_consumers
+from k2beam.job.pipeline import DeadLetterHandler, build, require_error_consumers
 from k2beam.lake.ledger import current_gaps
 from k2beam.model import DeadLetterBatch, RawBatch
 from tests.archive_files import block, header, trades
 from tests.audit_helpers import Row, SmallLake
 from tests.lake_helpers import lake_config, write_config
 from transforms.read_archive import ReadArchive
+from transforms.write_dead_letters import WriteDeadLetters
 
 
 class _Read(NamedTuple):
@@ -44,6 +45,23 @@ def test_an_unread_error_output_is_named() -> None:
     pipeline | "Careless" >> _Source()
     with pytest.raises(UsageError, match="Careless"):
         require_error_consumers(pipeline)
+
+
+def test_a_handler_that_was_not_closed_is_refused() -> None:
+    pipeline = TestPipeline(runner="FnApiRunner")
+    read = pipeline | "Careless" >> _Source()
+    DeadLetterHandler(WriteDeadLetters()).add_error_pcollection(read.errs)
+    with pytest.raises(RuntimeError, match="Unclosed error handler"):
+        pipeline.run()
+
+
+def test_each_error_output_is_written_where_it_is_made() -> None:
+    pipeline = TestPipeline(runner="FnApiRunner")
+    with DeadLetterHandler(WriteDeadLetters()) as handler:
+        for name in ("One", "Two"):
+            handler.add_error_pcollection((pipeline | name >> _Source()).errs)
+    assert len(handler.output()) == 2
+    require_error_consumers(pipeline)
 
 
 def test_rows_that_are_committed_once_the_job_is_built_hide_no_gap(tmp_path: Path) -> None:

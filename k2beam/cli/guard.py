@@ -1,0 +1,42 @@
+"""What k2beam raises on purpose, as one line on standard error and an exit code."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from k2beam.cli.output import printable
+from k2beam.errors import K2BeamError, UsageError
+
+BROKEN_PIPE = 141
+"""What a shell reports for a program that SIGPIPE ended."""
+
+P = ParamSpec("P")
+_T = TypeVar("_T")
+
+
+def run_guarded(function: Callable[P, _T], /, *args: P.args, **kwargs: P.kwargs) -> _T:
+    """Call ``function``; what k2beam raises on purpose becomes one line on standard error and an exit code.
+
+    UsageError exits with 2, any other K2BeamError with 1, a reader of the pipe that went away with
+    141. Everything else is a defect and keeps its traceback.
+    """
+    try:
+        return function(*args, **kwargs)
+    except K2BeamError as error:
+        sys.stderr.write(f"Error: {printable(str(error))}\n")
+        raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
+    except BrokenPipeError:
+        raise SystemExit(BROKEN_PIPE) from None
+
+
+def guarded(command: Callable[P, _T]) -> Callable[P, _T]:
+    """:func:`run_guarded` as a decorator for a typer command."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> _T:
+        return run_guarded(command, *args, **kwargs)
+
+    return run
