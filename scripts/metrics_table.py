@@ -1,4 +1,4 @@
-"""Write the list of metrics in docs/metrics.md from the registry: ``python scripts/metrics_table.py``."""
+"""Write the list of metrics in docs/reference/metrics.md from the registry: ``python scripts/metrics_table.py``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from k2beam.metrics.registry import METRICS, STANDARD_LABELS
 
-DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "metrics.md"
+DOCUMENT = Path(__file__).resolve().parent.parent / "docs" / "reference" / "metrics.md"
 BEGIN = "<!-- begin: scripts/metrics_table.py -->"
 END = "<!-- end -->"
 

@@ -1,7 +1,7 @@
 """The audit: recounts the lake from its rows and says whether anything is lost or there twice.
 
 It believes no counter and no coverage: every data file's provenance columns are read. An event
-outranks a dead letter of the same offset, which is then hidden and no duplicate. See docs/audit.md
+outranks a dead letter of the same offset, which is then hidden and no duplicate. See docs/reference/audit.md
 for what the report proves.
 """
 

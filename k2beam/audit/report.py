@@ -97,5 +97,5 @@ class AuditReport:
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON contract of ``k2beam audit --output json`` (docs/audit.md)."""
+        """The JSON of ``k2beam audit --output json`` (docs/reference/audit.md)."""
         return {"ok": self.ok, **asdict(self)}

@@ -1,4 +1,4 @@
-"""Version 1 records to version 2 columns. docs/normalisation.md has the table of every field.
+"""Version 1 records to version 2 columns. docs/reference/normalisation.md has the table of every field.
 
 Nothing is lost: what version 2 has no field for goes to ``vendor_data``.
 """

@@ -2,7 +2,7 @@
 
 A template is text with names in braces: columns of the file, variables of the file (what the pattern
 ``file`` captures of its name, and ``symbol`` and ``company_id`` as given), and ``line`` and ``file``, the line's number
-and the file's name. A column hides a variable of the same name. ``docs/csv.md`` lists all keys.
+and the file's name. A column hides a variable of the same name. ``docs/ingest/csv.md`` lists all keys.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from k2beam.stack.prometheus import JOBS
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "ops" / "prometheus"
-RUNBOOK = "docs/runbook.md"
+RUNBOOK = "docs/operate/runbook.md"
 
 SCRAPED = frozenset({"job", "instance"})
 RANGE = re.compile(r"\$__(rate_interval|interval|range)\b")
