@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := k2beam transforms tests bench examples scripts setup.py
 LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes \
 	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --extra query --extra pandas --extra kafka
-.PHONY: help environment check format test full bench lock wheel clean
+.PHONY: help environment check format test full bench docs lock wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -30,6 +30,9 @@ full: ## the tests and the long set
 
 bench: environment ## the benchmarks
 	$(BIN)/python -m bench $(ARGS)
+
+docs: environment ## the documentation as a site, in build/site; a dead link or an option without help fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lock: environment ## requirements/*.txt from setup.py; UPGRADE=1 takes new versions
 	$(LOCK) setup.py requirements/build.in --output-file requirements/run.txt

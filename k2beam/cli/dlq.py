@@ -46,8 +46,8 @@ def show_list(
 @with_options(lake=lake_config)
 def show(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="The source, as `dlq list` shows it.")],
-    partition: Annotated[int, typer.Argument(metavar="PARTITION")],
-    offset: Annotated[int, typer.Argument(metavar="OFFSET")],
+    partition: Annotated[int, typer.Argument(metavar="PARTITION", help="Its partition.")],
+    offset: Annotated[int, typer.Argument(metavar="OFFSET", help="An offset that it stands for.")],
     *,
     lake: LakeConfig,
     output: OutputOption = OutputFormat.JSON,
