@@ -40,6 +40,7 @@ MARK = "<!-- commands: scripts/docs_hooks.py -->"
 _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s#]+)(#[^)\s]+)?\)")
 
+_ROLE = re.compile(r":(?:meth|class|func|mod|attr|data):(?=<code>)")
 _DROPPED = (
     re.compile(r"^\* `--help`: .*\n", re.MULTILINE),
     re.compile(r"^\*\*Commands\*\*:\n\n(\* .*\n)*", re.MULTILINE),  # their first words only, and the whole follows
@@ -61,7 +62,14 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     if name == COMMANDS:
         markdown = markdown.replace(MARK, commands())
     parts = _FENCE.split(markdown)  # the odd ones are blocks of code
-    return "".join(part if number % 2 else _LINK.sub(lambda m: _link(m, name), part) for number, part in enumerate(parts))
+    return "".join(
+        part if number % 2 else _LINK.sub(lambda m: _link(m, name), part) for number, part in enumerate(parts)
+    )
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Take away the roles of names in docstrings (``:meth:``), which Markdown does not know."""
+    return _ROLE.sub("", html)
 
 
 def _link(found: re.Match[str], name: str) -> str:
