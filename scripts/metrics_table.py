@@ -36,7 +36,7 @@ def with_table(text: str) -> str:
     """The document with the table between its marks made anew. Raises ValueError where a mark is missing."""
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
 
 
 if __name__ == "__main__":
