@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import k2beam
 from k2beam.demo import DemoReport
 from k2beam.job.stats import IngestStats
 from k2beam.lake.tables import COVERED_TABLES, PROPERTIES, SEQUENCE_GAPS
@@ -23,6 +24,7 @@ DEPENDENCIES = "docs/decisions/0002-dependencies.md"
 TABLES = "docs/reference/tables.md"
 CONFIGURATION = "docs/reference/configuration.md"
 OUTPUT = "docs/reference/output.md"
+PYTHON = "docs/reference/python.md"
 
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 PATH = re.compile(r"`((?:k2beam|transforms|tests|docs|examples|schemas|scripts|ops|bench)/[\w./-]*[\w/])`")
@@ -131,6 +133,11 @@ def test_tables_and_their_properties_are_named() -> None:
     text = read(TABLES)
     for name in (*COVERED_TABLES, SEQUENCE_GAPS, *PROPERTIES):
         assert f"`{name}" in text, name
+
+
+def test_every_public_name_has_its_place_on_the_page_of_python() -> None:
+    shown = re.findall(r"^::: k2beam\.(\w+)$", read(PYTHON), re.MULTILINE)
+    assert sorted(shown) == sorted(set(k2beam.__all__) - {"__version__"})
 
 
 def test_every_variable_of_the_environment_is_named() -> None:
