@@ -78,7 +78,7 @@ class CompareReport:
         return all(table.same for table in self.tables)
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``k2beam audit --compare`` prints (docs/reference/audit.md); rows keep Decimals and times, bytes are base64."""
+        """For ``k2beam audit --compare`` (docs/reference/audit.md); rows keep Decimals and times, bytes are base64."""
         return {"same": self.same, "tables": [{"same": table.same, **_as_text(asdict(table))} for table in self.tables]}
 
 
