@@ -22,6 +22,9 @@ setup(
         "k2beam.csv": ["mappings/*.toml"],
     },
     include_package_data=False,
+    # An editable install is a path: with a finder, the default, Python that runs beside a clone named k2beam takes the
+    # clone's folder for a namespace package.
+    options={"editable_wheel": {"mode": "compat"}},
     install_requires=[
         "apache-beam>=2.77,<2.78",
         "cramjam>=2.9",
