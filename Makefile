@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := k2beam transforms tests bench examples scripts setup.py
 LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes \
 	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --extra query --extra pandas --extra kafka
-.PHONY: help environment check format test full bench docs lock wheel clean
+.PHONY: help environment check format unit test full bench docs lock wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -21,6 +21,9 @@ check: environment ## ruff, its formatter in check mode, mypy, and the lint of m
 format: environment ## format the code and apply ruff's safe fixes
 	$(BIN)/ruff check --fix $(wildcard $(SOURCES))
 	$(BIN)/ruff format $(wildcard $(SOURCES))
+
+unit: environment ## the tests without servers, on all cores; ARGS="-k gaps" goes to pytest
+	$(BIN)/python -m pytest -q -n auto -m "not integration and not full" $(ARGS)
 
 test: ## the tests of every change; ARGS="-k gaps" goes to pytest
 	./run_local.sh test $(ARGS)

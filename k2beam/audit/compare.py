@@ -100,11 +100,11 @@ def compare(catalog_a: Catalog, catalog_b: Catalog, namespace: str) -> CompareRe
 
     Holds one slice of one data file, and the unfilled gaps. Raises LakeError for a file that can't be read.
     """
-    lakes = (_Lake(catalog_a, namespace), _Lake(catalog_b, namespace))
+    lakes = (_Tables(catalog_a, namespace), _Tables(catalog_b, namespace))
     return CompareReport(tuple(_compare_table(name, *lakes) for name in TABLES))
 
 
-def _compare_table(name: str, this: _Lake, other: _Lake) -> TableComparison:
+def _compare_table(name: str, this: _Tables, other: _Tables) -> TableComparison:
     mine, theirs = _sums(this.rows(name)), _sums(other.rows(name))
     found = TableComparison(name, mine.rows, theirs.rows, mine.digest, theirs.digest)
     if found.same:
@@ -145,7 +145,7 @@ def _differing(mine: _Sums, theirs: _Sums) -> list[int]:
     return [bucket for bucket, (left, right) in enumerate(pairs) if left != right][:EXAMPLES]
 
 
-def _examples(name: str, this: _Lake, other: _Lake, buckets: list[int]) -> Iterator[Example]:
+def _examples(name: str, this: _Tables, other: _Tables, buckets: list[int]) -> Iterator[Example]:
     """Rows of these buckets that one lake has more often than the other."""
     wanted = frozenset(buckets)
     surplus = _counted(this.rows(name), wanted)
@@ -171,7 +171,7 @@ def _shown(side: Side, batches: Iterable[pa.RecordBatch], wanted: dict[int, int]
             return
 
 
-class _Lake:
+class _Tables:
     """The rows of one lake that count in a comparison."""
 
     def __init__(self, catalog: Catalog, namespace: str) -> None:
