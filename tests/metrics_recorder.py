@@ -17,8 +17,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, parser
 
 from k2beam.metrics.handle import Metrics
 from k2beam.metrics.registry import BY_NAME, STANDARD_LABELS
-from scripts.metrics_lint.calls import METHODS, CallSite, call_sites, python_files
-from scripts.metrics_lint.source import Project
+from scripts.validate_metrics_labels import METHODS, CallSite, call_sites
 
 PACKAGES = ("k2beam", "transforms")
 WHOLE = ("unit", "transforms")
@@ -124,7 +123,7 @@ class CallSiteRecorder:
 
 def all_call_sites(root: Path) -> list[CallSite]:
     """Every call of a metric in the project, as the lint finds it."""
-    return call_sites(Project(root), python_files(root / package for package in PACKAGES))
+    return list(call_sites(root / package for package in PACKAGES))
 
 
 def differences(sites: Iterable[CallSite], recorded: Recorded, read_back: Recorded, root: Path) -> list[str]:
@@ -132,13 +131,12 @@ def differences(sites: Iterable[CallSite], recorded: Recorded, read_back: Record
     homes = [root / package for package in PACKAGES]
     made = {(Path(file), line) for file, line in recorded}
     made = {(file, line) for file, line in made if any(file.is_relative_to(home) for home in homes)}
-    known = {(site.module.path, line): site for site in sites for line in site.lines}
+    known = {(site.path, line): site for site in sites for line in site.lines}
+    shown = {site: f"{site.path.relative_to(root)}:{site.lines.start}" for site in known.values()}
     called = {known[place] for place in made if place in known}
     read = {known[place] for file, line in read_back if (place := (Path(file), line)) in known}
     left_out = [
-        f"{site}: no test made this call of {site.method}"
-        for site in dict.fromkeys(known.values())
-        if site not in called
+        f"{place}: no test made this call of {site.method}" for site, place in shown.items() if site not in called
     ]
     unknown = [
         f"{file.relative_to(root)}:{line}: this call of a metric was made, and the lint does not find it"
@@ -146,8 +144,8 @@ def differences(sites: Iterable[CallSite], recorded: Recorded, read_back: Record
         if (file, line) not in known
     ]
     unread = [
-        f"{site}: a test made this call of {site.method}, and none that did read the metric back"
-        for site in dict.fromkeys(known.values())
+        f"{place}: a test made this call of {site.method}, and none that did read the metric back"
+        for site, place in shown.items()
         if site in called - read
     ]
     return [*left_out, *unread, *unknown]

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest, parser
 
 from k2beam.metrics.handle import Metrics
-from scripts.metrics_lint.calls import METHODS
+from scripts.validate_metrics_labels import METHODS
 from tests import metrics_recorder
 from tests.metrics_recorder import CallSiteRecorder, Samples, all_call_sites, differences
 
