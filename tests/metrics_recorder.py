@@ -1,7 +1,8 @@
 """Which calls of metrics in the source were made while the tests ran, what they changed, and which were read back.
 
-Call sites are noted in this process only: what runs in a process of its own, such as a worker's, is not seen, so each
-call needs a test that drives it here.
+Call sites are noted in the process that runs the test only: what runs in a process of its own, such as a worker of
+Beam, is not seen, so each call needs a test that drives it itself. The workers of pytest-xdist run tests: each hands
+what it noted to the process that started it, which judges.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ WHOLE = ("unit", "transforms")
 Recorded = set[tuple[str, int]]
 """File and line of calls; the file as the interpreter names it."""
 
+_HANDED_ON = "calls_of_metrics"
+"""Where a worker of pytest-xdist puts what it noted, in what it gives to its controller."""
 
 _on_read: list[Callable[[str], None]] = []
 """Told the name of each sample that a test reads through :class:`Samples`."""
@@ -43,6 +46,7 @@ class CallSiteRecorder:
         self._root = root
         self._chosen: set[Path] = set()
         self._partly = False
+        self._workers_were_whole: list[bool] = []
         self.recorded: Recorded = set()
         self.read_back: Recorded = set()
         self._unread: defaultdict[str, Recorded] = defaultdict(set)
@@ -104,10 +108,23 @@ class CallSiteRecorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if exitstatus == pytest.ExitCode.OK and self.is_whole(session.config.args):
+        # Which tests there are is known to those who collect them: under pytest-xdist the workers, and they alone.
+        whole = all(self._workers_were_whole) if self._workers_were_whole else self.is_whole(session.config.args)
+        if hasattr(session.config, "workeroutput"):
+            noted = {"recorded": [*map(list, self.recorded)], "read_back": [*map(list, self.read_back)]}
+            session.config.workeroutput[_HANDED_ON] = {"whole": whole, **noted}
+        elif exitstatus == pytest.ExitCode.OK and whole:
             self.problems = differences(all_call_sites(self._root), self.recorded, self.read_back, self._root)
             if self.problems:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take over what a worker of pytest-xdist noted; one that died kept it to itself, so that all is not known."""
+        handed = getattr(node, "workeroutput", {}).get(_HANDED_ON, {"whole": False, "recorded": [], "read_back": []})
+        self._workers_were_whole.append(handed["whole"])
+        self.recorded |= {(file, line) for file, line in handed["recorded"]}
+        self.read_back |= {(file, line) for file, line in handed["read_back"]}
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.problems:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,3 +155,41 @@ def test_a_call_that_no_test_made_fails_the_run(project: Path, status: int, judg
     recorder.pytest_sessionfinish(session, status)
     assert session.exitstatus == (1 if judged else status)
     assert len(recorder.problems) == (2 if judged else 0)
+
+
+def worker(root: Path, arguments: list[str], *names: str, line: int) -> Any:
+    """A worker of pytest-xdist, as its controller sees it at the end: it collected some files and made one call."""
+    recorder = collected(root, *names)
+    recorder.recorded = recorder.read_back = {(str(root / "k2beam" / "code.py"), line)}
+    session: Any = SimpleNamespace(config=SimpleNamespace(args=arguments, workeroutput={}), exitstatus=0)
+    recorder.pytest_sessionfinish(session, 0)
+    assert (session.exitstatus, recorder.problems) == (0, [])
+    # It gets there as plain data.
+    return SimpleNamespace(workeroutput=json.loads(json.dumps(session.config.workeroutput)))
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "problems"),
+    [(9, 0, []), (4, 0, ["k2beam/code.py:9: no test made this call of gauge"]), (4, 1, [])],
+)
+def test_what_workers_of_xdist_noted_is_judged_together(
+    project: Path, line: int, status: int, problems: list[str]
+) -> None:
+    controller = CallSiteRecorder(project)
+    controller.pytest_testnodedown(worker(project, ["tests"], *ALL, line=4))
+    controller.pytest_testnodedown(worker(project, ["tests"], *ALL, line=line))
+    session: Any = SimpleNamespace(config=SimpleNamespace(args=["tests"]), exitstatus=status)
+    controller.pytest_sessionfinish(session, status)
+    assert (controller.problems, session.exitstatus) == (problems, 1 if problems else status)
+
+
+def test_a_run_in_workers_that_is_not_whole_is_not_judged(project: Path) -> None:
+    whole = worker(project, [], *ALL, line=4)
+    died = SimpleNamespace()
+    for other in (worker(project, [], *ALL[1:], line=4), worker(project, ["a.py::test_a"], *ALL, line=4), died):
+        controller = CallSiteRecorder(project)
+        for node in (whole, other):
+            controller.pytest_testnodedown(node)
+        session: Any = SimpleNamespace(config=SimpleNamespace(args=[]), exitstatus=0)
+        controller.pytest_sessionfinish(session, 0)
+        assert (controller.problems, session.exitstatus) == ([], 0)
