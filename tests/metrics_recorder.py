@@ -104,7 +104,11 @@ class CallSiteRecorder:
         self._chosen = {item.path for item in items}
 
     def pytest_deselected(self, items: Iterable[pytest.Item]) -> None:
-        self._partly = self._partly or any(item.get_closest_marker("full") is None for item in items)
+        homes = [self._root / "tests" / folder for folder in WHOLE]
+        self._partly = self._partly or any(
+            item.get_closest_marker("full") is None and any(item.path.is_relative_to(home) for home in homes)
+            for item in items
+        )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -113,7 +117,7 @@ class CallSiteRecorder:
         if hasattr(session.config, "workeroutput"):
             noted = {"recorded": [*map(list, self.recorded)], "read_back": [*map(list, self.read_back)]}
             session.config.workeroutput[_HANDED_ON] = {"whole": whole, **noted}
-        elif exitstatus == pytest.ExitCode.OK and whole:
+        elif exitstatus == pytest.ExitCode.OK and whole and not session.config.option.collectonly:
             self.problems = differences(all_call_sites(self._root), self.recorded, self.read_back, self._root)
             if self.problems:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED

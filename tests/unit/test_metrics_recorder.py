@@ -50,6 +50,7 @@ def collected(root: Path, *names: str) -> CallSiteRecorder:
 
 
 ALL = ("unit/test_a.py", "unit/test_b.py", "transforms/test_c.py")
+OPTION = SimpleNamespace(collectonly=False)
 
 
 def test_calls_in_any_of_their_lines_are_known(project: Path) -> None:
@@ -140,18 +141,27 @@ def test_only_a_whole_run_is_judged(project: Path) -> None:
     assert not collected(project, *ALL).is_whole(["tests", "tests/unit/test_a.py::test_x"])
 
 
-def test_the_long_set_may_be_left_out_and_nothing_else(project: Path) -> None:
+def test_the_long_set_and_what_needs_servers_may_be_left_out_and_nothing_else(project: Path) -> None:
     recorder = collected(project, *ALL)
     recorder.pytest_deselected([item(project / "tests" / ALL[0], "full")])
+    recorder.pytest_deselected([item(project / "tests" / "integration" / "test_d.py")])
     assert recorder.is_whole([])
     recorder.pytest_deselected([item(project / "tests" / ALL[0])])
     assert not recorder.is_whole([])
 
 
+def test_a_run_that_only_collects_is_not_judged(project: Path) -> None:
+    recorder = collected(project, *ALL)
+    config = SimpleNamespace(args=[], option=SimpleNamespace(collectonly=True))
+    session: Any = SimpleNamespace(config=config, exitstatus=0)
+    recorder.pytest_sessionfinish(session, 0)
+    assert (recorder.problems, session.exitstatus) == ([], 0)
+
+
 @pytest.mark.parametrize(("status", "judged"), [(0, True), (1, False), (2, False)])
 def test_a_call_that_no_test_made_fails_the_run(project: Path, status: int, judged: bool) -> None:
     recorder = collected(project, *ALL)
-    session: Any = SimpleNamespace(config=SimpleNamespace(args=[]), exitstatus=status)
+    session: Any = SimpleNamespace(config=SimpleNamespace(args=[], option=OPTION), exitstatus=status)
     recorder.pytest_sessionfinish(session, status)
     assert session.exitstatus == (1 if judged else status)
     assert len(recorder.problems) == (2 if judged else 0)
@@ -178,7 +188,7 @@ def test_what_workers_of_xdist_noted_is_judged_together(
     controller = CallSiteRecorder(project)
     controller.pytest_testnodedown(worker(project, ["tests"], *ALL, line=4))
     controller.pytest_testnodedown(worker(project, ["tests"], *ALL, line=line))
-    session: Any = SimpleNamespace(config=SimpleNamespace(args=["tests"]), exitstatus=status)
+    session: Any = SimpleNamespace(config=SimpleNamespace(args=["tests"], option=OPTION), exitstatus=status)
     controller.pytest_sessionfinish(session, status)
     assert (controller.problems, session.exitstatus) == (problems, 1 if problems else status)
 
@@ -190,6 +200,6 @@ def test_a_run_in_workers_that_is_not_whole_is_not_judged(project: Path) -> None
         controller = CallSiteRecorder(project)
         for node in (whole, other):
             controller.pytest_testnodedown(node)
-        session: Any = SimpleNamespace(config=SimpleNamespace(args=[]), exitstatus=0)
+        session: Any = SimpleNamespace(config=SimpleNamespace(args=[], option=OPTION), exitstatus=0)
         controller.pytest_sessionfinish(session, 0)
         assert (controller.problems, session.exitstatus) == ([], 0)
