@@ -175,7 +175,7 @@ def test_a_row_with_two_faults_is_told_once() -> None:
 
 
 def test_the_documentation_has_every_field(repository: Path) -> None:
-    text = (repository / "docs" / "normalisation.md").read_text("utf-8")
+    text = (repository / "docs" / "reference" / "normalisation.md").read_text("utf-8")
     for name in (*V1.values(), "trade_v2", "quote_v2", "reference_data_v2"):
         for field in avro_schema(name)["fields"]:
             assert re.search(rf"`{field['name']}`", text), f"{name}.{field['name']}"

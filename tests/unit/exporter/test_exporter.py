@@ -341,7 +341,7 @@ def test_an_address_in_use_is_wrong_usage(tmp_path: Path, capsys: pytest.Capture
         (["--topic", "t"], "give --bootstrap HOSTS"),
         (["--topic-pattern", "t"], "give --bootstrap HOSTS"),
         (["--bootstrap", "x:1"], "give --topic NAME"),
-        (["--ca-file", "x"], "no effect without --bootstrap"),
+        (["--security-protocol", "SSL", "--ca-file", "x"], "no effect without --bootstrap"),
         (["--listen", "9308"], "--listen takes HOST:PORT"),
         (["--listen", "h:99999"], "--listen takes HOST:PORT"),
         (["--interval", "0s"], "--interval must be above 0"),
