@@ -36,10 +36,10 @@ from k2beam.produce.republish import (
     register_schemas,
     republish,
 )
-from k2beam.query.dead_letters import DEAD_LETTER_COLUMNS, DeadLetterSelection, list_dead_letters
+from k2beam.query.dead_letters import list_dead_letters
 from k2beam.query.lake import Lake
 from k2beam.query.overview import list_snapshots
-from k2beam.query.selection import EventSelection
+from k2beam.query.selections import DEAD_LETTER_COLUMNS, DeadLetterSelection, EventSelection
 from k2beam.registry.client import Registry
 from k2beam.registry.config import RegistryConfig
 from k2beam.registry.resolver import RegistryResolver

@@ -12,6 +12,7 @@ from k2beam.cli.lake_options import lake_config
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows
 from k2beam.config import LakeConfig
+from k2beam.query.selections import DEAD_LETTER_COLUMNS, DeadLetterSelection
 
 dlq_app = typer.Typer(help="Dead letters: messages that could not be used, kept whole.", no_args_is_help=True)
 
@@ -34,7 +35,7 @@ def show_list(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """The dead letters by source, partition and offset, without those that became events since."""
-    from k2beam.query.dead_letters import DEAD_LETTER_COLUMNS, DeadLetterSelection, list_dead_letters
+    from k2beam.query.dead_letters import list_dead_letters
 
     opened = k2beam.Lake.of(lake)
     selection = DeadLetterSelection(error_class, stage, source, limit)

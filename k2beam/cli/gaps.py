@@ -13,6 +13,7 @@ from k2beam.cli.lake_options import lake_config
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_rows
 from k2beam.config import LakeConfig
+from k2beam.query.selections import GapSelection
 
 
 class Status(StrEnum):
@@ -51,7 +52,7 @@ def gaps(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """The gaps in exchange sequences, each as its latest revision has it."""
-    from k2beam.query.gaps import GAP_COLUMNS, GapSelection, list_gaps
+    from k2beam.query.gaps import GAP_COLUMNS, list_gaps
 
     opened = k2beam.Lake.of(lake)
     selection = GapSelection(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,9 +15,7 @@ from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows
 from k2beam.config import LakeConfig
 from k2beam.model import Kind
-
-if TYPE_CHECKING:
-    from k2beam.query.selection import EventSelection
+from k2beam.query.selections import EventSelection
 
 query_app = typer.Typer(help="Read the tables: rows, summaries, sizes and snapshots.", no_args_is_help=True)
 
@@ -56,22 +54,6 @@ ColumnsOption = Annotated[
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class SelectionOptions:
-    """Which rows, as the options say."""
-
-    symbol: str | None
-    exchange: str | None
-    start: str | None
-    end: str | None
-
-    def at(self, as_of: str | None) -> EventSelection:
-        """The same in the tables as they were."""
-        from k2beam.query.selection import EventSelection
-
-        return EventSelection(self.symbol, self.exchange, self.start, self.end, as_of)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class EventOptions:
     """How many of the rows and what of them, as the options say."""
 
@@ -83,9 +65,9 @@ class EventOptions:
 
 def selection_options(
     symbol: SymbolOption = None, exchange: ExchangeOption = None, start: FromOption = None, end: ToOption = None
-) -> SelectionOptions:
+) -> EventSelection:
     """The group of options, for :func:`k2beam.cli.option_groups.with_options`."""
-    return SelectionOptions(symbol, exchange, start, end)
+    return EventSelection(symbol, exchange, start, end)
 
 
 def event_options(
@@ -108,7 +90,7 @@ def register(app: typer.Typer) -> None:
 @guarded
 @with_options(selection=selection_options, rows=event_options, lake=lake_config)
 def trades(
-    *, selection: SelectionOptions, rows: EventOptions, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE
+    *, selection: EventSelection, rows: EventOptions, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE
 ) -> None:
     """Trades in order of time, sequence and offset; each message once."""
     _emit_events("trades", selection, rows, lake, output)
@@ -118,7 +100,7 @@ def trades(
 @guarded
 @with_options(selection=selection_options, rows=event_options, lake=lake_config)
 def quotes(
-    *, selection: SelectionOptions, rows: EventOptions, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE
+    *, selection: EventSelection, rows: EventOptions, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE
 ) -> None:
     """Quotes in order of time, sequence and offset; each message once."""
     _emit_events("quotes", selection, rows, lake, output)
@@ -146,7 +128,7 @@ def summary(
 @with_options(selection=selection_options, lake=lake_config)
 def symbols(
     *,
-    selection: SelectionOptions,
+    selection: EventSelection,
     as_of: MomentOption = None,
     lake: LakeConfig,
     output: OutputOption = OutputFormat.TABLE,
@@ -155,7 +137,7 @@ def symbols(
     from k2beam.query import overview
 
     opened = k2beam.Lake.of(lake)
-    found = overview.list_symbols(opened.catalog, opened.namespace, selection.at(as_of))
+    found = overview.list_symbols(opened.catalog, opened.namespace, dataclasses.replace(selection, as_of=as_of))
     _emit_all(overview.SymbolCount, found, output)
 
 
@@ -187,13 +169,17 @@ def snapshots(
 
 
 def _emit_events(
-    kind: Kind, selection: SelectionOptions, rows: EventOptions, lake: LakeConfig, output: OutputFormat
+    kind: Kind, selection: EventSelection, rows: EventOptions, lake: LakeConfig, output: OutputFormat
 ) -> None:
     columns: Sequence[str] = rows.columns
     if not columns and output is OutputFormat.TABLE:
         columns = TABLE_COLUMNS[kind]
     schema, batches = k2beam.Lake.of(lake).events(
-        kind, selection.at(rows.as_of), columns=columns, limit=rows.limit, with_duplicates=rows.with_duplicates
+        kind,
+        dataclasses.replace(selection, as_of=rows.as_of),
+        columns=columns,
+        limit=rows.limit,
+        with_duplicates=rows.with_duplicates,
     )
     found = (row for batch in batches for row in batch.to_pylist(maps_as_pydicts="strict"))
     emit_rows(schema.names, found, output)

@@ -21,7 +21,7 @@ from k2beam.errors import SchemaError
 from k2beam.model import Kind
 from k2beam.schemas import avro_schema, v2_name
 
-_EMPTY = pa.scalar(b"", pa.binary())
+_EMPTY = b""
 
 
 def encode_events(kind: Kind, events: pa.RecordBatch) -> pa.BinaryArray:

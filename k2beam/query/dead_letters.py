@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -19,29 +18,9 @@ from k2beam.lake.commit import read_coverage
 from k2beam.lake.scan import find_readable, plan_files, read_file
 from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, EVENT_TABLES
 from k2beam.query.predicates import all_of, equal, term
+from k2beam.query.selections import DeadLetterSelection
 
 _STORED = ("_source", "_partition", "_offset", "_offset_last", "stage", "error_class", "error_message", "failed_at")
-DEAD_LETTER_COLUMNS: tuple[str, ...] = (
-    "source",
-    "partition",
-    "offset",
-    "offset_last",
-    "stage",
-    "error_class",
-    "message",
-    "failed_at",
-)
-"""The columns of a list of dead letters."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetterSelection:
-    """Which dead letters: of an error class, a stage, a source; at most ``limit`` of them."""
-
-    error_class: str | None = None
-    stage: str | None = None
-    source: str | None = None
-    limit: int | None = None
 
 
 def list_dead_letters(catalog: Catalog, namespace: str, selection: DeadLetterSelection) -> list[tuple[Any, ...]]:

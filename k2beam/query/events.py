@@ -12,7 +12,8 @@ from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.model import Kind
 from k2beam.query import duck
-from k2beam.query.selection import EventSelection, read
+from k2beam.query.selection import read
+from k2beam.query.selections import EventSelection
 from k2beam.schemas import EVENT_TIME_COLUMN, event_arrow_schema
 
 IDENTITY: tuple[str, ...] = ("message_id", "_source", "_partition", "_offset")

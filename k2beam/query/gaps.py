@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from pyiceberg.catalog import Catalog
@@ -11,22 +10,12 @@ from pyiceberg.catalog import Catalog
 from k2beam.lake.ledger import read_ledger, read_revisions, sort_key
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import GAP_SCHEMA, SEQUENCE_GAPS
-from k2beam.model import Gap, Kind
+from k2beam.model import Gap
 from k2beam.query.predicates import all_of, equal
+from k2beam.query.selections import GapSelection
 from k2beam.query.times import moment
 
 GAP_COLUMNS: tuple[str, ...] = tuple(GAP_SCHEMA.names)
-
-
-@dataclass(frozen=True, slots=True)
-class GapSelection:
-    """Which gaps: of a symbol, exchange, kind; ``filled`` adds closed ones, ``history`` all revisions."""
-
-    symbol: str | None = None
-    exchange: str | None = None
-    kind: Kind | None = None
-    filled: bool = False
-    history: bool = False
 
 
 def list_gaps(catalog: Catalog, namespace: str, selection: GapSelection) -> Iterator[dict[str, Any]]:

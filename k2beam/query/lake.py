@@ -13,7 +13,7 @@ from k2beam.lake.catalog import open_catalog
 from k2beam.lake.ledger import current_gaps
 from k2beam.model import Gap, Kind
 from k2beam.query.events import select_events
-from k2beam.query.selection import AsOf, EventSelection
+from k2beam.query.selections import AsOf, EventSelection
 from k2beam.query.summary import DaySummary, summarise_day
 from k2beam.query.times import Instant, to_day
 

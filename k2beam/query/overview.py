@@ -20,7 +20,8 @@ from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, SPECS
 from k2beam.model import KINDS, Kind
 from k2beam.query import duck
 from k2beam.query.events import stream_events
-from k2beam.query.selection import AsOf, EventSelection, plan, snapshot_of
+from k2beam.query.selection import plan, snapshot_of
+from k2beam.query.selections import AsOf, EventSelection
 from k2beam.query.times import moment
 from k2beam.schemas import EVENT_TIME_COLUMN
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 from pyiceberg.expressions import BooleanExpression, GreaterThanOrEqual, LessThan
@@ -14,33 +13,18 @@ from pyiceberg.table.snapshots import Snapshot
 from k2beam.errors import UsageError
 from k2beam.lake.scan import plan_files, read_file, table_name
 from k2beam.query.predicates import all_of, equal, term
-from k2beam.query.times import EPOCH, Instant, to_instant
-
-AsOf = int | datetime | date | str
-"""A snapshot id, or an instant: the snapshot that was current then."""
+from k2beam.query.selections import AsOf, EventSelection
+from k2beam.query.times import EPOCH, to_instant
 
 
-@dataclass(frozen=True, slots=True)
-class EventSelection:
-    """Which rows: ``start`` is included and ``end`` is not; a naive time is UTC; None does not limit.
-
-    Symbol and exchange are compared as they are, never parsed.
-    """
-
-    symbol: str | None = None
-    exchange: str | None = None
-    start: Instant | None = None
-    end: Instant | None = None
-    as_of: AsOf | None = None
-
-    def row_filter(self, time_column: str) -> BooleanExpression:
-        """The filter as pyiceberg's expression. Raises UsageError for a time that can't be read."""
-        terms = equal({"exchange": self.exchange, "symbol": self.symbol})
-        if self.start is not None:
-            terms.append(term(GreaterThanOrEqual, time_column, to_instant(self.start, "--from").isoformat()))
-        if self.end is not None:
-            terms.append(term(LessThan, time_column, to_instant(self.end, "--to").isoformat()))
-        return all_of(terms)
+def event_filter(selection: EventSelection, time_column: str) -> BooleanExpression:
+    """The selection as pyiceberg's expression. Raises UsageError for a time that can't be read."""
+    terms = equal({"exchange": selection.exchange, "symbol": selection.symbol})
+    if selection.start is not None:
+        terms.append(term(GreaterThanOrEqual, time_column, to_instant(selection.start, "--from").isoformat()))
+    if selection.end is not None:
+        terms.append(term(LessThan, time_column, to_instant(selection.end, "--to").isoformat()))
+    return all_of(terms)
 
 
 def snapshot_of(table: Table, as_of: AsOf | None) -> Snapshot | None:
@@ -107,6 +91,6 @@ def read(table: Table, columns: Sequence[str], selection: EventSelection, time_c
     Errors of the options are raised at once, before anything is read. Raises LakeError for an
     unreadable file.
     """
-    row_filter = selection.row_filter(time_column)
+    row_filter = event_filter(selection, time_column)
     tasks = plan(table, row_filter, snapshot_of(table, selection.as_of))
     return (batch for task in tasks for batch in read_file(table, task, columns, row_filter))

@@ -13,7 +13,7 @@ from pyiceberg.catalog import Catalog
 
 from k2beam.query import duck
 from k2beam.query.events import columns_needed, first_copies, in_order, stream_events
-from k2beam.query.selection import AsOf, EventSelection
+from k2beam.query.selections import AsOf, EventSelection
 from k2beam.query.times import next_day
 
 _SCALE = 8

@@ -18,6 +18,7 @@ from k2beam.errors import NotRegistered, RegistryError, RegistryUnavailable, Sch
 from k2beam.registry.client import Registered, Registry
 from k2beam.registry.compat import unreadable
 from k2beam.schemas import SCHEMA_NAMES, avro_schema, full_name, identify, v2_name
+from k2beam.topics import parse_topic
 
 EVENT_SCHEMAS: tuple[str, ...] = tuple(name for name in SCHEMA_NAMES if name != "raw_record")
 """The schemas of messages: three kinds in two versions."""
@@ -77,8 +78,6 @@ def candidates(
 
 
 def _of_topic(topic: str, folder: Path | None) -> Candidate:
-    from k2beam.topics import parse_topic
-
     name, _, schema = topic.partition("=")
     parsed = parse_topic(name)
     if not schema:

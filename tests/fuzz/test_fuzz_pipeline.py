@@ -13,11 +13,11 @@ from k2beam.config import NAMESPACE
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import COVERED_TABLES, find_table
 from k2beam.model import KINDS
-from k2beam.query.dead_letters import DeadLetterSelection, list_dead_letters
+from k2beam.query.dead_letters import list_dead_letters
 from k2beam.query.events import select_events
-from k2beam.query.gaps import GapSelection, list_gaps
+from k2beam.query.gaps import list_gaps
 from k2beam.query.overview import list_stats, list_symbols
-from k2beam.query.selection import EventSelection
+from k2beam.query.selections import DeadLetterSelection, EventSelection, GapSelection
 from k2beam.schemas import avro_schema
 from tests.fuzz.hostile_messages import IDS, messages, plain_container
 from tests.lake_helpers import lake_config

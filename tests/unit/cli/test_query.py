@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 
 from k2beam.cli import dlq, gaps, query
 from k2beam.lake.tables import GAP_SCHEMA
-from k2beam.query import dead_letters, overview
+from k2beam.query import overview
+from k2beam.query.selections import DEAD_LETTER_COLUMNS
 from k2beam.query.summary import DaySummary
 from k2beam.schemas import event_arrow_schema
 from tests.query_fixtures import (
@@ -164,7 +165,7 @@ def test_gaps(commands: Commands) -> None:
 
 def test_dead_letters(commands: Commands) -> None:
     (row,) = commands.json("dlq", "list")
-    assert list(row) == list(dead_letters.DEAD_LETTER_COLUMNS)
+    assert list(row) == list(DEAD_LETTER_COLUMNS)
     assert (row["offset"], row["failed_at"]) == (9, "2026-01-05T00:00:01.000000Z")
     assert commands.json("dlq", "list", "--class", "X") == commands.json("dlq", "list", "--stage", "read") == []
     assert commands.json("dlq", "list", "--source", "X") == commands.json("dlq", "list", "--limit", "0") == []

@@ -16,7 +16,8 @@ import pytest
 from k2beam.errors import LakeError, UnreadableFile, UsageError
 from k2beam.query import duck
 from k2beam.query.lake import Lake
-from k2beam.query.selection import EventSelection, snapshot_of
+from k2beam.query.selection import event_filter, snapshot_of
+from k2beam.query.selections import EventSelection
 from k2beam.schemas import event_arrow_schema
 from tests.query_fixtures import HOSTILE, append_events, make_catalog, quote, rows_of, trade
 
@@ -242,7 +243,7 @@ def test_the_filter_is_pushed_down_to_the_files(tmp_path: Path) -> None:
     from k2beam.query.selection import plan
 
     def files(selection: EventSelection) -> int:
-        return len(plan(table, selection.row_filter("timestamp"), snapshot_of(table, None)))
+        return len(plan(table, event_filter(selection, "timestamp"), snapshot_of(table, None)))
 
     assert files(EventSelection()) == 3
     assert files(EventSelection(exchange="ASX")) == 1

@@ -19,8 +19,9 @@ from k2beam.lake import ledger
 from k2beam.lake.ledger import current_gaps, read_ledger, read_revisions
 from k2beam.lake.tables import GAP_SCHEMA, open_table
 from k2beam.model import Gap
-from k2beam.query.dead_letters import DEAD_LETTER_COLUMNS, DeadLetterSelection, list_dead_letters, show_dead_letter
-from k2beam.query.gaps import GapSelection, list_gaps
+from k2beam.query.dead_letters import list_dead_letters, show_dead_letter
+from k2beam.query.gaps import list_gaps
+from k2beam.query.selections import DEAD_LETTER_COLUMNS, DeadLetterSelection, GapSelection
 from tests.query_fixtures import (
     DAY,
     SECOND,

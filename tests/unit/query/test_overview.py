@@ -16,7 +16,7 @@ from pyiceberg.manifest import DataFile
 from k2beam.config import NAMESPACE
 from k2beam.errors import UsageError
 from k2beam.query import overview
-from k2beam.query.selection import EventSelection
+from k2beam.query.selections import EventSelection
 from tests.query_fixtures import (
     HOSTILE,
     append_dead_letters,

@@ -1,0 +1,60 @@
+"""What a query may ask for, as values; quick to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from k2beam.model import Kind
+from k2beam.query.times import Instant
+
+AsOf = int | datetime | date | str
+"""A snapshot id, or an instant: the snapshot that was current then."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventSelection:
+    """Which rows: ``start`` is included and ``end`` is not; a naive time is UTC; None does not limit.
+
+    Symbol and exchange are compared as they are, never parsed.
+    """
+
+    symbol: str | None = None
+    exchange: str | None = None
+    start: Instant | None = None
+    end: Instant | None = None
+    as_of: AsOf | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GapSelection:
+    """Which gaps: of a symbol, exchange, kind; ``filled`` adds closed ones, ``history`` all revisions."""
+
+    symbol: str | None = None
+    exchange: str | None = None
+    kind: Kind | None = None
+    filled: bool = False
+    history: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterSelection:
+    """Which dead letters: of an error class, a stage, a source; at most ``limit`` of them."""
+
+    error_class: str | None = None
+    stage: str | None = None
+    source: str | None = None
+    limit: int | None = None
+
+
+DEAD_LETTER_COLUMNS: tuple[str, ...] = (
+    "source",
+    "partition",
+    "offset",
+    "offset_last",
+    "stage",
+    "error_class",
+    "message",
+    "failed_at",
+)
+"""The columns of a list of dead letters."""
