@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from k2beam.archive import ArchiveLimits, ArchiveReader, Frame, ReadProblem, plan_archive
@@ -174,6 +174,15 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("archive") / "day.avro"
 
 
+def swallows_another(data: bytes, start: int) -> bool:
+    """Whether the length of a damaged block ends by chance where a later block does: by its framing it is sound."""
+    head = ArchiveHeader("day.avro", start, SYNC, "null", "{}", False)
+    return any(
+        isinstance(frame, Frame) and not frame.damage and SYNC in data[frame.data_position :][: frame.data_size]
+        for frame in Scanner(io.BytesIO(data), head, len(data)).frames(start, len(data), 0)
+    )
+
+
 def read(path: Path, chunk_bytes: int) -> tuple[list[tuple[int, int, bytes]], list[tuple[int, int]], int]:
     """Blocks (first number, records, content), dead letters (first and last number), how many numbers."""
     limits = ArchiveLimits(chunk_bytes=chunk_bytes)
@@ -190,12 +199,14 @@ def read(path: Path, chunk_bytes: int) -> tuple[list[tuple[int, int, bytes]], li
 
 
 @given(changes=edits, codec=st.sampled_from(["null", "deflate", "snappy", "zstandard"]))
+@example(changes=[("delete", 0.40625, bytes(14))] * 2, codec="deflate")
 @settings(max_examples=200, deadline=None)
 def test_damage_anywhere(archive: Path, changes: list[tuple[str, float, bytes]], codec: str) -> None:
     head = header(codec=codec)
     blocks, contents = blocks_of(MANY, codec), contents_of(MANY)
     data, hit = damage(head + b"".join(blocks), len(head), changes)
     archive.write_bytes(data)
+    assume(not swallows_another(data, len(head)))
     found, dead_letters, total = read(archive, 200)
     assume(not any(SYNC in content for _, _, content in found))
     numbers = [*((first, first + count - 1) for first, count, _ in found), *dead_letters]
