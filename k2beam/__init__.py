@@ -4,7 +4,7 @@ What is meant to be used from Python is here, and is loaded when it is first ask
 imports neither Beam nor Iceberg.
 
     >>> from k2beam import SequenceTracker
-    >>> SequenceTracker().check_sequence("BINANCE", "BTCUSDT", 1, 0).sequence_class.name
+    >>> SequenceTracker().check_sequence("BINANCE", "BTCUSDT", 1, 0).classification.name
     'OK'
 """
 
