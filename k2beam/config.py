@@ -24,7 +24,16 @@ NAMESPACE = "market_data"
 
 @dataclass(frozen=True, slots=True)
 class LakeConfig:
-    """Where the tables are: a warehouse folder, or the name of a configured catalog; never both."""
+    """Where the tables are: a warehouse folder, or the name of a configured catalog; never both.
+
+    Raises UsageError where both or neither are given.
+
+    >>> from k2beam import LakeConfig
+    >>> LakeConfig(warehouse="warehouse")
+    LakeConfig(warehouse='warehouse', catalog=None, namespace='market_data')
+    >>> LakeConfig(catalog="prod", namespace="ticks").describe()
+    'catalog prod'
+    """
 
     warehouse: str | None = None
     catalog: str | None = None
@@ -43,7 +52,12 @@ class LakeConfig:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often a commit is tried, and how long it waits in between (seconds, doubling, jittered)."""
+    """How often a commit is tried, and how long it waits in between (seconds, doubling, jittered).
+
+    >>> from k2beam import RetryPolicy, WriteConfig
+    >>> WriteConfig(retry=RetryPolicy(attempts=3)).retry
+    RetryPolicy(attempts=3, first_wait=0.05, longest_wait=5.0)
+    """
 
     attempts: int = 20
     first_wait: float = 0.05
@@ -72,6 +86,14 @@ class WriteConfig:
     when ``bounded`` is off, ``commit_age_seconds`` after the first file (None: 10 s, or 2 s in a live
     job that ends by itself). ``run_id`` marks the run's snapshots. ``guard`` is asked before each commit.
     Raises UsageError for a size that is not above 0.
+
+    >>> from k2beam import WriteConfig
+    >>> WriteConfig(commit_rows=100_000, window_seconds=3600).window_us
+    3600000000
+    >>> WriteConfig(commit_rows=0)
+    Traceback (most recent call last):
+    ...
+    k2beam.errors.UsageError: commit_rows must be above 0, not 0
     """
 
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)

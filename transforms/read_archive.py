@@ -23,12 +23,19 @@ class ReadArchive(beam.PTransform):  # type: ignore[misc]
     ArchiveRefused naming the file when one is outside ``root``, no Avro container or not supported. Then nothing is
     read.
 
-    Delivery: a bounded source. Each number of a file's framing is in exactly one batch, as a record or as a dead
+    Delivery: a bounded source. Each number of a file's framing is in exactly one batch, as a record or as a
     dead letter, and a retried bundle gives the same batches again; exactly once is then made by the coverage at the
     commit. A truncated tail is reported and has no offsets. An archive may grow while it is read; what was there
     when it was planned is read.
 
     Counters (namespace k2beam): records_read (handed on), broken_blocks (dead letters), truncated_tails.
+
+    >>> import apache_beam as beam
+    >>> from transforms.read_archive import ReadArchive
+    >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
+    ...     read = pipeline | ReadArchive(["samples/crypto/trades-*.avro"])
+    ...     _ = read.batches | beam.Map(lambda batch: batch.num_rows) | beam.Map(print)
+    3000
     """
 
     def __init__(

@@ -26,6 +26,13 @@ class ArchiveReader:
     """Reads chunks into batches of about ``rows_per_batch`` records and ``bytes_per_batch`` decompressed bytes.
 
     A single block may be larger than a BlockBatch is meant to be; a RawBatch never has more rows.
+
+    Raises UsageError for sizes out of range.
+
+    >>> from k2beam.archive import ArchiveReader, plan_archive
+    >>> [chunk] = plan_archive("samples/crypto/trades-00001.avro").chunks
+    >>> [(type(batch).__name__, batch.num_rows) for batch in ArchiveReader().read(chunk)]
+    [('RawBatch', 3000)]
     """
 
     limits: ArchiveLimits = field(default_factory=ArchiveLimits)

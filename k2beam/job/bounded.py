@@ -29,6 +29,18 @@ def run_ingest(
 
     Raises K2BeamError when the job did not end well; what it had committed by then stays, and
     running it again takes the rest.
+
+    ``source`` gives ``batches`` and ``errs``, as :class:`transforms.read_archive.ReadArchive` does; ``beam_arguments``
+    are Beam's own options; ``resolver`` gives writer schemas by id, where the source brings none.
+
+    Exactly once for each (source, partition, offset): a second run leaves out what the tables have.
+
+    >>> from k2beam import IngestConfig, LakeConfig, run_ingest
+    >>> from transforms.read_archive import ReadArchive
+    >>> run_ingest(ReadArchive(["samples/asx"]), IngestConfig(LakeConfig("lake"))).written
+    {'trades_v2': 243, 'quotes_v2': 609, 'reference_data_v2': 4}
+    >>> run_ingest(ReadArchive(["samples/asx"]), IngestConfig(LakeConfig("lake"))).already_covered
+    856
     """
     catalog = open_catalog(config.lake)
     started = time.monotonic()

@@ -16,7 +16,18 @@ from k2beam.metrics.worker import MetricsConfig
 
 @dataclass(frozen=True, slots=True)
 class IngestConfig:
-    """Everything that the pipeline needs to know, whatever its source."""
+    """Everything that the pipeline needs to know, whatever its source.
+
+    ``gap_grace_seconds``: how long a live job waits for a message that is late before its gap is declared.
+    ``dead_letters_json``: a folder for a copy of the dead letters as JSON lines. A configuration is for one run: its
+    ``write.run_id`` is what the stats of a run are counted by.
+    Raises UsageError for a grace below 0.
+
+    >>> from k2beam import IngestConfig, LakeConfig, WriteConfig
+    >>> config = IngestConfig(LakeConfig("warehouse"), WriteConfig(commit_rows=100_000), dead_letters_json="dead")
+    >>> config.lake.warehouse, config.write.commit_rows, config.gap_grace_seconds
+    ('warehouse', 100000, 5.0)
+    """
 
     lake: LakeConfig
     write: WriteConfig = field(default_factory=WriteConfig)
@@ -31,7 +42,16 @@ class IngestConfig:
 
 @dataclass(frozen=True, slots=True)
 class LiveConfig:
-    """What to read and when to stop: never (both off), at the ends found at the start, or after a number of offsets."""
+    """What to read and when to stop: never (both off), at the ends found at the start, or after a number of offsets.
+
+    ``expansion``: the Java expansion service, as ``host:port``. ``topics`` are names, ``topic_pattern`` is a regular
+    expression that whole names match.
+
+    >>> from k2beam import KafkaConfig, LiveConfig
+    >>> kafka = KafkaConfig("localhost:9092")
+    >>> LiveConfig(kafka, "localhost:8097", topic_pattern=r"market[.]crypto[.].*", until_caught_up=True).has_goal
+    True
+    """
 
     kafka: KafkaConfig
     expansion: str

@@ -63,6 +63,14 @@ class KafkaConfig:
     ``properties`` are further settings of the Java consumer, secrets among them as references.
     Raises UsageError for a secret that is no reference, for settings that contradict each other, and for a property
     that k2beam sets itself.
+
+    >>> from k2beam import KafkaConfig
+    >>> KafkaConfig("localhost:9092").client_options()
+    {'security.protocol': 'PLAINTEXT'}
+    >>> KafkaConfig("broker:9093", "SASL_SSL", "PLAIN", "${env:KAFKA_USER}", "open sesame")
+    Traceback (most recent call last):
+    ...
+    k2beam.errors.UsageError: --sasl-password takes a reference, ${env:NAME} or ${file:PATH}, and not the secret itself
     """
 
     bootstrap: str

@@ -71,6 +71,24 @@ class MarketDataProducer:
     schema that is not there; without it a missing one is an error, as schemas are reviewed before they are in use.
 
     Counts ``k2_kafka_messages_produced_total`` and ``k2_kafka_produce_errors_total``.
+
+    Delivery: each message that was taken is acknowledged by all in-sync replicas, in the spool, or told as lost. It is
+    there once and in order for each exchange and symbol, but for what is sent again out of the spool (at least once).
+    Topics are named by :func:`k2beam.topics.topic_name`, and are not made here.
+
+    Raises UsageError for options that would break that, and for a secret that is not there.
+
+    >>> from datetime import UTC, datetime
+    >>> from decimal import Decimal
+    >>> from k2beam import MarketDataProducer
+    >>> now = datetime.now(UTC)
+    >>> trade = {"message_id": "m-1", "trade_id": "t-1", "timestamp": now, "ingestion_timestamp": now}
+    >>> trade |= {"exchange": "EXAMPLE", "symbol": "BTCUSDT", "asset_class": "crypto", "currency": "USDT"}
+    >>> trade |= {"side": "BUY", "price": Decimal("93120.43"), "quantity": Decimal("0.5")}
+    >>> with MarketDataProducer(bootstrap, registry) as producer:
+    ...     producer.produce_trade(trade)
+    >>> producer.stats().delivered
+    1
     """
 
     def __init__(
@@ -99,15 +117,45 @@ class MarketDataProducer:
         self._closed = False
 
     def produce_trade(self, record: Mapping[str, Any]) -> None:
-        """Send one trade, a record of trade_v2. See :meth:`_produce` for what is raised."""
+        """Send one trade, a record of trade_v2.
+
+        Times are datetimes (naive means UTC) or microseconds since 1970, prices and quantities Decimals or ints.
+        Blocks while the queue is full. Raises InvalidRecord (``field`` names what is wrong), RegistryError for a schema
+        that is not registered, RegistryUnavailable, KafkaFailed for a message that is refused at once, UsageError for
+        a producer that is closed. What raises was not sent.
+
+        >>> from k2beam import MarketDataProducer
+        >>> with MarketDataProducer(bootstrap, registry) as producer:
+        ...     producer.produce_trade(trade)
+        ...     producer.produce_trade({**trade, "price": 93120.43})
+        Traceback (most recent call last):
+        ...
+        k2beam.errors.InvalidRecord: trades: field price must be a Decimal (a float has lost digits), not 93120.43
+        >>> producer.stats().delivered, producer.stats().rejected
+        (1, 1)
+        """
         self._produce("trades", record)
 
     def produce_quote(self, record: Mapping[str, Any]) -> None:
-        """Send one quote, a record of quote_v2."""
+        """Send one quote, a record of quote_v2; everything as for :meth:`produce_trade`.
+
+        >>> from k2beam import MarketDataProducer
+        >>> with MarketDataProducer(bootstrap, registry) as producer:
+        ...     producer.produce_quote(quote)
+        >>> producer.stats().delivered
+        1
+        """
         self._produce("quotes", record)
 
     def produce_reference_data(self, record: Mapping[str, Any]) -> None:
-        """Send one company's reference data, a record of reference_data_v2."""
+        """Send one company's reference data, a record of reference_data_v2; everything as for :meth:`produce_trade`.
+
+        >>> from k2beam import MarketDataProducer
+        >>> with MarketDataProducer(bootstrap, registry) as producer:
+        ...     producer.produce_reference_data(company)
+        >>> producer.stats().delivered
+        1
+        """
         self._produce("reference_data", record)
 
     def flush(self, timeout_s: float | None = None) -> None:
@@ -115,6 +163,13 @@ class MarketDataProducer:
 
         Raises NotDelivered, which names the spool file, for what failed since the last call, and for what still
         waits after ``timeout_s``.
+
+        >>> from k2beam import MarketDataProducer
+        >>> with MarketDataProducer(bootstrap, registry) as producer:
+        ...     producer.produce_trade(trade)
+        ...     producer.flush()
+        ...     producer.stats().delivered, producer.stats().waiting
+        (1, 0)
         """
         self._delivery.flush(timeout_s)
 
@@ -122,6 +177,14 @@ class MarketDataProducer:
         """Flush, keep what is not delivered by then in the spool, and close. Again: does nothing.
 
         Raises NotDelivered as :meth:`flush` does.
+
+        >>> from k2beam import MarketDataProducer
+        >>> producer = MarketDataProducer(bootstrap, registry)
+        >>> producer.close()
+        >>> producer.produce_trade(trade)
+        Traceback (most recent call last):
+        ...
+        k2beam.errors.UsageError: the producer is closed; make a new one
         """
         if self._closed:
             return
@@ -132,7 +195,16 @@ class MarketDataProducer:
             self._registry.close()
 
     def stats(self) -> ProducerStats:
-        """The counts so far."""
+        """The counts so far.
+
+        >>> from k2beam import MarketDataProducer
+        >>> with MarketDataProducer(bootstrap, registry) as producer:
+        ...     for number in range(3):
+        ...         producer.produce_trade({**trade, "message_id": f"m-{number}"})
+        >>> stats = producer.stats()
+        >>> stats.accepted, stats.delivered, stats.failed, stats.spool
+        (3, 3, 0, None)
+        """
         delivery = self._delivery
         return ProducerStats(
             accepted=delivery.sent,
@@ -155,11 +227,7 @@ class MarketDataProducer:
         self.close()
 
     def _produce(self, kind: Kind, record: Mapping[str, Any]) -> None:
-        """Check, encode and send one record; blocks while the queue is full.
-
-        Raises InvalidRecord (``field`` names what is wrong), RegistryError for a schema that is not registered,
-        RegistryUnavailable, KafkaFailed for a message that is refused at once. What raises was not sent.
-        """
+        """Check, encode and send one record."""
         if self._closed:
             raise UsageError("the producer is closed; make a new one")
         try:

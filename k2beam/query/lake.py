@@ -23,6 +23,11 @@ class Lake:
 
     Raises UsageError where the warehouse is not there or the catalog is not configured. A table
     that was never made reads as an empty one.
+
+    >>> from k2beam import Lake
+    >>> lake = Lake(warehouse="warehouse")
+    >>> lake.trades(symbol="BTCUSDT", exchange="BINANCE").num_rows
+    595
     """
 
     def __init__(self, warehouse: str | None = None, catalog: str | None = None, namespace: str = NAMESPACE) -> None:
@@ -31,7 +36,12 @@ class Lake:
 
     @classmethod
     def of(cls, config: LakeConfig) -> Lake:
-        """The lake that a configuration names."""
+        """The lake that a configuration names.
+
+        >>> from k2beam import Lake, LakeConfig
+        >>> Lake.of(LakeConfig(warehouse="warehouse")).namespace
+        'market_data'
+        """
         return cls(config.warehouse, config.catalog, config.namespace)
 
     def trades(
@@ -45,10 +55,19 @@ class Lake:
         with_duplicates: bool = False,
         columns: Sequence[str] = (),
     ) -> pa.Table:
-        """Trades in order of (timestamp, source_sequence, offset), each message once.
+        """Trades in order of (timestamp, source_sequence, offset), each message once: an Arrow table.
 
-        ``start`` is included, ``end`` is not; naive times are UTC. ``as_of`` is a snapshot id or the
-        moment to travel to. Raises UsageError for bad values, LakeError for an unreadable file.
+        Times are microseconds UTC, prices and quantities ``decimal(18,8)``. ``start`` is included, ``end`` is not;
+        naive times are UTC. ``as_of`` is a snapshot id or the moment to travel to. ``columns``: these, of all that
+        there are. Raises UsageError for bad values, LakeError for an unreadable file.
+
+        >>> from k2beam import Lake
+        >>> lake = Lake("warehouse")
+        >>> trades = lake.trades("BTCUSDT", start="2026-01-05T00:10", columns=["timestamp", "price"], limit=2)
+        >>> trades["price"].to_pylist()
+        [Decimal('93119.87000000'), Decimal('93119.84000000')]
+        >>> trades["timestamp"][0].as_py().isoformat()
+        '2026-01-05T00:10:00.630421+00:00'
         """
         selection = EventSelection(symbol, exchange, start, end, as_of)
         return self._table("trades", selection, columns, limit, with_duplicates)
@@ -64,7 +83,12 @@ class Lake:
         with_duplicates: bool = False,
         columns: Sequence[str] = (),
     ) -> pa.Table:
-        """Quotes; everything as for :meth:`trades`."""
+        """Quotes; everything as for :meth:`trades`.
+
+        >>> from k2beam import Lake
+        >>> Lake("warehouse").quotes("BTCUSDT", columns=["bid_price", "ask_price"], limit=1).to_pylist()
+        [{'bid_price': Decimal('93120.47000000'), 'ask_price': Decimal('93120.50000000')}]
+        """
         selection = EventSelection(symbol, exchange, start, end, as_of)
         return self._table("quotes", selection, columns, limit, with_duplicates)
 
@@ -77,7 +101,16 @@ class Lake:
         limit: int | None = None,
         with_duplicates: bool = False,
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-        """The same rows as a stream of batches, for results that need not fit into memory."""
+        """The same rows as a stream of batches, for results that need not fit into memory.
+
+        Raises as :meth:`trades` does.
+
+        >>> from k2beam import Lake
+        >>> from k2beam.query.selection import EventSelection
+        >>> schema, batches = Lake("warehouse").events("trades", EventSelection(symbol="BTCUSDT"), columns=["price"])
+        >>> schema.names, sum(batch.num_rows for batch in batches)
+        (['price'], 595)
+        """
         return select_events(
             self.catalog,
             self.namespace,
@@ -96,7 +129,15 @@ class Lake:
         as_of: AsOf | None = None,
         with_duplicates: bool = False,
     ) -> DaySummary:
-        """Open, high, low, close, volume and VWAP of a symbol's trades of one day (UTC)."""
+        """Open, high, low, close, volume and VWAP of a symbol's trades of one day (UTC).
+
+        Prices, volume and VWAP are Decimals with 8 places. Raises UsageError and LakeError as :meth:`trades` does.
+
+        >>> from k2beam import Lake
+        >>> day = Lake("warehouse").summary("BTCUSDT", "2026-01-05")
+        >>> day.trades, day.volume, day.vwap
+        (595, Decimal('1491.06100000'), Decimal('93120.09451087'))
+        """
         return summarise_day(
             self.catalog,
             self.namespace,
@@ -108,7 +149,17 @@ class Lake:
         )
 
     def gaps(self) -> list[Gap]:
-        """The gaps in exchange sequences that are not filled, sorted."""
+        """The gaps in exchange sequences that are not filled, sorted; none where there is no ledger.
+
+        Raises LakeError for an unreadable file.
+
+        >>> from k2beam import Lake
+        >>> gap, *others = Lake("warehouse").gaps()
+        >>> gap.symbol, gap.first_missing, gap.last_missing, gap.severity
+        ('BNBUSDT', 20787546, 20787567, 'LARGE')
+        >>> len(others)
+        19
+        """
         return current_gaps(self.catalog, self.namespace)
 
     def _table(

@@ -40,7 +40,15 @@ _VERSION = 1
 
 
 class SequenceClass(StrEnum):
-    """What a message is to the sequence of its key."""
+    """What a message is to the sequence of its key; :class:`SequenceTracker` tells what each class means.
+
+    LATE_FILL is in counts only: a tracker answers OUT_OF_ORDER, with ``filled``.
+
+    >>> from k2beam.sequence import SequenceClass, SequenceTracker
+    >>> answer = SequenceTracker().check_sequence("BINANCE", "BTCUSDT", 1, 0)
+    >>> answer.classification is SequenceClass.OK
+    True
+    """
 
     OK = "ok"
     SMALL_GAP = "small_gap"
@@ -58,7 +66,17 @@ arrivals, so it depends on how messages came, and so then does OK."""
 
 
 class FoldResult(NamedTuple):
-    """The gaps that changed, and the messages folded, by class."""
+    """The gaps that changed, and the messages folded, by class.
+
+    >>> import numpy as np
+    >>> from k2beam.sequence import KeyState
+    >>> state = KeyState.from_messages(event_times=np.array([0, 1]), sequences=np.array([1, 2]))
+    >>> changes, counts = state.observe(time=2, sequence=5)
+    >>> changes
+    [GapChange(epoch=0, first=3, last=4, status='OPEN', opened_at=2)]
+    >>> [(found.name, number) for found, number in counts.items()]
+    [('SMALL_GAP', 1)]
+    """
 
     changes: list[GapChange]
     counts: Counts
@@ -79,6 +97,17 @@ class KeyState:
 
     ``ambiguous`` stays set once a reset might be hidden where the order of messages was forgotten; gaps are
     then still reported, but only a recount over the rows is exact.
+
+    >>> import numpy as np
+    >>> from k2beam.sequence import KeyState, slice_runs
+    >>> [(_, piece)] = slice_runs(np.zeros(3, np.int64), sequences=np.array([1, 2, 5]), event_times=np.array([0, 1, 2]))
+    >>> state = KeyState()
+    >>> state.add(piece), state.epochs
+    (Counter(), ())
+    >>> state.fold().changes
+    [GapChange(epoch=0, first=3, last=4, status='OPEN', opened_at=2)]
+    >>> KeyState.from_bytes(state.to_bytes()).epochs == state.epochs
+    True
     """
 
     __slots__ = ("_arrived", "_base", "_blocks", "_epochs", "_floor", "_pending", "ambiguous")

@@ -24,6 +24,13 @@ class SequenceResult:
     ``expected`` is the highest sequence before the message, plus one (None: nothing came before).
     ``missing_first`` to ``missing_last`` is the gap that the message opened (SMALL_GAP, LARGE_GAP).
     ``filled``: an OUT_OF_ORDER message whose number was missing. ``epoch`` is the current one, counted from 0.
+
+    >>> from k2beam import SequenceTracker
+    >>> tracker = SequenceTracker()
+    >>> _ = tracker.check_sequence("BINANCE", "BTCUSDT", 100, 0)
+    >>> answer = tracker.check_sequence("BINANCE", "BTCUSDT", 103, 1_000_000)
+    >>> answer.expected, answer.missing_first, answer.missing_last, answer.missing_count
+    (101, 101, 102, 2)
     """
 
     classification: SequenceClass
@@ -43,7 +50,16 @@ class SequenceResult:
 
 @dataclass(frozen=True, slots=True)
 class TrackerStats:
-    """Sums over all keys since the tracker was made; ``missing`` sequences are in ``open_gaps`` gaps."""
+    """Sums over all keys since the tracker was made; ``missing`` sequences are in ``open_gaps`` gaps.
+
+    >>> from k2beam import SequenceTracker
+    >>> tracker = SequenceTracker()
+    >>> for sequence in (100, 103, 101):
+    ...     _ = tracker.check_sequence("BINANCE", "BTCUSDT", sequence, 0)
+    >>> stats = tracker.stats()
+    >>> stats.messages, stats.late_fills, stats.open_gaps, stats.missing
+    (3, 1, 1, 1)
+    """
 
     messages: int
     keys: int
@@ -55,10 +71,51 @@ class TrackerStats:
 
 
 class SequenceTracker:
-    """The gap machine for messages one by one, answered at once: nothing waits for stragglers.
+    """Says of each message, one by one and at once, what it is to the sequence of its key: is anything missing?
 
-    After any messages the epochs of a key are those of a recount, as for
-    :class:`k2beam.sequence.state.KeyState`. Keys are held for ever. Not safe for threads.
+    A key is exchange, symbol and kind; each has a sequence of its own, which may begin at any number. Nothing waits for
+    stragglers: a gap is told at the message after it, and a late message says that it fills one. The classes
+    (:class:`k2beam.sequence.SequenceClass`) of an answer are
+
+    - OK: the next number, or the first of its key;
+    - SMALL_GAP: up to 10 numbers are missing before it, LARGE_GAP: more than 10;
+    - OUT_OF_ORDER: a lower number that had not come; ``filled`` says whether it was missing until now;
+    - DUPLICATE: a number that had come;
+    - RESET: the exchange began to count anew, and so the next epoch; what lies between the two is no gap;
+    - UNSEQUENCED: no number, or a negative one; it is counted and nothing else.
+
+    What a reset is: a number below half of the highest so far may be one, or a message that is late. It is a reset at
+    once if an hour of event time lies before it, and otherwise at the third message in a row that continues it. Here
+    messages count in order of event time, then number, so that event times have to be the exchange's own. The
+    definition is :func:`k2beam.sequence.recount`, which gives the same epochs after any messages.
+
+    Pure: no clock and no I/O. Keys are held for ever, each with its last 33 epochs. Not safe for threads. Not for the
+    tables: their gaps are found by :class:`transforms.detect_gaps.DetectGaps` and read by :meth:`k2beam.Lake.gaps`.
+
+    >>> from datetime import datetime
+    >>> from k2beam import SequenceTracker
+    >>> tracker = SequenceTracker()
+    >>> def check(sequence, second):
+    ...     return tracker.check_sequence("BINANCE", "BTCUSDT", sequence, datetime(2026, 1, 5, 12, 0, second))
+    >>> check(100, 0).classification.name, check(101, 1).classification.name
+    ('OK', 'OK')
+
+    A gap, and the late message that fills a part of it:
+
+    >>> gap = check(105, 3)
+    >>> gap.classification.name, gap.missing_first, gap.missing_last
+    ('SMALL_GAP', 102, 104)
+    >>> late = check(103, 2)
+    >>> late.classification.name, late.filled
+    ('OUT_OF_ORDER', True)
+    >>> [(gap.first, gap.last) for gap in tracker.epochs("BINANCE", "BTCUSDT")[0].gaps]
+    [(102, 102), (104, 104)]
+
+    A reset, which the third message shows:
+
+    >>> answers = check(1, 4), check(2, 5), check(3, 6), check(4, 7)
+    >>> [(answer.classification.name, answer.epoch) for answer in answers]
+    [('OUT_OF_ORDER', 0), ('OUT_OF_ORDER', 0), ('RESET', 1), ('OK', 1)]
     """
 
     def __init__(self) -> None:
@@ -69,12 +126,18 @@ class SequenceTracker:
     def check_sequence(
         self, exchange: str, symbol: str, sequence: int | None, timestamp: datetime | int, kind: Kind = "trades"
     ) -> SequenceResult:
-        """Take in a message and say what it is.
+        """Take in a message and say what it is; trades and quotes of a symbol (``kind``) are two sequences.
 
         ``timestamp`` is its event time: a datetime (naive means UTC) or microseconds since the epoch. A fall of
         more than half is OUT_OF_ORDER until the third message in a row continues it, which answers RESET; it is
         RESET at once if an hour lies before it. No or a negative ``sequence`` is UNSEQUENCED. Raises UsageError
-        for a timestamp or sequence of another type.
+        for a timestamp or sequence of another type, or one that 64 bits can't hold.
+
+        >>> from k2beam import SequenceTracker
+        >>> tracker = SequenceTracker()
+        >>> answers = [tracker.check_sequence("ASX", "BHP", number, 0) for number in (7, 8, 8, 20, None)]
+        >>> [answer.classification.name for answer in answers]
+        ['OK', 'OK', 'DUPLICATE', 'LARGE_GAP', 'UNSEQUENCED']
         """
         time = _microseconds(timestamp)
         state = self._states.setdefault(SequenceKey(exchange, symbol, kind), KeyState())
@@ -88,12 +151,28 @@ class SequenceTracker:
         return result
 
     def epochs(self, exchange: str, symbol: str, kind: Kind = "trades") -> tuple[Epoch, ...]:
-        """The epochs of a key with their gaps; empty for a key that never came."""
+        """The epochs of a key with their gaps; empty for a key that never came.
+
+        >>> from k2beam import SequenceTracker
+        >>> tracker = SequenceTracker()
+        >>> for sequence in (100, 103, 101):
+        ...     _ = tracker.check_sequence("BINANCE", "BTCUSDT", sequence, 0)
+        >>> [(gap.first, gap.last) for epoch in tracker.epochs("BINANCE", "BTCUSDT") for gap in epoch.gaps]
+        [(102, 102)]
+        """
         state = self._states.get(SequenceKey(exchange, symbol, kind))
         return state.epochs if state else ()
 
     def stats(self) -> TrackerStats:
-        """What came so far."""
+        """What came so far.
+
+        >>> from k2beam import SequenceTracker
+        >>> tracker = SequenceTracker()
+        >>> for sequence in (100, 100, 101):
+        ...     _ = tracker.check_sequence("BINANCE", "BTCUSDT", sequence, 0)
+        >>> {found.name: number for found, number in tracker.stats().by_class.items()}
+        {'OK': 2, 'DUPLICATE': 1}
+        """
         epochs = [epoch for state in self._states.values() for epoch in state.epochs]
         return TrackerStats(
             messages=self._counts.total(),

@@ -75,6 +75,14 @@ class LocalStack:
 
     With ``free_ports`` each server gets ports that nobody listens on, and keeps them for as long as the folder is kept;
     without, the well-known ones (Kafka 9092, registry 8081, and so on). Two programs may use one folder at once.
+
+    Raises PlatformError for a service that there is not, and as :meth:`up` does on entry.
+
+    >>> from pathlib import Path
+    >>> from k2beam.stack.stack import LocalStack
+    >>> with LocalStack(Path("stack"), services=["kafka"]) as stack:
+    ...     [(server.name, server.state) for server in stack.status()]
+    [('kafka', 'ready')]
     """
 
     def __init__(self, state: Path, services: Sequence[str] = DEFAULT_SERVICES, *, free_ports: bool = True) -> None:
