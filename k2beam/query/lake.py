@@ -106,7 +106,7 @@ class Lake:
         Raises as :meth:`trades` does.
 
         >>> from k2beam import Lake
-        >>> from k2beam.query.selection import EventSelection
+        >>> from k2beam.query.selections import EventSelection
         >>> schema, batches = Lake("warehouse").events("trades", EventSelection(symbol="BTCUSDT"), columns=["price"])
         >>> schema.names, sum(batch.num_rows for batch in batches)
         (['price'], 595)
