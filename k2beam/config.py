@@ -28,11 +28,12 @@ class LakeConfig:
 
     Raises UsageError where both or neither are given.
 
-    >>> from k2beam import LakeConfig
-    >>> LakeConfig(warehouse="warehouse")
-    LakeConfig(warehouse='warehouse', catalog=None, namespace='market_data')
-    >>> LakeConfig(catalog="prod", namespace="ticks").describe()
-    'catalog prod'
+    Examples:
+        >>> from k2beam import LakeConfig
+        >>> LakeConfig(warehouse="warehouse")
+        LakeConfig(warehouse='warehouse', catalog=None, namespace='market_data')
+        >>> LakeConfig(catalog="prod", namespace="ticks").describe()
+        'catalog prod'
     """
 
     warehouse: str | None = None
@@ -54,9 +55,10 @@ class LakeConfig:
 class RetryPolicy:
     """How often a commit is tried, and how long it waits in between (seconds, doubling, jittered).
 
-    >>> from k2beam import RetryPolicy, WriteConfig
-    >>> WriteConfig(retry=RetryPolicy(attempts=3)).retry
-    RetryPolicy(attempts=3, first_wait=0.05, longest_wait=5.0)
+    Examples:
+        >>> from k2beam import RetryPolicy, WriteConfig
+        >>> WriteConfig(retry=RetryPolicy(attempts=3)).retry
+        RetryPolicy(attempts=3, first_wait=0.05, longest_wait=5.0)
     """
 
     attempts: int = 20
@@ -87,13 +89,14 @@ class WriteConfig:
     job that ends by itself). ``run_id`` marks the run's snapshots. ``guard`` is asked before each commit.
     Raises UsageError for a size that is not above 0.
 
-    >>> from k2beam import WriteConfig
-    >>> WriteConfig(commit_rows=100_000, window_seconds=3600).window_us
-    3600000000
-    >>> WriteConfig(commit_rows=0)
-    Traceback (most recent call last):
-    ...
-    k2beam.errors.UsageError: commit_rows must be above 0, not 0
+    Examples:
+        >>> from k2beam import WriteConfig
+        >>> WriteConfig(commit_rows=100_000, window_seconds=3600).window_us
+        3600000000
+        >>> WriteConfig(commit_rows=0)
+        Traceback (most recent call last):
+        ...
+        k2beam.errors.UsageError: commit_rows must be above 0, not 0
     """
 
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex)

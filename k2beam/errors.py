@@ -53,12 +53,13 @@ from pathlib import Path
 class K2BeamError(Exception):
     """Base of everything that k2beam raises on purpose.
 
-    >>> from k2beam import K2BeamError, Lake
-    >>> try:
-    ...     Lake(warehouse="nowhere")
-    ... except K2BeamError as error:
-    ...     print(type(error).__name__)
-    UsageError
+    Examples:
+        >>> from k2beam import K2BeamError, Lake
+        >>> try:
+        ...     Lake(warehouse="nowhere")
+        ... except K2BeamError as error:
+        ...     print(type(error).__name__)
+        UsageError
     """
 
 

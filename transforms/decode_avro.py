@@ -54,14 +54,15 @@ class DecodeAvro(beam.PTransform):  # type: ignore[misc]
     Beam counters: ``decoded_<kind>`` (rows), ``dead_letters``, ``dead_letter_offsets``. In Prometheus, as ``metrics``
     says: events by kind, dead letters by class.
 
-    >>> import apache_beam as beam
-    >>> from transforms.decode_avro import DecodeAvro
-    >>> from transforms.read_archive import ReadArchive
-    >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
-    ...     read = pipeline | ReadArchive(["samples/asx/trades.avro"])
-    ...     decoded = read.batches | DecodeAvro()
-    ...     _ = decoded.events | beam.Map(lambda batch: (batch.kind, batch.num_rows)) | beam.Map(print)
-    ('trades', 243)
+    Examples:
+        >>> import apache_beam as beam
+        >>> from transforms.decode_avro import DecodeAvro
+        >>> from transforms.read_archive import ReadArchive
+        >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        ...     read = pipeline | ReadArchive(["samples/asx/trades.avro"])
+        ...     decoded = read.batches | DecodeAvro()
+        ...     _ = decoded.events | beam.Map(lambda batch: (batch.kind, batch.num_rows)) | beam.Map(print)
+        ('trades', 243)
     """
 
     def __init__(

@@ -56,16 +56,17 @@ class DetectGaps(beam.PTransform):  # type: ignore[misc]
     Beam counters: ``sequence_<class>`` (messages) and ``gaps_<severity>`` (gaps declared). By ``metrics`` the same in
     Prometheus, by kind. A bundle that is repeated counts again.
 
-    >>> import apache_beam as beam
-    >>> import numpy as np
-    >>> from k2beam.sequence import slice_runs
-    >>> from transforms.detect_gaps import DetectGaps
-    >>> [(_, piece)] = slice_runs(np.zeros(3, np.int64), sequences=np.array([1, 2, 5]), event_times=np.array([0, 1, 2]))
-    >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
-    ...     changed = pipeline | beam.Create([("BINANCE|BTCUSDT|trades", piece)]) | DetectGaps()
-    ...     gaps = changed | beam.FlatMap(lambda batch: batch.gaps)
-    ...     _ = gaps | beam.Map(lambda gap: (gap.first_missing, gap.last_missing)) | beam.Map(print)
-    (3, 4)
+    Examples:
+        >>> import apache_beam as beam
+        >>> import numpy as np
+        >>> from k2beam.sequence import slice_runs
+        >>> from transforms.detect_gaps import DetectGaps
+        >>> [(_, piece)] = slice_runs(np.zeros(3, np.int64), np.array([1, 2, 5]), event_times=np.array([0, 1, 2]))
+        >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        ...     changed = pipeline | beam.Create([("BINANCE|BTCUSDT|trades", piece)]) | DetectGaps()
+        ...     gaps = changed | beam.FlatMap(lambda batch: batch.gaps)
+        ...     _ = gaps | beam.Map(lambda gap: (gap.first_missing, gap.last_missing)) | beam.Map(print)
+        (3, 4)
     """
 
     def __init__(

@@ -39,15 +39,16 @@ class FilterCovered(beam.PTransform):  # type: ignore[misc]
     same in Prometheus by kind of source, as ``metrics`` says. Of dead letters, which a reader has made,
     also ``dead_letters`` and ``dead_letter_offsets``: those that go on.
 
-    >>> import apache_beam as beam
-    >>> from k2beam import LakeConfig
-    >>> from transforms.filter_covered import FilterCovered
-    >>> from transforms.read_archive import ReadArchive
-    >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
-    ...     read = pipeline | ReadArchive(["samples/crypto", "samples/asx/trades.avro"])
-    ...     fresh = read.batches | FilterCovered(LakeConfig("warehouse"))
-    ...     _ = fresh | beam.Map(lambda batch: (batch.path, batch.num_rows)) | beam.Map(print)
-    ('samples/asx/trades.avro', 243)
+    Examples:
+        >>> import apache_beam as beam
+        >>> from k2beam import LakeConfig
+        >>> from transforms.filter_covered import FilterCovered
+        >>> from transforms.read_archive import ReadArchive
+        >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        ...     read = pipeline | ReadArchive(["samples/crypto", "samples/asx/trades.avro"])
+        ...     fresh = read.batches | FilterCovered(LakeConfig("warehouse"))
+        ...     _ = fresh | beam.Map(lambda batch: (batch.path, batch.num_rows)) | beam.Map(print)
+        ('samples/asx/trades.avro', 243)
     """
 
     def __init__(self, lake: LakeConfig, metrics: MetricsConfig = DEFAULT_METRICS) -> None:

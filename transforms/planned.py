@@ -63,16 +63,17 @@ class ReadPlanned(beam.PTransform):  # type: ignore[misc]
 
     Counters (namespace k2beam): records_read (handed on), ``broken``, truncated_tails.
 
-    >>> import apache_beam as beam
-    >>> from k2beam.archive import ArchiveReader, plan_archive
-    >>> from transforms.planned import ReadPlanned
-    >>> class Containers:
-    ...     plan = staticmethod(plan_archive)
-    ...     read = staticmethod(ArchiveReader().read)
-    >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
-    ...     read = pipeline | ReadPlanned(Containers(), ["samples/asx/trades.avro"], broken="broken_blocks")
-    ...     _ = read.batches | beam.Map(lambda batch: batch.num_rows) | beam.Map(print)
-    243
+    Examples:
+        >>> import apache_beam as beam
+        >>> from k2beam.archive import ArchiveReader, plan_archive
+        >>> from transforms.planned import ReadPlanned
+        >>> class Containers:
+        ...     plan = staticmethod(plan_archive)
+        ...     read = staticmethod(ArchiveReader().read)
+        >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        ...     read = pipeline | ReadPlanned(Containers(), ["samples/asx/trades.avro"], broken="broken_blocks")
+        ...     _ = read.batches | beam.Map(lambda batch: batch.num_rows) | beam.Map(print)
+        243
     """
 
     def __init__(self, source: PlannedSource, files: Sequence[Any], *, broken: str) -> None:

@@ -30,12 +30,13 @@ class ReadArchive(beam.PTransform):  # type: ignore[misc]
 
     Counters (namespace k2beam): records_read (handed on), broken_blocks (dead letters), truncated_tails.
 
-    >>> import apache_beam as beam
-    >>> from transforms.read_archive import ReadArchive
-    >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
-    ...     read = pipeline | ReadArchive(["samples/crypto/trades-*.avro"])
-    ...     _ = read.batches | beam.Map(lambda batch: batch.num_rows) | beam.Map(print)
-    3000
+    Examples:
+        >>> import apache_beam as beam
+        >>> from transforms.read_archive import ReadArchive
+        >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        ...     read = pipeline | ReadArchive(["samples/crypto/trades-*.avro"])
+        ...     _ = read.batches | beam.Map(lambda batch: batch.num_rows) | beam.Map(print)
+        3000
     """
 
     def __init__(

@@ -32,15 +32,16 @@ class ReadCsv(beam.PTransform):  # type: ignore[misc]
 
     Counters (namespace k2beam): records_read (handed on), broken_lines (dead letters), truncated_tails.
 
-    >>> import apache_beam as beam
-    >>> from k2beam.csv.files import FileVariables
-    >>> from k2beam.csv.mapping import load_mapping
-    >>> from transforms.read_csv import ReadCsv
-    >>> trades, mapping = ["samples/asx/csv/asx_trades_7181.csv"], load_mapping("asx-trades")
-    >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
-    ...     read = pipeline | ReadCsv(trades, mapping, loaded_at=0, variables=FileVariables((("symbol", "DVN"),)))
-    ...     _ = read.batches | beam.Map(lambda batch: batch.num_rows) | beam.Map(print)
-    232
+    Examples:
+        >>> import apache_beam as beam
+        >>> from k2beam.csv.files import FileVariables
+        >>> from k2beam.csv.mapping import load_mapping
+        >>> from transforms.read_csv import ReadCsv
+        >>> trades, mapping = ["samples/asx/csv/asx_trades_7181.csv"], load_mapping("asx-trades")
+        >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        ...     read = pipeline | ReadCsv(trades, mapping, loaded_at=0, variables=FileVariables((("symbol", "DVN"),)))
+        ...     _ = read.batches | beam.Map(lambda batch: batch.num_rows) | beam.Map(print)
+        232
     """
 
     def __init__(

@@ -54,25 +54,26 @@ class ReadKafka(beam.PTransform):  # type: ignore[misc]
     Delivery: at least once, each committed message (``read_committed``) with its source, partition and
     offset; an unbounded source.
 
-    >>> import time
-    >>> from pathlib import Path
-    >>> import apache_beam as beam
-    >>> from apache_beam.runners.runner import PipelineState
-    >>> from k2beam import KafkaConfig
-    >>> from k2beam.job.options import beam_options
-    >>> from k2beam.kafka.cluster import Cluster
-    >>> from transforms.read_kafka import ReadKafka
-    >>> pipeline = beam.Pipeline(options=beam_options([], streaming=True, default_runner="PrismRunner"))
-    >>> topics = Cluster(KafkaConfig(bootstrap)).topics([topic])
-    >>> read = pipeline | ReadKafka(topics, KafkaConfig(bootstrap), "a-new-group", expansion)
-    >>> offsets = read.batches | beam.FlatMap(lambda batch: batch.data["offset"].to_pylist())
-    >>> _ = offsets | beam.Map(lambda offset: Path(f"offset-{offset}").touch())
-    >>> result = pipeline.run()
-    >>> while len(list(Path().glob("offset-*"))) < 3 and not PipelineState.is_terminal(result.state):
-    ...     time.sleep(0.1)
-    >>> sorted(path.name for path in Path().glob("offset-*"))
-    ['offset-0', 'offset-1', 'offset-2']
-    >>> _ = result.cancel()
+    Examples:
+        >>> import time
+        >>> from pathlib import Path
+        >>> import apache_beam as beam
+        >>> from apache_beam.runners.runner import PipelineState
+        >>> from k2beam import KafkaConfig
+        >>> from k2beam.job.options import beam_options
+        >>> from k2beam.kafka.cluster import Cluster
+        >>> from transforms.read_kafka import ReadKafka
+        >>> pipeline = beam.Pipeline(options=beam_options([], streaming=True, default_runner="PrismRunner"))
+        >>> topics = Cluster(KafkaConfig(bootstrap)).topics([topic])
+        >>> read = pipeline | ReadKafka(topics, KafkaConfig(bootstrap), "a-new-group", expansion)
+        >>> offsets = read.batches | beam.FlatMap(lambda batch: batch.data["offset"].to_pylist())
+        >>> _ = offsets | beam.Map(lambda offset: Path(f"offset-{offset}").touch())
+        >>> result = pipeline.run()
+        >>> while len(list(Path().glob("offset-*"))) < 3 and not PipelineState.is_terminal(result.state):
+        ...     time.sleep(0.1)
+        >>> sorted(path.name for path in Path().glob("offset-*"))
+        ['offset-0', 'offset-1', 'offset-2']
+        >>> _ = result.cancel()
     """
 
     def __init__(

@@ -49,15 +49,16 @@ class SequenceSlices(beam.PTransform):  # type: ignore[misc]
     time. Nothing is kept between batches: a batch that is processed again gives the same slices, and the fold takes a
     message that comes twice for one.
 
-    >>> import apache_beam as beam
-    >>> from transforms.decode_avro import DecodeAvro
-    >>> from transforms.read_archive import ReadArchive
-    >>> from transforms.sequence_slices import SequenceSlices
-    >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
-    ...     read = pipeline | ReadArchive(["samples/asx/trades.avro"])
-    ...     slices = (read.batches | DecodeAvro()).events | SequenceSlices()
-    ...     _ = slices | beam.Keys() | beam.combiners.ToList() | beam.Map(sorted) | beam.Map(print)
-    ['ASX|DVN|trades', 'ASX|MWR|trades']
+    Examples:
+        >>> import apache_beam as beam
+        >>> from transforms.decode_avro import DecodeAvro
+        >>> from transforms.read_archive import ReadArchive
+        >>> from transforms.sequence_slices import SequenceSlices
+        >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        ...     read = pipeline | ReadArchive(["samples/asx/trades.avro"])
+        ...     slices = (read.batches | DecodeAvro()).events | SequenceSlices()
+        ...     _ = slices | beam.Keys() | beam.combiners.ToList() | beam.Map(sorted) | beam.Map(print)
+        ['ASX|DVN|trades', 'ASX|MWR|trades']
     """
 
     def expand(self, batches: beam.PCollection[EventBatch]) -> beam.PCollection[tuple[str, Slice]]:

@@ -38,16 +38,17 @@ class ValidateEvents(beam.PTransform):  # type: ignore[misc]
 
     Beam counters: ``dead_letters`` and ``dead_letter_offsets``, by one for each row that fails.
 
-    >>> import apache_beam as beam
-    >>> from transforms.decode_avro import DecodeAvro
-    >>> from transforms.read_archive import ReadArchive
-    >>> from transforms.validate_events import ValidateEvents
-    >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
-    ...     read = pipeline | ReadArchive(["samples/crypto/trades-00001.avro"])
-    ...     validated = (read.batches | DecodeAvro()).events | ValidateEvents()
-    ...     refused = validated.errs | beam.FlatMap(lambda batch: {one.error_class for one in batch.dead_letters})
-    ...     _ = refused | beam.combiners.ToList() | beam.Map(sorted) | beam.Map(print)
-    ['empty_symbol', 'negative_price', 'timestamp_in_future']
+    Examples:
+        >>> import apache_beam as beam
+        >>> from transforms.decode_avro import DecodeAvro
+        >>> from transforms.read_archive import ReadArchive
+        >>> from transforms.validate_events import ValidateEvents
+        >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        ...     read = pipeline | ReadArchive(["samples/crypto/trades-00001.avro"])
+        ...     validated = (read.batches | DecodeAvro()).events | ValidateEvents()
+        ...     refused = validated.errs | beam.FlatMap(lambda batch: {one.error_class for one in batch.dead_letters})
+        ...     _ = refused | beam.combiners.ToList() | beam.Map(sorted) | beam.Map(print)
+        ['empty_symbol', 'negative_price', 'timestamp_in_future']
     """
 
     def __init__(self, clock: _Clock = now_us) -> None:

@@ -29,14 +29,15 @@ class WriteDeadLetters(beam.PTransform):  # type: ignore[misc]
     Beam counters: ``dead_letters_<stage>``, dead letters. Flink shows one value for a name in an operator, however many
     of its steps count under it; these are each counted by one step.
 
-    >>> import apache_beam as beam
-    >>> from k2beam.model import DeadLetter, DeadLetterBatch
-    >>> from transforms.write_dead_letters import WriteDeadLetters
-    >>> noise = DeadLetter("kafka:mine/ticks/1", 0, 7, "frame", "bad_magic", "no magic byte", b"noise")
-    >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
-    ...     rows = pipeline | beam.Create([DeadLetterBatch((noise,))]) | WriteDeadLetters(json_lines="dead_letters")
-    ...     _ = rows | beam.Map(lambda batch: (batch.table, batch.num_rows)) | beam.Map(print)
-    ('dead_letters', 1)
+    Examples:
+        >>> import apache_beam as beam
+        >>> from k2beam.model import DeadLetter, DeadLetterBatch
+        >>> from transforms.write_dead_letters import WriteDeadLetters
+        >>> noise = DeadLetter("kafka:mine/ticks/1", 0, 7, "frame", "bad_magic", "no magic byte", b"noise")
+        >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        ...     rows = pipeline | beam.Create([DeadLetterBatch((noise,))]) | WriteDeadLetters(json_lines="dead_letters")
+        ...     _ = rows | beam.Map(lambda batch: (batch.table, batch.num_rows)) | beam.Map(print)
+        ('dead_letters', 1)
     """
 
     def __init__(self, json_lines: str | None = None, metrics: MetricsConfig = DEFAULT_METRICS) -> None:

@@ -50,16 +50,17 @@ class WriteIceberg(beam.PTransform):  # type: ignore[misc]
     ``commits_<table>``; the distribution ``commit_ms`` has the milliseconds that commits took. By ``metrics`` the same
     in Prometheus, with the time that files take.
 
-    >>> import apache_beam as beam
-    >>> from k2beam import LakeConfig, WriteConfig
-    >>> from transforms.decode_avro import DecodeAvro
-    >>> from transforms.read_archive import ReadArchive
-    >>> from transforms.write_iceberg import WriteIceberg
-    >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
-    ...     read = pipeline | ReadArchive(["samples/asx/trades.avro"])
-    ...     receipts = (read.batches | DecodeAvro()).events | WriteIceberg(LakeConfig("lake"), WriteConfig())
-    ...     _ = receipts | beam.Map(lambda receipt: (receipt.table, receipt.rows)) | beam.Map(print)
-    ('trades_v2', 243)
+    Examples:
+        >>> import apache_beam as beam
+        >>> from k2beam import LakeConfig, WriteConfig
+        >>> from transforms.decode_avro import DecodeAvro
+        >>> from transforms.read_archive import ReadArchive
+        >>> from transforms.write_iceberg import WriteIceberg
+        >>> with beam.Pipeline(runner="FnApiRunner") as pipeline:
+        ...     read = pipeline | ReadArchive(["samples/asx/trades.avro"])
+        ...     receipts = (read.batches | DecodeAvro()).events | WriteIceberg(LakeConfig("lake"), WriteConfig())
+        ...     _ = receipts | beam.Map(lambda receipt: (receipt.table, receipt.rows)) | beam.Map(print)
+        ('trades_v2', 243)
     """
 
     def __init__(self, lake: LakeConfig, config: WriteConfig, metrics: MetricsConfig = DEFAULT_METRICS) -> None:

@@ -25,10 +25,11 @@ class ArchiveCount:
     complete read of it takes: for a plain container the offsets 0 to ``records - 1`` of ``source``, for a raw_record
     container the offsets that its messages came with, and numbers of ``source`` for its broken blocks only.
 
-    >>> from k2beam.archive import count_archive
-    >>> counted = count_archive("samples/asx/trades.avro")
-    >>> counted.raw, counted.records, counted.source.partition(":")[0]
-    (False, 243, 'archive')
+    Examples:
+        >>> from k2beam.archive import count_archive
+        >>> counted = count_archive("samples/asx/trades.avro")
+        >>> counted.raw, counted.records, counted.source.partition(":")[0]
+        (False, 243, 'archive')
     """
 
     path: str
@@ -45,10 +46,11 @@ def count_archive(path: str, limits: ArchiveLimits | None = None, root: str | No
 
     Raises UsageError and ArchiveRefused like :func:`k2beam.archive.header.check_archives`.
 
-    >>> from k2beam.archive import count_archive
-    >>> counted = count_archive("samples/crypto/trades-00001.avro")
-    >>> counted.raw, counted.records, len(counted.coverage)
-    (True, 3000, 3000)
+    Examples:
+        >>> from k2beam.archive import count_archive
+        >>> counted = count_archive("samples/crypto/trades-00001.avro")
+        >>> counted.raw, counted.records, len(counted.coverage)
+        (True, 3000, 3000)
     """
     limits = limits or ArchiveLimits()
     plan = plan_archive(path, root, limits)

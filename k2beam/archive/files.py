@@ -21,9 +21,10 @@ def expand_paths(paths: Sequence[str]) -> list[str]:
     A glob may have ``**``; a folder means every ``*.avro`` below it (linked folders are not entered).
     Raises UsageError when a path, glob or folder has no file.
 
-    >>> from k2beam.archive import expand_paths
-    >>> expand_paths(["samples/crypto", "samples/asx/t*.avro"])
-    ['samples/crypto/quotes-00001.avro', 'samples/crypto/trades-00001.avro', 'samples/asx/trades.avro']
+    Examples:
+        >>> from k2beam.archive import expand_paths
+        >>> expand_paths(["samples/crypto", "samples/asx/t*.avro"])
+        ['samples/crypto/quotes-00001.avro', 'samples/crypto/trades-00001.avro', 'samples/asx/trades.avro']
     """
     if not paths:
         raise UsageError("no archive is named: give at least one file, glob or folder")
@@ -40,10 +41,11 @@ def open_archive(path: str, root: str | None = None) -> BinaryIO:
     Raises UsageError when the file (or the root) is not there or the path is not UTF-8, ArchiveRefused when it is
     outside ``root`` (also through a link or ``..``) or no regular file, ArchiveError when it can't be opened.
 
-    >>> from k2beam.archive import open_archive
-    >>> with open_archive("samples/asx/trades.avro") as file:
-    ...     file.read(3)
-    b'Obj'
+    Examples:
+        >>> from k2beam.archive import open_archive
+        >>> with open_archive("samples/asx/trades.avro") as file:
+        ...     file.read(3)
+        b'Obj'
     """
     check_path_is_text(path)
     real = _resolve(path, root)

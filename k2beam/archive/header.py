@@ -35,10 +35,11 @@ class ArchiveLimits:
     raw_record container, whose messages are taken apart into Python objects. ``max_header_bytes``: the header.
     ``chunk_bytes`` and ``chunk_records``: about how much one worker takes at a time.
 
-    >>> from k2beam.archive import ArchiveLimits, plan_archive
-    >>> plan = plan_archive("samples/crypto/trades-00001.avro", limits=ArchiveLimits(chunk_records=1000))
-    >>> [chunk.records for chunk in plan.chunks]
-    [1236, 1236, 528]
+    Examples:
+        >>> from k2beam.archive import ArchiveLimits, plan_archive
+        >>> plan = plan_archive("samples/crypto/trades-00001.avro", limits=ArchiveLimits(chunk_records=1000))
+        >>> [chunk.records for chunk in plan.chunks]
+        [1236, 1236, 528]
     """
 
     max_block_bytes: int = 64 << 20
@@ -60,10 +61,11 @@ class ArchiveHeader:
     ``raw``: the container is in the raw_record envelope, and ``schemas`` are the writer schemas
     (JSON text) by Confluent id that came with it.
 
-    >>> from k2beam.archive import check_archives
-    >>> [header] = check_archives(["samples/crypto/trades-00001.avro"])
-    >>> header.codec, header.raw, [schema_id for schema_id, _ in header.schemas]
-    ('deflate', True, [1])
+    Examples:
+        >>> from k2beam.archive import check_archives
+        >>> [header] = check_archives(["samples/crypto/trades-00001.avro"])
+        >>> header.codec, header.raw, [schema_id for schema_id, _ in header.schemas]
+        ('deflate', True, [1])
     """
 
     path: str
@@ -83,9 +85,10 @@ def check_archives(
     Raises UsageError when nothing matches, ArchiveRefused naming the file when one is outside ``root``,
     no Avro container, or has a codec or a schema that is not taken.
 
-    >>> from k2beam.archive import check_archives
-    >>> [(header.path, header.raw) for header in check_archives(["samples/crypto"])]
-    [('samples/crypto/quotes-00001.avro', True), ('samples/crypto/trades-00001.avro', True)]
+    Examples:
+        >>> from k2beam.archive import check_archives
+        >>> [(header.path, header.raw) for header in check_archives(["samples/crypto"])]
+        [('samples/crypto/quotes-00001.avro', True), ('samples/crypto/trades-00001.avro', True)]
     """
     headers = []
     for path in expand_paths(paths):

@@ -16,10 +16,11 @@ class ArchiveChunk:
     ``start`` and ``end`` are bytes, ``first`` is the number of its first record, ``records`` how many numbers
     it has, ``total`` how many the whole file has. ``sync`` tells whether the file is still the same one.
 
-    >>> from k2beam.archive import plan_archive
-    >>> [chunk] = plan_archive("samples/asx/trades.avro").chunks
-    >>> chunk.first, chunk.records, chunk.total
-    (0, 243, 243)
+    Examples:
+        >>> from k2beam.archive import plan_archive
+        >>> [chunk] = plan_archive("samples/asx/trades.avro").chunks
+        >>> chunk.first, chunk.records, chunk.total
+        (0, 243, 243)
     """
 
     path: str
@@ -37,10 +38,11 @@ class ArchiveChunk:
 class ArchivePlan:
     """What the framing scan of one container found; ``records`` counts a damaged stretch as one.
 
-    >>> from k2beam.archive import plan_archive
-    >>> plan = plan_archive("samples/asx/trades.avro")
-    >>> plan.records, len(plan.chunks), plan.problems
-    (243, 1, ())
+    Examples:
+        >>> from k2beam.archive import plan_archive
+        >>> plan = plan_archive("samples/asx/trades.avro")
+        >>> plan.records, len(plan.chunks), plan.problems
+        (243, 1, ())
     """
 
     header: ArchiveHeader
@@ -55,10 +57,11 @@ def plan_archive(path: str, root: str | None = None, limits: ArchiveLimits | Non
 
     Raises UsageError and ArchiveRefused like :func:`k2beam.archive.header.check_archives`.
 
-    >>> from k2beam.archive import ArchiveReader, plan_archive
-    >>> plan = plan_archive("samples/asx/trades.avro")
-    >>> [batch.num_rows for chunk in plan.chunks for batch in ArchiveReader().read(chunk)]
-    [243]
+    Examples:
+        >>> from k2beam.archive import ArchiveReader, plan_archive
+        >>> plan = plan_archive("samples/asx/trades.avro")
+        >>> [batch.num_rows for chunk in plan.chunks for batch in ArchiveReader().read(chunk)]
+        [243]
     """
     limits = limits or ArchiveLimits()
     problems: list[ReadProblem] = []

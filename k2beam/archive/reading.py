@@ -29,10 +29,11 @@ class ArchiveReader:
 
     Raises UsageError for sizes out of range.
 
-    >>> from k2beam.archive import ArchiveReader, plan_archive
-    >>> [chunk] = plan_archive("samples/crypto/trades-00001.avro").chunks
-    >>> [(type(batch).__name__, batch.num_rows) for batch in ArchiveReader().read(chunk)]
-    [('RawBatch', 3000)]
+    Examples:
+        >>> from k2beam.archive import ArchiveReader, plan_archive
+        >>> [chunk] = plan_archive("samples/crypto/trades-00001.avro").chunks
+        >>> [(type(batch).__name__, batch.num_rows) for batch in ArchiveReader().read(chunk)]
+        [('RawBatch', 3000)]
     """
 
     limits: ArchiveLimits = field(default_factory=ArchiveLimits)

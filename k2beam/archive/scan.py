@@ -40,12 +40,13 @@ class ReadProblem:
     ``truncated_tail``: the last block is not complete. ``damaged_tail``: no block can be made out up to the end of
     the file. ``empty``: a header and nothing else.
 
-    >>> from pathlib import Path
-    >>> from k2beam.archive import plan_archive
-    >>> whole = Path("samples/asx/trades.avro").read_bytes()
-    >>> _ = Path("growing.avro").write_bytes(whole[:-100])
-    >>> [problem.kind for problem in plan_archive("growing.avro").problems]
-    ['truncated_tail']
+    Examples:
+        >>> from pathlib import Path
+        >>> from k2beam.archive import plan_archive
+        >>> whole = Path("samples/asx/trades.avro").read_bytes()
+        >>> _ = Path("growing.avro").write_bytes(whole[:-100])
+        >>> [problem.kind for problem in plan_archive("growing.avro").problems]
+        ['truncated_tail']
     """
 
     path: str
@@ -60,15 +61,16 @@ class Frame(NamedTuple):
     It has the numbers ``first`` to ``first + records - 1``; an empty block has none.
     ``data``: the bytes as stored, where they were asked for and are not more than asked for.
 
-    >>> import os
-    >>> from k2beam.archive import check_archives, open_archive
-    >>> from k2beam.archive.scan import Scanner
-    >>> [header] = check_archives(["samples/asx/trades.avro"])
-    >>> with open_archive(header.path) as file:
-    ...     scanner = Scanner(file, header, os.path.getsize(header.path))
-    ...     frames = list(scanner.frames(header.size, os.path.getsize(header.path), first=0))
-    >>> [(frame.first, frame.records, frame.damage) for frame in frames]
-    [(0, 147, ''), (147, 96, '')]
+    Examples:
+        >>> import os
+        >>> from k2beam.archive import check_archives, open_archive
+        >>> from k2beam.archive.scan import Scanner
+        >>> [header] = check_archives(["samples/asx/trades.avro"])
+        >>> with open_archive(header.path) as file:
+        ...     scanner = Scanner(file, header, os.path.getsize(header.path))
+        ...     frames = list(scanner.frames(header.size, os.path.getsize(header.path), first=0))
+        >>> [(frame.first, frame.records, frame.damage) for frame in frames]
+        [(0, 147, ''), (147, 96, '')]
     """
 
     position: int

@@ -38,13 +38,14 @@ def write_raw_archive(
 
     Raises UsageError for a wrong option, ArchiveError for a message that no reader would take.
 
-    >>> from k2beam.archive import count_archive, write_raw_archive
-    >>> from k2beam.model import RawRecord
-    >>> messages = [RawRecord("kafka:mine/ticks/1", 0, offset, None, b"BTCUSDT", b"payload") for offset in range(3)]
-    >>> write_raw_archive("ticks.avro", messages, schemas={})
-    3
-    >>> count_archive("ticks.avro").records
-    3
+    Examples:
+        >>> from k2beam.archive import count_archive, write_raw_archive
+        >>> from k2beam.model import RawRecord
+        >>> messages = [RawRecord("kafka:mine/ticks/1", 0, offset, None, b"BTCUSDT", b"payload") for offset in range(3)]
+        >>> write_raw_archive("ticks.avro", messages, schemas={})
+        3
+        >>> count_archive("ticks.avro").records
+        3
     """
     _check_options(codec, block_records, sync_marker)
     partial = f"{path}.partial"

@@ -66,12 +66,13 @@ def audit(
     Raises UsageError when a path of ``sources`` has no file. A file of the tables or of the source that
     can't be read is a problem in the report, not an exception.
 
-    >>> from k2beam import Lake
-    >>> from k2beam.audit.audit import audit
-    >>> lake = Lake("warehouse")
-    >>> report = audit(lake.catalog, lake.namespace, ["samples/crypto"], mend=False)
-    >>> report.ok, sum(source.received for source in report.sources), sum(source.dead for source in report.sources)
-    (True, 5982, 18)
+    Examples:
+        >>> from k2beam import Lake
+        >>> from k2beam.audit.audit import audit
+        >>> lake = Lake("warehouse")
+        >>> report = audit(lake.catalog, lake.namespace, ["samples/crypto"], mend=False)
+        >>> report.ok, sum(source.received for source in report.sources), sum(source.dead for source in report.sources)
+        (True, 5982, 18)
     """
     findings = _Findings()
     files = [*_count_sources(sources, count_source, findings, on_step), *counted]

@@ -100,15 +100,16 @@ def compare(catalog_a: Catalog, catalog_b: Catalog, namespace: str) -> CompareRe
 
     Holds one slice of one data file, and the unfilled gaps. Raises LakeError for a file that can't be read.
 
-    >>> from k2beam import IngestConfig, Lake, LakeConfig, run_ingest
-    >>> from k2beam.audit.compare import compare
-    >>> from transforms.read_archive import ReadArchive
-    >>> _ = run_ingest(ReadArchive(["samples/crypto/trades-*.avro"]), IngestConfig(LakeConfig("other")))
-    >>> report = compare(Lake("warehouse").catalog, Lake("other").catalog, "market_data")
-    >>> [(table.table, table.rows, table.other_rows) for table in report.tables if table.same]
-    [('trades_v2', 2991, 2991), ('reference_data_v2', 0, 0)]
-    >>> report.same
-    False
+    Examples:
+        >>> from k2beam import IngestConfig, Lake, LakeConfig, run_ingest
+        >>> from k2beam.audit.compare import compare
+        >>> from transforms.read_archive import ReadArchive
+        >>> _ = run_ingest(ReadArchive(["samples/crypto/trades-*.avro"]), IngestConfig(LakeConfig("other")))
+        >>> report = compare(Lake("warehouse").catalog, Lake("other").catalog, "market_data")
+        >>> [(table.table, table.rows, table.other_rows) for table in report.tables if table.same]
+        [('trades_v2', 2991, 2991), ('reference_data_v2', 0, 0)]
+        >>> report.same
+        False
     """
     lakes = (_Tables(catalog_a, namespace), _Tables(catalog_b, namespace))
     return CompareReport(tuple(_compare_table(name, *lakes) for name in TABLES))

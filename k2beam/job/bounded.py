@@ -35,12 +35,13 @@ def run_ingest(
 
     Exactly once for each (source, partition, offset): a second run leaves out what the tables have.
 
-    >>> from k2beam import IngestConfig, LakeConfig, run_ingest
-    >>> from transforms.read_archive import ReadArchive
-    >>> run_ingest(ReadArchive(["samples/asx"]), IngestConfig(LakeConfig("lake"))).written
-    {'trades_v2': 243, 'quotes_v2': 609, 'reference_data_v2': 4}
-    >>> run_ingest(ReadArchive(["samples/asx"]), IngestConfig(LakeConfig("lake"))).already_covered
-    856
+    Examples:
+        >>> from k2beam import IngestConfig, LakeConfig, run_ingest
+        >>> from transforms.read_archive import ReadArchive
+        >>> run_ingest(ReadArchive(["samples/asx"]), IngestConfig(LakeConfig("lake"))).written
+        {'trades_v2': 243, 'quotes_v2': 609, 'reference_data_v2': 4}
+        >>> run_ingest(ReadArchive(["samples/asx"]), IngestConfig(LakeConfig("lake"))).already_covered
+        856
     """
     catalog = open_catalog(config.lake)
     started = time.monotonic()

@@ -23,10 +23,11 @@ class IngestConfig:
     ``write.run_id`` is what the stats of a run are counted by.
     Raises UsageError for a grace below 0.
 
-    >>> from k2beam import IngestConfig, LakeConfig, WriteConfig
-    >>> config = IngestConfig(LakeConfig("warehouse"), WriteConfig(commit_rows=100_000), dead_letters_json="dead")
-    >>> config.lake.warehouse, config.write.commit_rows, config.gap_grace_seconds
-    ('warehouse', 100000, 5.0)
+    Examples:
+        >>> from k2beam import IngestConfig, LakeConfig, WriteConfig
+        >>> config = IngestConfig(LakeConfig("warehouse"), WriteConfig(commit_rows=100_000), dead_letters_json="dead")
+        >>> config.lake.warehouse, config.write.commit_rows, config.gap_grace_seconds
+        ('warehouse', 100000, 5.0)
     """
 
     lake: LakeConfig
@@ -47,10 +48,11 @@ class LiveConfig:
     ``expansion``: the Java expansion service, as ``host:port``. ``topics`` are names, ``topic_pattern`` is a regular
     expression that whole names match.
 
-    >>> from k2beam import KafkaConfig, LiveConfig
-    >>> kafka = KafkaConfig("localhost:9092")
-    >>> LiveConfig(kafka, "localhost:8097", topic_pattern=r"market[.]crypto[.].*", until_caught_up=True).has_goal
-    True
+    Examples:
+        >>> from k2beam import KafkaConfig, LiveConfig
+        >>> kafka = KafkaConfig("localhost:9092")
+        >>> LiveConfig(kafka, "localhost:8097", topic_pattern=r"market[.]crypto[.].*", until_caught_up=True).has_goal
+        True
     """
 
     kafka: KafkaConfig

@@ -88,11 +88,12 @@ def run_live(
     waited for. Raises K2BeamError when Kafka can't be reached at the start, and when the job ends by itself,
     which an unbounded one must not.
 
-    >>> from k2beam import IngestConfig, KafkaConfig, LakeConfig, LiveConfig, RegistryResolver, run_live
-    >>> live = LiveConfig(KafkaConfig(bootstrap), expansion, topics=(topic,), until_caught_up=True)
-    >>> stats = run_live(live, IngestConfig(LakeConfig("lake")), resolver=RegistryResolver(registry))
-    >>> stats.written
-    {'trades_v2': 3, 'quotes_v2': 0, 'reference_data_v2': 0}
+    Examples:
+        >>> from k2beam import IngestConfig, KafkaConfig, LakeConfig, LiveConfig, RegistryResolver, run_live
+        >>> live = LiveConfig(KafkaConfig(bootstrap), expansion, topics=(topic,), until_caught_up=True)
+        >>> stats = run_live(live, IngestConfig(LakeConfig("lake")), resolver=RegistryResolver(registry))
+        >>> stats.written
+        {'trades_v2': 3, 'quotes_v2': 0, 'reference_data_v2': 0}
     """
     started = time.monotonic()
     counted: Mapping[str, int] = {}

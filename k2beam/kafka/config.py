@@ -64,13 +64,14 @@ class KafkaConfig:
     Raises UsageError for a secret that is no reference, for settings that contradict each other, and for a property
     that k2beam sets itself.
 
-    >>> from k2beam import KafkaConfig
-    >>> KafkaConfig("localhost:9092").client_options()
-    {'security.protocol': 'PLAINTEXT'}
-    >>> KafkaConfig("broker:9093", "SASL_SSL", "PLAIN", "${env:KAFKA_USER}", "open sesame")
-    Traceback (most recent call last):
-    ...
-    k2beam.errors.UsageError: --sasl-password takes a reference, ${env:NAME} or ${file:PATH}, and not the secret itself
+    Examples:
+        >>> from k2beam import KafkaConfig
+        >>> KafkaConfig("localhost:9092").client_options()
+        {'security.protocol': 'PLAINTEXT'}
+        >>> login = {"sasl_username": "${env:KAFKA_USER}", "sasl_password": "${env:KAFKA_PASSWORD}"}
+        >>> kafka = KafkaConfig("broker:9093", "SASL_SSL", "SCRAM-SHA-512", **login)
+        >>> kafka.client_options()["sasl.password"]
+        '${env:KAFKA_PASSWORD}'
     """
 
     bootstrap: str

@@ -41,14 +41,15 @@ class MetricsConfig:
 
     Raises UsageError for ports that are none, and for ``targets`` without ``endpoint``.
 
-    >>> from k2beam import MetricsConfig
-    >>> metrics = MetricsConfig(environment="prod", endpoint=True, ports=(9400, 9409), targets="targets")
-    >>> metrics.host, metrics.enabled
-    ('127.0.0.1', True)
-    >>> MetricsConfig(targets="targets")
-    Traceback (most recent call last):
-    ...
-    k2beam.errors.UsageError: a folder of targets has no effect without an endpoint: give --metrics-endpoint too
+    Examples:
+        >>> from k2beam import MetricsConfig
+        >>> metrics = MetricsConfig(environment="prod", endpoint=True, ports=(9400, 9409), targets="targets")
+        >>> metrics.host, metrics.enabled
+        ('127.0.0.1', True)
+        >>> MetricsConfig(targets="targets")
+        Traceback (most recent call last):
+        ...
+        k2beam.errors.UsageError: a folder of targets has no effect without an endpoint: give --metrics-endpoint too
     """
 
     enabled: bool = True

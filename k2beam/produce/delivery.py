@@ -325,19 +325,20 @@ def resend(
 
     Counts ``k2_kafka_messages_produced_total`` and ``k2_kafka_produce_errors_total`` as the producer does.
 
-    >>> from k2beam import MarketDataProducer
-    >>> from k2beam.errors import NotDelivered
-    >>> from k2beam.produce.delivery import resend
-    >>> producer = MarketDataProducer("localhost:1", registry, delivery_timeout_s=1)
-    >>> producer.produce_trade(trade)
-    >>> try:
-    ...     producer.close()
-    ... except NotDelivered as error:
-    ...     spool = error.spool
-    >>> resend(spool, bootstrap).delivered
-    1
-    >>> spool.exists()
-    False
+    Examples:
+        >>> from k2beam import MarketDataProducer
+        >>> from k2beam.errors import NotDelivered
+        >>> from k2beam.produce.delivery import resend
+        >>> producer = MarketDataProducer("localhost:1", registry, delivery_timeout_s=1)
+        >>> producer.produce_trade(trade)
+        >>> try:
+        ...     producer.close()
+        ... except NotDelivered as error:
+        ...     spool = error.spool
+        >>> resend(spool, bootstrap).delivered
+        1
+        >>> spool.exists()
+        False
     """
     with spool_lock(spool):
         labels: dict[str, tuple[str, str]] = {}

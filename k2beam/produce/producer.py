@@ -78,17 +78,18 @@ class MarketDataProducer:
 
     Raises UsageError for options that would break that, and for a secret that is not there.
 
-    >>> from datetime import UTC, datetime
-    >>> from decimal import Decimal
-    >>> from k2beam import MarketDataProducer
-    >>> now = datetime.now(UTC)
-    >>> trade = {"message_id": "m-1", "trade_id": "t-1", "timestamp": now, "ingestion_timestamp": now}
-    >>> trade |= {"exchange": "EXAMPLE", "symbol": "BTCUSDT", "asset_class": "crypto", "currency": "USDT"}
-    >>> trade |= {"side": "BUY", "price": Decimal("93120.43"), "quantity": Decimal("0.5")}
-    >>> with MarketDataProducer(bootstrap, registry) as producer:
-    ...     producer.produce_trade(trade)
-    >>> producer.stats().delivered
-    1
+    Examples:
+        >>> from datetime import UTC, datetime
+        >>> from decimal import Decimal
+        >>> from k2beam import MarketDataProducer
+        >>> now = datetime.now(UTC)
+        >>> trade = {"message_id": "m-1", "trade_id": "t-1", "timestamp": now, "ingestion_timestamp": now}
+        >>> trade |= {"exchange": "EXAMPLE", "symbol": "BTCUSDT", "asset_class": "crypto", "currency": "USDT"}
+        >>> trade |= {"side": "BUY", "price": Decimal("93120.43"), "quantity": Decimal("0.5")}
+        >>> with MarketDataProducer(bootstrap, registry) as producer:
+        ...     producer.produce_trade(trade)
+        >>> producer.stats().delivered
+        1
     """
 
     def __init__(
@@ -124,37 +125,40 @@ class MarketDataProducer:
         that is not registered, RegistryUnavailable, KafkaFailed for a message that is refused at once, UsageError for
         a producer that is closed. What raises was not sent.
 
-        >>> from k2beam import MarketDataProducer
-        >>> with MarketDataProducer(bootstrap, registry) as producer:
-        ...     producer.produce_trade(trade)
-        ...     producer.produce_trade({**trade, "price": 93120.43})
-        Traceback (most recent call last):
-        ...
-        k2beam.errors.InvalidRecord: trades: field price must be a Decimal (a float has lost digits), not 93120.43
-        >>> producer.stats().delivered, producer.stats().rejected
-        (1, 1)
+        Examples:
+            >>> from k2beam import MarketDataProducer
+            >>> with MarketDataProducer(bootstrap, registry) as producer:
+            ...     producer.produce_trade(trade)
+            ...     producer.produce_trade({**trade, "price": 93120.43})
+            Traceback (most recent call last):
+            ...
+            k2beam.errors.InvalidRecord: trades: field price must be a Decimal (a float has lost digits), not 93120.43
+            >>> producer.stats().delivered, producer.stats().rejected
+            (1, 1)
         """
         self._produce("trades", record)
 
     def produce_quote(self, record: Mapping[str, Any]) -> None:
         """Send one quote, a record of quote_v2; everything as for :meth:`produce_trade`.
 
-        >>> from k2beam import MarketDataProducer
-        >>> with MarketDataProducer(bootstrap, registry) as producer:
-        ...     producer.produce_quote(quote)
-        >>> producer.stats().delivered
-        1
+        Examples:
+            >>> from k2beam import MarketDataProducer
+            >>> with MarketDataProducer(bootstrap, registry) as producer:
+            ...     producer.produce_quote(quote)
+            >>> producer.stats().delivered
+            1
         """
         self._produce("quotes", record)
 
     def produce_reference_data(self, record: Mapping[str, Any]) -> None:
         """Send one company's reference data, a record of reference_data_v2; everything as for :meth:`produce_trade`.
 
-        >>> from k2beam import MarketDataProducer
-        >>> with MarketDataProducer(bootstrap, registry) as producer:
-        ...     producer.produce_reference_data(company)
-        >>> producer.stats().delivered
-        1
+        Examples:
+            >>> from k2beam import MarketDataProducer
+            >>> with MarketDataProducer(bootstrap, registry) as producer:
+            ...     producer.produce_reference_data(company)
+            >>> producer.stats().delivered
+            1
         """
         self._produce("reference_data", record)
 
@@ -164,12 +168,13 @@ class MarketDataProducer:
         Raises NotDelivered, which names the spool file, for what failed since the last call, and for what still
         waits after ``timeout_s``.
 
-        >>> from k2beam import MarketDataProducer
-        >>> with MarketDataProducer(bootstrap, registry) as producer:
-        ...     producer.produce_trade(trade)
-        ...     producer.flush()
-        ...     producer.stats().delivered, producer.stats().waiting
-        (1, 0)
+        Examples:
+            >>> from k2beam import MarketDataProducer
+            >>> with MarketDataProducer(bootstrap, registry) as producer:
+            ...     producer.produce_trade(trade)
+            ...     producer.flush()
+            ...     producer.stats().delivered, producer.stats().waiting
+            (1, 0)
         """
         self._delivery.flush(timeout_s)
 
@@ -178,13 +183,14 @@ class MarketDataProducer:
 
         Raises NotDelivered as :meth:`flush` does.
 
-        >>> from k2beam import MarketDataProducer
-        >>> producer = MarketDataProducer(bootstrap, registry)
-        >>> producer.close()
-        >>> producer.produce_trade(trade)
-        Traceback (most recent call last):
-        ...
-        k2beam.errors.UsageError: the producer is closed; make a new one
+        Examples:
+            >>> from k2beam import MarketDataProducer
+            >>> producer = MarketDataProducer(bootstrap, registry)
+            >>> producer.close()
+            >>> producer.produce_trade(trade)
+            Traceback (most recent call last):
+            ...
+            k2beam.errors.UsageError: the producer is closed; make a new one
         """
         if self._closed:
             return
@@ -197,13 +203,14 @@ class MarketDataProducer:
     def stats(self) -> ProducerStats:
         """The counts so far.
 
-        >>> from k2beam import MarketDataProducer
-        >>> with MarketDataProducer(bootstrap, registry) as producer:
-        ...     for number in range(3):
-        ...         producer.produce_trade({**trade, "message_id": f"m-{number}"})
-        >>> stats = producer.stats()
-        >>> stats.accepted, stats.delivered, stats.failed, stats.spool
-        (3, 3, 0, None)
+        Examples:
+            >>> from k2beam import MarketDataProducer
+            >>> with MarketDataProducer(bootstrap, registry) as producer:
+            ...     for number in range(3):
+            ...         producer.produce_trade({**trade, "message_id": f"m-{number}"})
+            >>> stats = producer.stats()
+            >>> stats.accepted, stats.delivered, stats.failed, stats.spool
+            (3, 3, 0, None)
         """
         delivery = self._delivery
         return ProducerStats(

@@ -24,10 +24,11 @@ class Lake:
     Raises UsageError where the warehouse is not there or the catalog is not configured. A table
     that was never made reads as an empty one.
 
-    >>> from k2beam import Lake
-    >>> lake = Lake(warehouse="warehouse")
-    >>> lake.trades(symbol="BTCUSDT", exchange="BINANCE").num_rows
-    595
+    Examples:
+        >>> from k2beam import Lake
+        >>> lake = Lake(warehouse="warehouse")
+        >>> lake.trades(symbol="BTCUSDT", exchange="BINANCE").num_rows
+        595
     """
 
     def __init__(self, warehouse: str | None = None, catalog: str | None = None, namespace: str = NAMESPACE) -> None:
@@ -38,9 +39,10 @@ class Lake:
     def of(cls, config: LakeConfig) -> Lake:
         """The lake that a configuration names.
 
-        >>> from k2beam import Lake, LakeConfig
-        >>> Lake.of(LakeConfig(warehouse="warehouse")).namespace
-        'market_data'
+        Examples:
+            >>> from k2beam import Lake, LakeConfig
+            >>> Lake.of(LakeConfig(warehouse="warehouse")).namespace
+            'market_data'
         """
         return cls(config.warehouse, config.catalog, config.namespace)
 
@@ -61,13 +63,14 @@ class Lake:
         naive times are UTC. ``as_of`` is a snapshot id or the moment to travel to. ``columns``: these, of all that
         there are. Raises UsageError for bad values, LakeError for an unreadable file.
 
-        >>> from k2beam import Lake
-        >>> lake = Lake("warehouse")
-        >>> trades = lake.trades("BTCUSDT", start="2026-01-05T00:10", columns=["timestamp", "price"], limit=2)
-        >>> trades["price"].to_pylist()
-        [Decimal('93119.87000000'), Decimal('93119.84000000')]
-        >>> trades["timestamp"][0].as_py().isoformat()
-        '2026-01-05T00:10:00.630421+00:00'
+        Examples:
+            >>> from k2beam import Lake
+            >>> lake = Lake("warehouse")
+            >>> trades = lake.trades("BTCUSDT", start="2026-01-05T00:10", columns=["timestamp", "price"], limit=2)
+            >>> trades["price"].to_pylist()
+            [Decimal('93119.87000000'), Decimal('93119.84000000')]
+            >>> trades["timestamp"][0].as_py().isoformat()
+            '2026-01-05T00:10:00.630421+00:00'
         """
         selection = EventSelection(symbol, exchange, start, end, as_of)
         return self._table("trades", selection, columns, limit, with_duplicates)
@@ -85,9 +88,10 @@ class Lake:
     ) -> pa.Table:
         """Quotes; everything as for :meth:`trades`.
 
-        >>> from k2beam import Lake
-        >>> Lake("warehouse").quotes("BTCUSDT", columns=["bid_price", "ask_price"], limit=1).to_pylist()
-        [{'bid_price': Decimal('93120.47000000'), 'ask_price': Decimal('93120.50000000')}]
+        Examples:
+            >>> from k2beam import Lake
+            >>> Lake("warehouse").quotes("BTCUSDT", columns=["bid_price", "ask_price"], limit=1).to_pylist()
+            [{'bid_price': Decimal('93120.47000000'), 'ask_price': Decimal('93120.50000000')}]
         """
         selection = EventSelection(symbol, exchange, start, end, as_of)
         return self._table("quotes", selection, columns, limit, with_duplicates)
@@ -105,11 +109,13 @@ class Lake:
 
         Raises as :meth:`trades` does.
 
-        >>> from k2beam import Lake
-        >>> from k2beam.query.selections import EventSelection
-        >>> schema, batches = Lake("warehouse").events("trades", EventSelection(symbol="BTCUSDT"), columns=["price"])
-        >>> schema.names, sum(batch.num_rows for batch in batches)
-        (['price'], 595)
+        Examples:
+            >>> from k2beam import Lake
+            >>> from k2beam.query.selections import EventSelection
+            >>> selection = EventSelection(symbol="BTCUSDT")
+            >>> schema, batches = Lake("warehouse").events("trades", selection, columns=["price"])
+            >>> schema.names, sum(batch.num_rows for batch in batches)
+            (['price'], 595)
         """
         return select_events(
             self.catalog,
@@ -133,10 +139,11 @@ class Lake:
 
         Prices, volume and VWAP are Decimals with 8 places. Raises UsageError and LakeError as :meth:`trades` does.
 
-        >>> from k2beam import Lake
-        >>> day = Lake("warehouse").summary("BTCUSDT", "2026-01-05")
-        >>> day.trades, day.volume, day.vwap
-        (595, Decimal('1491.06100000'), Decimal('93120.09451087'))
+        Examples:
+            >>> from k2beam import Lake
+            >>> day = Lake("warehouse").summary("BTCUSDT", "2026-01-05")
+            >>> day.trades, day.volume, day.vwap
+            (595, Decimal('1491.06100000'), Decimal('93120.09451087'))
         """
         return summarise_day(
             self.catalog,
@@ -153,12 +160,13 @@ class Lake:
 
         Raises LakeError for an unreadable file.
 
-        >>> from k2beam import Lake
-        >>> gap, *others = Lake("warehouse").gaps()
-        >>> gap.symbol, gap.first_missing, gap.last_missing, gap.severity
-        ('BNBUSDT', 20787546, 20787567, 'LARGE')
-        >>> len(others)
-        19
+        Examples:
+            >>> from k2beam import Lake
+            >>> gap, *others = Lake("warehouse").gaps()
+            >>> gap.symbol, gap.first_missing, gap.last_missing, gap.severity
+            ('BNBUSDT', 20787546, 20787567, 'LARGE')
+            >>> len(others)
+            19
         """
         return current_gaps(self.catalog, self.namespace)
 

@@ -20,10 +20,11 @@ class RegistryConfig:
     ``wait_s``: how long a registry that can't be reached is waited for, seconds. ``timeout_s``: one request.
     Raises UsageError for a URL that is not http(s), or has a password in it.
 
-    >>> from k2beam import RegistryConfig
-    >>> registry = RegistryConfig("https://registry:8081", user="${env:REGISTRY_USER}", password="${file:registry.txt}")
-    >>> registry.password, registry.wait_s
-    ('${file:registry.txt}', 60.0)
+    Examples:
+        >>> from k2beam import RegistryConfig
+        >>> registry = RegistryConfig("https://registry:8081", user="${env:NAME}", password="${file:password.txt}")
+        >>> registry.password, registry.wait_s
+        ('${file:password.txt}', 60.0)
     """
 
     url: str = DEFAULT_URL

@@ -32,13 +32,14 @@ class RegistryResolver:
     ``registry`` is its URL with the options that follow, or a RegistryConfig, which has them all. ``user`` and
     ``password`` are references (``${env:NAME}``, ``${file:PATH}``); they are read in :meth:`open`.
 
-    >>> import json
-    >>> from k2beam import RegistryResolver
-    >>> resolver = RegistryResolver(registry, wait_s=10)
-    >>> resolver.open()
-    >>> json.loads(resolver.resolve(schema_id))["name"]
-    'TradeV2'
-    >>> resolver.close()
+    Examples:
+        >>> import json
+        >>> from k2beam import RegistryResolver
+        >>> resolver = RegistryResolver(registry, wait_s=10)
+        >>> resolver.open()
+        >>> json.loads(resolver.resolve(schema_id))["name"]
+        'TradeV2'
+        >>> resolver.close()
     """
 
     def __init__(

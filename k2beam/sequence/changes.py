@@ -25,11 +25,12 @@ GapStart = tuple[int, int]
 class GapChange:
     """One gap that is new, has another extent, or is filled; sequences ``first`` to ``last`` inclusive.
 
-    >>> from k2beam.sequence import GapChange, SequenceKey
-    >>> change = GapChange(epoch=0, first=3, last=4, status="OPEN", opened_at=1_767_571_200_000_000)
-    >>> gap = change.to_gap(SequenceKey("BINANCE", "BTCUSDT", "trades"))
-    >>> gap.first_missing, gap.last_missing, gap.severity
-    (3, 4, 'SMALL')
+    Examples:
+        >>> from k2beam.sequence import GapChange, SequenceKey
+        >>> change = GapChange(epoch=0, first=3, last=4, status="OPEN", opened_at=1_767_571_200_000_000)
+        >>> gap = change.to_gap(SequenceKey("BINANCE", "BTCUSDT", "trades"))
+        >>> gap.first_missing, gap.last_missing, gap.severity
+        (3, 4, 'SMALL')
     """
 
     epoch: int
@@ -57,10 +58,11 @@ class GapChange:
 class GapBatch:
     """Changed rows of the ledger.
 
-    >>> from k2beam.sequence import GapBatch, GapChange, SequenceKey
-    >>> change = GapChange(epoch=0, first=3, last=4, status="OPEN", opened_at=1_767_571_200_000_000)
-    >>> GapBatch((change.to_gap(SequenceKey("BINANCE", "BTCUSDT", "trades")),)).num_rows
-    1
+    Examples:
+        >>> from k2beam.sequence import GapBatch, GapChange, SequenceKey
+        >>> change = GapChange(epoch=0, first=3, last=4, status="OPEN", opened_at=1_767_571_200_000_000)
+        >>> GapBatch((change.to_gap(SequenceKey("BINANCE", "BTCUSDT", "trades")),)).num_rows
+        1
     """
 
     gaps: tuple[Gap, ...]
@@ -77,9 +79,10 @@ class GapBatch:
 def gap_id(exchange: str, symbol: str, kind: str, epoch: int, first_missing: int) -> str:
     """SHA-256 over key, epoch and first missing sequence, shortened to 32 hex digits.
 
-    >>> from k2beam.sequence import gap_id
-    >>> gap_id("BINANCE", "BTCUSDT", "trades", epoch=0, first_missing=3)
-    '55801f2355cd969f4e6af96e03d90c8c'
+    Examples:
+        >>> from k2beam.sequence import gap_id
+        >>> gap_id("BINANCE", "BTCUSDT", "trades", epoch=0, first_missing=3)
+        '55801f2355cd969f4e6af96e03d90c8c'
     """
     text = f"{format_key(exchange, symbol, kind)}|{epoch}|{first_missing}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
@@ -149,12 +152,13 @@ def filled_count(desired: Mapping[GapStart, MissingInterval], current: Mapping[G
 def missing_gaps(key: SequenceKey, epochs: Iterable[Epoch]) -> list[Gap]:
     """The missing intervals of a key's epochs as rows with status OPEN: what the ledger should say.
 
-    >>> import numpy as np
-    >>> from k2beam.sequence import SequenceKey, missing_gaps, recount
-    >>> epochs = recount(event_times=np.array([0, 1, 2]), sequences=np.array([1, 2, 5]))
-    >>> [gap] = missing_gaps(SequenceKey("BINANCE", "BTCUSDT", "trades"), epochs)
-    >>> gap.first_missing, gap.last_missing, gap.status
-    (3, 4, 'OPEN')
+    Examples:
+        >>> import numpy as np
+        >>> from k2beam.sequence import SequenceKey, missing_gaps, recount
+        >>> epochs = recount(event_times=np.array([0, 1, 2]), sequences=np.array([1, 2, 5]))
+        >>> [gap] = missing_gaps(SequenceKey("BINANCE", "BTCUSDT", "trades"), epochs)
+        >>> gap.first_missing, gap.last_missing, gap.status
+        (3, 4, 'OPEN')
     """
     return [
         GapChange(epoch.number, gap.first, gap.last, "OPEN", gap.opened_at).to_gap(key)
@@ -170,13 +174,14 @@ def diff_ledger(desired: Iterable[Gap], current: Iterable[Gap]) -> list[Gap]:
     FILLED ones are passed over. A row that already says it is not repeated, so a second call with its own
     result applied gives none. Revisions are 0: the ledger's writer gives them.
 
-    >>> import numpy as np
-    >>> from k2beam.sequence import SequenceKey, diff_ledger, missing_gaps, recount
-    >>> key = SequenceKey("BINANCE", "BTCUSDT", "trades")
-    >>> ledger = missing_gaps(key, recount(np.array([0, 1, 2]), np.array([1, 2, 5])))
-    >>> late = missing_gaps(key, recount(np.array([0, 1, 2, 3]), np.array([1, 2, 5, 3])))
-    >>> [(row.first_missing, row.last_missing, row.status) for row in diff_ledger(late, ledger)]
-    [(3, 4, 'FILLED'), (4, 4, 'PARTIAL')]
+    Examples:
+        >>> import numpy as np
+        >>> from k2beam.sequence import SequenceKey, diff_ledger, missing_gaps, recount
+        >>> key = SequenceKey("BINANCE", "BTCUSDT", "trades")
+        >>> ledger = missing_gaps(key, recount(np.array([0, 1, 2]), np.array([1, 2, 5])))
+        >>> late = missing_gaps(key, recount(np.array([0, 1, 2, 3]), np.array([1, 2, 5, 3])))
+        >>> [(row.first_missing, row.last_missing, row.status) for row in diff_ledger(late, ledger)]
+        [(3, 4, 'FILLED'), (4, 4, 'PARTIAL')]
     """
     wanted = _by_key(desired)
     present = _by_key(gap for gap in current if gap.status != "FILLED")

@@ -26,9 +26,10 @@ class MissingInterval:
 
     ``opened_at`` is the event time of the message numbered ``last + 1``, the earliest if there are several.
 
-    >>> from k2beam.sequence import MissingInterval
-    >>> MissingInterval(first=3, last=4, opened_at=1_767_571_200_000_000).count
-    2
+    Examples:
+        >>> from k2beam.sequence import MissingInterval
+        >>> MissingInterval(first=3, last=4, opened_at=1_767_571_200_000_000).count
+        2
     """
 
     first: int
@@ -47,11 +48,12 @@ class Epoch:
     ``first_sequence`` and ``last_sequence`` are the lowest and the highest received, ``opened_at`` is the event
     time of the lowest (the earliest, if several), ``received`` the number of different sequences.
 
-    >>> import numpy as np
-    >>> from k2beam.sequence import recount
-    >>> [epoch] = recount(event_times=np.array([0, 1, 2]), sequences=np.array([1, 2, 5]))
-    >>> epoch.first_sequence, epoch.last_sequence, epoch.received, epoch.missing
-    (1, 5, 3, 2)
+    Examples:
+        >>> import numpy as np
+        >>> from k2beam.sequence import recount
+        >>> [epoch] = recount(event_times=np.array([0, 1, 2]), sequences=np.array([1, 2, 5]))
+        >>> epoch.first_sequence, epoch.last_sequence, epoch.received, epoch.missing
+        (1, 5, 3, 2)
     """
 
     number: int
@@ -73,14 +75,15 @@ def recount(event_times: Ints, sequences: Ints) -> tuple[Epoch, ...]:
 
     Negative sequences are no sequence numbers and are left out, as nulls must be.
 
-    >>> import numpy as np
-    >>> from k2beam.sequence import recount
-    >>> sequences = np.array([900, 901, 903, 1, 2, 3])
-    >>> before, after = recount(event_times=np.arange(6) * 1_000_000, sequences=sequences)
-    >>> before.gaps
-    (MissingInterval(first=902, last=902, opened_at=2000000),)
-    >>> after.number, after.first_sequence, after.gaps
-    (1, 1, ())
+    Examples:
+        >>> import numpy as np
+        >>> from k2beam.sequence import recount
+        >>> sequences = np.array([900, 901, 903, 1, 2, 3])
+        >>> before, after = recount(event_times=np.arange(6) * 1_000_000, sequences=sequences)
+        >>> before.gaps
+        (MissingInterval(first=902, last=902, opened_at=2000000),)
+        >>> after.number, after.first_sequence, after.gaps
+        (1, 1, ())
     """
     sequenced = sequences >= 0
     time, seq = _in_order(event_times[sequenced], sequences[sequenced])

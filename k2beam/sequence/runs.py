@@ -38,10 +38,11 @@ _WORD = 1 << 64
 class SequenceKey(NamedTuple):
     """Whose numbers are counted: one feed of one symbol.
 
-    >>> from k2beam.sequence import SequenceKey, format_key
-    >>> key = SequenceKey("BINANCE", "BTCUSDT", "trades")
-    >>> key.symbol, format_key(*key)
-    ('BTCUSDT', 'BINANCE|BTCUSDT|trades')
+    Examples:
+        >>> from k2beam.sequence import SequenceKey, format_key
+        >>> key = SequenceKey("BINANCE", "BTCUSDT", "trades")
+        >>> key.symbol, format_key(*key)
+        ('BTCUSDT', 'BINANCE|BTCUSDT|trades')
     """
 
     exchange: str
@@ -52,11 +53,12 @@ class SequenceKey(NamedTuple):
 def format_key(exchange: str, symbol: str, kind: str) -> str:
     """``exchange|symbol|kind``, with ``%`` and ``|`` inside a part percent-encoded.
 
-    >>> from k2beam.sequence import format_key
-    >>> format_key("BINANCE", "BTCUSDT", "trades")
-    'BINANCE|BTCUSDT|trades'
-    >>> format_key("A|B", "100%", "quotes")
-    'A%7CB|100%25|quotes'
+    Examples:
+        >>> from k2beam.sequence import format_key
+        >>> format_key("BINANCE", "BTCUSDT", "trades")
+        'BINANCE|BTCUSDT|trades'
+        >>> format_key("A|B", "100%", "quotes")
+        'A%7CB|100%25|quotes'
     """
     return "|".join(part.replace("%", "%25").replace("|", "%7C") for part in (exchange, symbol, kind))
 
@@ -64,9 +66,10 @@ def format_key(exchange: str, symbol: str, kind: str) -> str:
 def parse_key(text: str) -> SequenceKey:
     """The inverse of :func:`format_key`. Raises K2BeamError for a text that is not such a key.
 
-    >>> from k2beam.sequence import parse_key
-    >>> parse_key("BINANCE|BTCUSDT|trades")
-    SequenceKey(exchange='BINANCE', symbol='BTCUSDT', kind='trades')
+    Examples:
+        >>> from k2beam.sequence import parse_key
+        >>> parse_key("BINANCE|BTCUSDT|trades")
+        SequenceKey(exchange='BINANCE', symbol='BTCUSDT', kind='trades')
     """
     parts = [unquote(part, errors="strict") for part in text.split("|")]
     if len(parts) != 3 or parts[2] not in KINDS:
@@ -77,10 +80,11 @@ def parse_key(text: str) -> SequenceKey:
 class Run(NamedTuple):
     """Messages first_sequence, +1, …, last_sequence whose event time never falls (microseconds).
 
-    >>> from k2beam.sequence import Run
-    >>> run = Run(first_sequence=5, last_sequence=8, first_time=0, last_time=3_000_000)
-    >>> run.last_sequence - run.first_sequence + 1
-    4
+    Examples:
+        >>> from k2beam.sequence import Run
+        >>> run = Run(first_sequence=5, last_sequence=8, first_time=0, last_time=3_000_000)
+        >>> run.last_sequence - run.first_sequence + 1
+        4
     """
 
     first_sequence: int
@@ -114,12 +118,13 @@ class Slice:
     1: milliseconds), how far the highest and the lowest element time are from those of the events; then
     for each run the step from the run before in sequence, its length less one, the step in time, its duration.
 
-    >>> import numpy as np
-    >>> from k2beam.sequence import slice_runs
-    >>> [(code, piece)] = slice_runs(np.zeros(3, np.int64), np.array([5, 6, 9]), event_times=np.array([0, 1, 2]))
-    >>> content = piece.read()
-    >>> content.messages, [(run.first_sequence, run.last_sequence) for run in content.runs]
-    (3, [(5, 6), (9, 9)])
+    Examples:
+        >>> import numpy as np
+        >>> from k2beam.sequence import slice_runs
+        >>> [(code, piece)] = slice_runs(np.zeros(3, np.int64), np.array([5, 6, 9]), event_times=np.array([0, 1, 2]))
+        >>> content = piece.read()
+        >>> content.messages, [(run.first_sequence, run.last_sequence) for run in content.runs]
+        (3, [(5, 6), (9, 9)])
     """
 
     data: bytes
@@ -145,12 +150,13 @@ def slice_runs(
     The arrays have one entry a row, in order of arrival: small non-negative key codes, sequences (where
     ``valid``; negative ones count as null), event times and, if they differ, element times.
 
-    >>> import numpy as np
-    >>> from k2beam.sequence import slice_runs
-    >>> codes, sequences = np.array([0, 1, 0]), np.array([5, 70, 6])
-    >>> slices = slice_runs(codes, sequences, event_times=np.array([0, 1, 2]))
-    >>> [(code, piece.read().messages) for code, piece in slices]
-    [(0, 2), (1, 1)]
+    Examples:
+        >>> import numpy as np
+        >>> from k2beam.sequence import slice_runs
+        >>> codes, sequences = np.array([0, 1, 0]), np.array([5, 70, 6])
+        >>> slices = slice_runs(codes, sequences, event_times=np.array([0, 1, 2]))
+        >>> [(code, piece.read().messages) for code, piece in slices]
+        [(0, 2), (1, 1)]
     """
     if not len(codes):
         return []

@@ -44,10 +44,11 @@ class SequenceClass(StrEnum):
 
     LATE_FILL is in counts only: a tracker answers OUT_OF_ORDER, with ``filled``.
 
-    >>> from k2beam.sequence import SequenceClass, SequenceTracker
-    >>> answer = SequenceTracker().check_sequence("BINANCE", "BTCUSDT", 1, 0)
-    >>> answer.classification is SequenceClass.OK
-    True
+    Examples:
+        >>> from k2beam.sequence import SequenceClass, SequenceTracker
+        >>> answer = SequenceTracker().check_sequence("BINANCE", "BTCUSDT", 1, 0)
+        >>> answer.classification is SequenceClass.OK
+        True
     """
 
     OK = "ok"
@@ -68,14 +69,15 @@ arrivals, so it depends on how messages came, and so then does OK."""
 class FoldResult(NamedTuple):
     """The gaps that changed, and the messages folded, by class.
 
-    >>> import numpy as np
-    >>> from k2beam.sequence import KeyState
-    >>> state = KeyState.from_messages(event_times=np.array([0, 1]), sequences=np.array([1, 2]))
-    >>> changes, counts = state.observe(time=2, sequence=5)
-    >>> changes
-    [GapChange(epoch=0, first=3, last=4, status='OPEN', opened_at=2)]
-    >>> [(found.name, number) for found, number in counts.items()]
-    [('SMALL_GAP', 1)]
+    Examples:
+        >>> import numpy as np
+        >>> from k2beam.sequence import KeyState
+        >>> state = KeyState.from_messages(event_times=np.array([0, 1]), sequences=np.array([1, 2]))
+        >>> changes, counts = state.observe(time=2, sequence=5)
+        >>> changes
+        [GapChange(epoch=0, first=3, last=4, status='OPEN', opened_at=2)]
+        >>> [(found.name, number) for found, number in counts.items()]
+        [('SMALL_GAP', 1)]
     """
 
     changes: list[GapChange]
@@ -98,16 +100,17 @@ class KeyState:
     ``ambiguous`` stays set once a reset might be hidden where the order of messages was forgotten; gaps are
     then still reported, but only a recount over the rows is exact.
 
-    >>> import numpy as np
-    >>> from k2beam.sequence import KeyState, slice_runs
-    >>> [(_, piece)] = slice_runs(np.zeros(3, np.int64), sequences=np.array([1, 2, 5]), event_times=np.array([0, 1, 2]))
-    >>> state = KeyState()
-    >>> state.add(piece), state.epochs
-    (Counter(), ())
-    >>> state.fold().changes
-    [GapChange(epoch=0, first=3, last=4, status='OPEN', opened_at=2)]
-    >>> KeyState.from_bytes(state.to_bytes()).epochs == state.epochs
-    True
+    Examples:
+        >>> import numpy as np
+        >>> from k2beam.sequence import KeyState, slice_runs
+        >>> [(_, piece)] = slice_runs(np.zeros(3, np.int64), np.array([1, 2, 5]), event_times=np.array([0, 1, 2]))
+        >>> state = KeyState()
+        >>> state.add(piece), state.epochs
+        (Counter(), ())
+        >>> state.fold().changes
+        [GapChange(epoch=0, first=3, last=4, status='OPEN', opened_at=2)]
+        >>> KeyState.from_bytes(state.to_bytes()).epochs == state.epochs
+        True
     """
 
     __slots__ = ("_arrived", "_base", "_blocks", "_epochs", "_floor", "_pending", "ambiguous")

@@ -25,12 +25,13 @@ class SequenceResult:
     ``missing_first`` to ``missing_last`` is the gap that the message opened (SMALL_GAP, LARGE_GAP).
     ``filled``: an OUT_OF_ORDER message whose number was missing. ``epoch`` is the current one, counted from 0.
 
-    >>> from k2beam import SequenceTracker
-    >>> tracker = SequenceTracker()
-    >>> _ = tracker.check_sequence("BINANCE", "BTCUSDT", 100, 0)
-    >>> answer = tracker.check_sequence("BINANCE", "BTCUSDT", 103, 1_000_000)
-    >>> answer.expected, answer.missing_first, answer.missing_last, answer.missing_count
-    (101, 101, 102, 2)
+    Examples:
+        >>> from k2beam import SequenceTracker
+        >>> tracker = SequenceTracker()
+        >>> _ = tracker.check_sequence("BINANCE", "BTCUSDT", 100, 0)
+        >>> answer = tracker.check_sequence("BINANCE", "BTCUSDT", 103, 1_000_000)
+        >>> answer.expected, answer.missing_first, answer.missing_last, answer.missing_count
+        (101, 101, 102, 2)
     """
 
     classification: SequenceClass
@@ -52,13 +53,14 @@ class SequenceResult:
 class TrackerStats:
     """Sums over all keys since the tracker was made; ``missing`` sequences are in ``open_gaps`` gaps.
 
-    >>> from k2beam import SequenceTracker
-    >>> tracker = SequenceTracker()
-    >>> for sequence in (100, 103, 101):
-    ...     _ = tracker.check_sequence("BINANCE", "BTCUSDT", sequence, 0)
-    >>> stats = tracker.stats()
-    >>> stats.messages, stats.late_fills, stats.open_gaps, stats.missing
-    (3, 1, 1, 1)
+    Examples:
+        >>> from k2beam import SequenceTracker
+        >>> tracker = SequenceTracker()
+        >>> for sequence in (100, 103, 101):
+        ...     _ = tracker.check_sequence("BINANCE", "BTCUSDT", sequence, 0)
+        >>> stats = tracker.stats()
+        >>> stats.messages, stats.late_fills, stats.open_gaps, stats.missing
+        (3, 1, 1, 1)
     """
 
     messages: int
@@ -92,30 +94,31 @@ class SequenceTracker:
     Pure: no clock and no I/O. Keys are held for ever, each with its last 33 epochs. Not safe for threads. Not for the
     tables: their gaps are found by :class:`transforms.detect_gaps.DetectGaps` and read by :meth:`k2beam.Lake.gaps`.
 
-    >>> from datetime import datetime
-    >>> from k2beam import SequenceTracker
-    >>> tracker = SequenceTracker()
-    >>> def check(sequence, second):
-    ...     return tracker.check_sequence("BINANCE", "BTCUSDT", sequence, datetime(2026, 1, 5, 12, 0, second))
-    >>> check(100, 0).classification.name, check(101, 1).classification.name
-    ('OK', 'OK')
+    Examples:
+        >>> from datetime import datetime
+        >>> from k2beam import SequenceTracker
+        >>> tracker = SequenceTracker()
+        >>> def check(sequence, second):
+        ...     return tracker.check_sequence("BINANCE", "BTCUSDT", sequence, datetime(2026, 1, 5, 12, 0, second))
+        >>> check(100, 0).classification.name, check(101, 1).classification.name
+        ('OK', 'OK')
 
-    A gap, and the late message that fills a part of it:
+        A gap, and the late message that fills a part of it:
 
-    >>> gap = check(105, 3)
-    >>> gap.classification.name, gap.missing_first, gap.missing_last
-    ('SMALL_GAP', 102, 104)
-    >>> late = check(103, 2)
-    >>> late.classification.name, late.filled
-    ('OUT_OF_ORDER', True)
-    >>> [(gap.first, gap.last) for gap in tracker.epochs("BINANCE", "BTCUSDT")[0].gaps]
-    [(102, 102), (104, 104)]
+        >>> gap = check(105, 3)
+        >>> gap.classification.name, gap.missing_first, gap.missing_last
+        ('SMALL_GAP', 102, 104)
+        >>> late = check(103, 2)
+        >>> late.classification.name, late.filled
+        ('OUT_OF_ORDER', True)
+        >>> [(gap.first, gap.last) for gap in tracker.epochs("BINANCE", "BTCUSDT")[0].gaps]
+        [(102, 102), (104, 104)]
 
-    A reset, which the third message shows:
+        A reset, which the third message shows:
 
-    >>> answers = check(1, 4), check(2, 5), check(3, 6), check(4, 7)
-    >>> [(answer.classification.name, answer.epoch) for answer in answers]
-    [('OUT_OF_ORDER', 0), ('OUT_OF_ORDER', 0), ('RESET', 1), ('OK', 1)]
+        >>> answers = check(1, 4), check(2, 5), check(3, 6), check(4, 7)
+        >>> [(answer.classification.name, answer.epoch) for answer in answers]
+        [('OUT_OF_ORDER', 0), ('OUT_OF_ORDER', 0), ('RESET', 1), ('OK', 1)]
     """
 
     def __init__(self) -> None:
@@ -133,11 +136,12 @@ class SequenceTracker:
         RESET at once if an hour lies before it. No or a negative ``sequence`` is UNSEQUENCED. Raises UsageError
         for a timestamp or sequence of another type, or one that 64 bits can't hold.
 
-        >>> from k2beam import SequenceTracker
-        >>> tracker = SequenceTracker()
-        >>> answers = [tracker.check_sequence("ASX", "BHP", number, 0) for number in (7, 8, 8, 20, None)]
-        >>> [answer.classification.name for answer in answers]
-        ['OK', 'OK', 'DUPLICATE', 'LARGE_GAP', 'UNSEQUENCED']
+        Examples:
+            >>> from k2beam import SequenceTracker
+            >>> tracker = SequenceTracker()
+            >>> answers = [tracker.check_sequence("ASX", "BHP", number, 0) for number in (7, 8, 8, 20, None)]
+            >>> [answer.classification.name for answer in answers]
+            ['OK', 'OK', 'DUPLICATE', 'LARGE_GAP', 'UNSEQUENCED']
         """
         time = _microseconds(timestamp)
         state = self._states.setdefault(SequenceKey(exchange, symbol, kind), KeyState())
@@ -153,12 +157,13 @@ class SequenceTracker:
     def epochs(self, exchange: str, symbol: str, kind: Kind = "trades") -> tuple[Epoch, ...]:
         """The epochs of a key with their gaps; empty for a key that never came.
 
-        >>> from k2beam import SequenceTracker
-        >>> tracker = SequenceTracker()
-        >>> for sequence in (100, 103, 101):
-        ...     _ = tracker.check_sequence("BINANCE", "BTCUSDT", sequence, 0)
-        >>> [(gap.first, gap.last) for epoch in tracker.epochs("BINANCE", "BTCUSDT") for gap in epoch.gaps]
-        [(102, 102)]
+        Examples:
+            >>> from k2beam import SequenceTracker
+            >>> tracker = SequenceTracker()
+            >>> for sequence in (100, 103, 101):
+            ...     _ = tracker.check_sequence("BINANCE", "BTCUSDT", sequence, 0)
+            >>> [(gap.first, gap.last) for epoch in tracker.epochs("BINANCE", "BTCUSDT") for gap in epoch.gaps]
+            [(102, 102)]
         """
         state = self._states.get(SequenceKey(exchange, symbol, kind))
         return state.epochs if state else ()
@@ -166,12 +171,13 @@ class SequenceTracker:
     def stats(self) -> TrackerStats:
         """What came so far.
 
-        >>> from k2beam import SequenceTracker
-        >>> tracker = SequenceTracker()
-        >>> for sequence in (100, 100, 101):
-        ...     _ = tracker.check_sequence("BINANCE", "BTCUSDT", sequence, 0)
-        >>> {found.name: number for found, number in tracker.stats().by_class.items()}
-        {'OK': 2, 'DUPLICATE': 1}
+        Examples:
+            >>> from k2beam import SequenceTracker
+            >>> tracker = SequenceTracker()
+            >>> for sequence in (100, 100, 101):
+            ...     _ = tracker.check_sequence("BINANCE", "BTCUSDT", sequence, 0)
+            >>> {found.name: number for found, number in tracker.stats().by_class.items()}
+            {'OK': 2, 'DUPLICATE': 1}
         """
         epochs = [epoch for state in self._states.values() for epoch in state.epochs]
         return TrackerStats(

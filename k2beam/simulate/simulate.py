@@ -40,12 +40,13 @@ class Simulation:
     ones included. ``files`` is containers a kind. ``start`` is in microseconds UTC, ``rate`` in messages a
     second of event time and kind. Raises UsageError for settings that can't be met.
 
-    >>> from k2beam.simulate.faults import Faults
-    >>> from k2beam.simulate.simulate import Simulation
-    >>> feed = Simulation(rows=1000, kinds=("trades", "quotes"), faults=Faults(gaps=4, duplicates=3))
-    >>> rows, faults = feed.share("trades")
-    >>> rows, faults.gaps, faults.duplicates
-    (500, 2, 2)
+    Examples:
+        >>> from k2beam.simulate.faults import Faults
+        >>> from k2beam.simulate.simulate import Simulation
+        >>> feed = Simulation(rows=1000, kinds=("trades", "quotes"), faults=Faults(gaps=4, duplicates=3))
+        >>> rows, faults = feed.share("trades")
+        >>> rows, faults.gaps, faults.duplicates
+        (500, 2, 2)
     """
 
     rows: int
@@ -103,15 +104,16 @@ def simulate(out: Path, simulation: Simulation, progress: Callable[[int], None] 
     ``progress`` is called with numbers of messages written. Memory does not depend on ``rows``.
     Containers of an earlier simulation in ``out`` are removed; nothing else is touched.
 
-    >>> from pathlib import Path
-    >>> from k2beam.simulate.faults import Faults
-    >>> from k2beam.simulate.simulate import Simulation, simulate
-    >>> faults = Faults(gaps=2, duplicates=3, malformed=("bad_magic",))
-    >>> truth = simulate(Path("feed"), Simulation(rows=500, faults=faults))
-    >>> truth.rows, truth.duplicates, len(truth.gaps), truth.dead_letters
-    ({'trades': 499}, 3, 2, {'bad_magic': 1})
-    >>> sorted(path.name for path in Path("feed").iterdir())
-    ['trades-00001.avro', 'truth.json']
+    Examples:
+        >>> from pathlib import Path
+        >>> from k2beam.simulate.faults import Faults
+        >>> from k2beam.simulate.simulate import Simulation, simulate
+        >>> faults = Faults(gaps=2, duplicates=3, malformed=("bad_magic",))
+        >>> truth = simulate(Path("feed"), Simulation(rows=500, faults=faults))
+        >>> truth.rows, truth.duplicates, len(truth.gaps), truth.dead_letters
+        ({'trades': 499}, 3, 2, {'bad_magic': 1})
+        >>> sorted(path.name for path in Path("feed").iterdir())
+        ['trades-00001.avro', 'truth.json']
     """
     feeds = [_Feed(simulation, kind) for kind in simulation.kinds]
     out.mkdir(parents=True, exist_ok=True)

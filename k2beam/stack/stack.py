@@ -78,11 +78,12 @@ class LocalStack:
 
     Raises PlatformError for a service that there is not, and as :meth:`up` does on entry.
 
-    >>> from pathlib import Path
-    >>> from k2beam.stack.stack import LocalStack
-    >>> with LocalStack(Path("stack"), services=["kafka"]) as stack:
-    ...     [(server.name, server.state) for server in stack.status()]
-    [('kafka', 'ready')]
+    Examples:
+        >>> from pathlib import Path
+        >>> from k2beam.stack.stack import LocalStack
+        >>> with LocalStack(Path("stack"), services=["kafka"]) as stack:
+        ...     [(server.name, server.state) for server in stack.status()]
+        [('kafka', 'ready')]
     """
 
     def __init__(self, state: Path, services: Sequence[str] = DEFAULT_SERVICES, *, free_ports: bool = True) -> None:
