@@ -4,7 +4,6 @@
   option or argument without, is a warning, which ``--strict`` makes an error.
 - Pages of the repository that lie outside docs/ are part of the site (``PAGES``). A link to any other file outside
   docs/ becomes the file's path, since the site has no copy of it; to one that is not there, a warning.
-- Examples of docstrings are blocks of code.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from griffe import Extension, Object
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -42,7 +40,6 @@ MARK = "<!-- commands: scripts/docs_hooks.py -->"
 _FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(([^)\s#]+)(#[^)\s]+)?\)")
 
-_EXAMPLE = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
 _ROLE = re.compile(r":(?:meth|class|func|mod|attr|data):(?=<code>)")
 _DROPPED = (
     re.compile(r"^\* `--help`: .*\n", re.MULTILINE),
@@ -113,12 +110,3 @@ def undocumented(command: Any, path: str) -> Iterator[str]:
             yield f"{path}: {parameter.opts[-1]}"
     for name, child in getattr(command, "commands", {}).items():
         yield from undocumented(child, f"{path} {name}")
-
-
-class Examples(Extension):
-    """Of each docstring, the examples (``>>>``) as blocks of code: as text, what stands in brackets would be a link."""
-
-    def on_object(self, *, obj: Object, **_: Any) -> None:
-        """Put the examples of one docstring between fences."""
-        if obj.docstring is not None:
-            obj.docstring.value = _EXAMPLE.sub(r"```pycon\n\g<0>\n```", obj.docstring.value)
