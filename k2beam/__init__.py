@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from k2beam.metrics.worker import MetricsConfig
     from k2beam.produce.producer import MarketDataProducer
     from k2beam.query.lake import Lake
+    from k2beam.query.selections import EventSelection
     from k2beam.registry.config import RegistryConfig
     from k2beam.registry.resolver import RegistryResolver
     from k2beam.sequence.tracker import SequenceTracker
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "EventSelection",
     "IngestConfig",
     "K2BeamError",
     "KafkaConfig",
@@ -49,6 +51,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "EventSelection": "k2beam.query.selections",
     "IngestConfig": "k2beam.job.config",
     "K2BeamError": "k2beam.errors",
     "KafkaConfig": "k2beam.kafka.config",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import time
-import uuid
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -65,6 +64,10 @@ class RetryPolicy:
     first_wait: float = 0.05
     longest_wait: float = 5.0
 
+    def __post_init__(self) -> None:
+        if self.attempts < 1:
+            raise UsageError(f"attempts must be at least 1, not {self.attempts}: a commit is tried")
+
     def wait(self, attempt: int) -> None:
         """Sleep before the attempt after ``attempt`` (counted from 1)."""
         longest = min(self.first_wait * 2 ** (attempt - 1), self.longest_wait)
@@ -86,7 +89,8 @@ class WriteConfig:
     Parquet size at which a file is closed. ``memory_bytes``: Arrow bytes that a worker buffers.
     A commit is due at ``commit_rows`` or ``commit_bytes``, at the end of a bounded run and, only
     when ``bounded`` is off, ``commit_age_seconds`` after the first file (None: 10 s, or 2 s in a live
-    job that ends by itself). ``run_id`` marks the run's snapshots. ``guard`` is asked before each commit.
+    job that ends by itself). ``run_id`` marks the run's snapshots (empty: each run
+    takes one of its own). ``guard`` is asked before each commit.
     Raises UsageError for a size that is not above 0.
 
     Examples:
@@ -99,7 +103,7 @@ class WriteConfig:
         k2beam.errors.UsageError: commit_rows must be above 0, not 0
     """
 
-    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    run_id: str = ""
     bounded: bool = True
     window_seconds: int = 86_400
     target_file_bytes: int = 64 << 20

@@ -38,11 +38,14 @@ def run_ingest(
     Examples:
         >>> from k2beam import IngestConfig, LakeConfig, run_ingest
         >>> from transforms.read_archive import ReadArchive
-        >>> run_ingest(ReadArchive(["samples/asx"]), IngestConfig(LakeConfig("lake"))).written
+        >>> config = IngestConfig(LakeConfig("lake"))
+        >>> run_ingest(ReadArchive(["samples/asx"]), config).written
         {'trades_v2': 243, 'quotes_v2': 609, 'reference_data_v2': 4}
-        >>> run_ingest(ReadArchive(["samples/asx"]), IngestConfig(LakeConfig("lake"))).already_covered
-        856
+        >>> again = run_ingest(ReadArchive(["samples/asx"]), config)
+        >>> again.written["trades_v2"], again.already_covered
+        (0, 856)
     """
+    config = config.for_one_run()
     catalog = open_catalog(config.lake)
     started = time.monotonic()
     pipeline = beam.Pipeline(options=beam_options(beam_arguments))

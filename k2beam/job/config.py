@@ -6,6 +6,7 @@ from named environment variables.
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass, field, replace
 
 from k2beam.config import COMMIT_AGE_OF_GOAL_SECONDS, LakeConfig, WriteConfig
@@ -19,8 +20,8 @@ class IngestConfig:
     """Everything that the pipeline needs to know, whatever its source.
 
     ``gap_grace_seconds``: how long a live job waits for a message that is late before its gap is declared.
-    ``dead_letters_json``: a folder for a copy of the dead letters as JSON lines. A configuration is for one run: its
-    ``write.run_id`` is what the stats of a run are counted by.
+    ``dead_letters_json``: a folder for a copy of the dead letters as JSON lines. It may be used for any number of
+    runs; one with a ``write.run_id`` is for one, since the stats of a run are counted by that id.
     Raises UsageError for a grace below 0.
 
     Examples:
@@ -39,6 +40,12 @@ class IngestConfig:
     def __post_init__(self) -> None:
         if self.gap_grace_seconds < 0:
             raise UsageError(f"--gap-grace must not be below 0, not {self.gap_grace_seconds}")
+
+    def for_one_run(self) -> IngestConfig:
+        """The same with an id of the run, by which its snapshots are known: a new one where none was given."""
+        if self.write.run_id:
+            return self
+        return replace(self, write=replace(self.write, run_id=uuid.uuid4().hex))
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ def run_live(
     """
     started = time.monotonic()
     counted: Mapping[str, int] = {}
-    config = replace(config, write=live.of(config.write))
+    config = replace(config, write=live.of(config.write)).for_one_run()
     with stop_signal() as stop:
         catalog = open_catalog(config.lake)
         cluster = Cluster(live.kafka)

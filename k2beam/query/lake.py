@@ -110,8 +110,7 @@ class Lake:
         Raises as :meth:`trades` does.
 
         Examples:
-            >>> from k2beam import Lake
-            >>> from k2beam.query.selections import EventSelection
+            >>> from k2beam import EventSelection, Lake
             >>> selection = EventSelection(symbol="BTCUSDT")
             >>> schema, batches = Lake("warehouse").events("trades", selection, columns=["price"])
             >>> schema.names, sum(batch.num_rows for batch in batches)

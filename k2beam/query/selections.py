@@ -17,6 +17,13 @@ class EventSelection:
     """Which rows: ``start`` is included and ``end`` is not; a naive time is UTC; None does not limit.
 
     Symbol and exchange are compared as they are, never parsed.
+
+    Examples:
+        >>> from k2beam import EventSelection, Lake
+        >>> asked = EventSelection(symbol="BTCUSDT", start="2026-01-05T00:10", end="2026-01-05T00:11")
+        >>> schema, batches = Lake("warehouse").events("trades", asked, columns=["price"])
+        >>> sum(batch.num_rows for batch in batches)
+        25
     """
 
     symbol: str | None = None
