@@ -1,4 +1,4 @@
-"""Coverage: which offsets of which source partitions were taken.
+"""Coverage: the offsets of each source partition that a table accounts for.
 
 A :class:`Coverage` is a set of (source, partition, offset), held as one 64-bit Roaring bitmap
 for each source partition, so that a contiguous feed costs a few bytes for 65,536 offsets. It is
