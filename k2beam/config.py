@@ -89,8 +89,8 @@ class WriteConfig:
     Parquet size at which a file is closed. ``memory_bytes``: Arrow bytes that a worker buffers.
     A commit is due at ``commit_rows`` or ``commit_bytes``, at the end of a bounded run and, only
     when ``bounded`` is off, ``commit_age_seconds`` after the first file (None: 10 s, or 2 s in a live
-    job that ends by itself). ``run_id`` marks the run's snapshots (empty: each run
-    takes one of its own). ``guard`` is asked before each commit.
+    job that ends by itself). ``run_id`` marks the run's snapshots (empty: run_ingest
+    and run_live give each run one of its own). ``guard`` is asked before each commit.
     Raises UsageError for a size that is not above 0.
 
     Examples:

@@ -148,7 +148,7 @@ class MetricsPushFailed(K2BeamError):
 
 
 class PlatformError(K2BeamError):
-    """A program that the local platform needs is not there and can't be had."""
+    """A program that the local stack needs is not there and can't be had."""
 
 
 class FlinkRestError(PlatformError):

@@ -34,8 +34,11 @@ def to_json(record: Mapping[str, Any], metadata: Mapping[str, Any] | None = None
 def jsonable(value: Any) -> Any:
     """``value`` with dicts, lists, strings, numbers, booleans and None only. Raises TypeError.
 
-    >>> jsonable({"price": Decimal("0.10"), "key": b"a"})
-    {'price': '0.10', 'key': {'base64': 'YQ=='}}
+    Examples:
+        >>> from decimal import Decimal
+        >>> from k2beam.jsonable import jsonable
+        >>> jsonable({"price": Decimal("0.10"), "key": b"a"})
+        {'price': '0.10', 'key': {'base64': 'YQ=='}}
     """
     if type(value) in _AS_IT_IS:
         return value

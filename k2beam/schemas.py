@@ -11,13 +11,15 @@ import functools
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
-from pyiceberg.schema import Schema as IcebergSchema
 
 from k2beam.errors import SchemaError
 from k2beam.model import KINDS, PROVENANCE_FIELDS, TIMESTAMP, Kind
+
+if TYPE_CHECKING:
+    from pyiceberg.schema import Schema as IcebergSchema
 
 SCHEMA_NAMES = (
     "trade",

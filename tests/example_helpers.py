@@ -22,6 +22,7 @@ WITH_METHODS = ("Lake", "MarketDataProducer", "SequenceTracker")
 FURTHER = (
     "k2beam.audit.audit.audit",
     "k2beam.audit.compare.compare",
+    "k2beam.jsonable.jsonable",
     "k2beam.produce.delivery.resend",
     "k2beam.sequence.tracker.SequenceResult",
     "k2beam.sequence.tracker.TrackerStats",

@@ -55,7 +55,7 @@ def ingest_live(
 
 
 def assert_live_audit(stack: LocalStack, topics: list[str], warehouse: Path) -> None:
-    """The certificate is good, counted at the broker."""
+    """The report is good, counted at the broker."""
     report = audit_topics(lake_config(warehouse), stack.bootstrap, topics)
     assert report.ok, report.problems
 

@@ -77,7 +77,7 @@ def dead_letter_classes(warehouse: Path) -> Counter[str]:
 
 
 def assert_audit(warehouse: Path, *sources: Path) -> None:
-    """The certificate is good, without mending anything."""
+    """The report is good, without mending anything."""
     report = audit(open_catalog(lake_config(warehouse)), NAMESPACE, [str(source) for source in sources], mend=False)
     assert report.ok, report.problems
 

@@ -44,7 +44,7 @@ Side = Literal["this", "other"]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A row that only one of the lakes has, or has more often (``count`` times more)."""
+    """A row that only one of the lakes has, or has more often (``count`` times more); its bytes are base64 texts."""
 
     only_in: Side
     count: int
@@ -78,8 +78,8 @@ class CompareReport:
         return all(table.same for table in self.tables)
 
     def to_dict(self) -> dict[str, Any]:
-        """For ``k2beam audit --compare`` (docs/reference/audit.md); rows keep Decimals and times, bytes are base64."""
-        return {"same": self.same, "tables": [{"same": table.same, **_as_text(asdict(table))} for table in self.tables]}
+        """For ``k2beam audit --compare`` (docs/reference/audit.md); rows keep Decimals and times."""
+        return {"same": self.same, "tables": [{"same": table.same, **asdict(table)} for table in self.tables]}
 
 
 def _as_text(value: Any) -> Any:
@@ -177,7 +177,7 @@ def _shown(side: Side, batches: Iterable[pa.RecordBatch], wanted: dict[int, int]
     for batch in batches:
         for row, row_hash in enumerate(row_hashes(batch)):
             if row_hash in wanted:
-                yield Example(side, wanted.pop(row_hash), batch.slice(row, 1).to_pylist()[0])
+                yield Example(side, wanted.pop(row_hash), _as_text(batch.slice(row, 1).to_pylist()[0]))
         if not wanted:
             return
 

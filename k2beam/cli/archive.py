@@ -14,6 +14,7 @@ from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.cli.progress import progress
 from k2beam.cli.registry_options import OptionalRegistryOption, optional_registry, registry_login
 from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.login import check_login
 from k2beam.registry.config import RegistryConfig
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ def kafka(
 ) -> None:
     """Copy topics, from their first offset to the end found now, byte for byte; commits no offsets."""
     from k2beam.kafka.archiver import check_folder
-    from k2beam.kafka.login import check_login
     from k2beam.registry.resolver import RegistryResolver
 
     check_folder(out, force)

@@ -17,6 +17,7 @@ from k2beam.cli.progress import progress, step_progress
 from k2beam.config import LakeConfig
 from k2beam.errors import UsageError
 from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.login import check_login
 
 if TYPE_CHECKING:
     from k2beam.audit.compare import CompareReport
@@ -101,7 +102,6 @@ def _topics(
             raise UsageError("--topic and --topic-pattern are counted at a broker: give --bootstrap HOSTS")
         return ()
     from k2beam.kafka.count import topics_as_source
-    from k2beam.kafka.login import check_login
 
     check_login(kafka)
     return (topics_as_source(lake, namespace, kafka, topics, pattern),)

@@ -23,6 +23,7 @@ from k2beam.csv.reader import CsvReader
 from k2beam.errors import UsageError
 from k2beam.job.config import IngestConfig
 from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.login import check_login
 from k2beam.registry.config import RegistryConfig
 
 _ARCHIVE = "archive:"
@@ -98,8 +99,6 @@ def csv_files(
     elif to == "topic":
         if not bootstrap or not registry:
             raise UsageError("--to topic needs --bootstrap HOSTS and --registry URL")
-        from k2beam.kafka.login import check_login
-
         kafka = security.at(bootstrap)
         check_login(kafka)
         with metrics.counting() as counts:

@@ -15,6 +15,7 @@ from k2beam.cli.option_groups import with_options
 from k2beam.config import LakeConfig
 from k2beam.errors import UsageError
 from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.login import check_login
 
 
 def register(app: typer.Typer) -> None:
@@ -56,8 +57,6 @@ def exporter(
         environment=environment,
     )
     if config.kafka is not None:
-        from k2beam.kafka.login import check_login
-
         check_login(config.kafka)
     if not once:
         serve(config, host, port, every)

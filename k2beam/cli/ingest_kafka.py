@@ -25,6 +25,7 @@ from k2beam.config import COMMIT_AGE_OF_GOAL_SECONDS, COMMIT_AGE_SECONDS, LakeCo
 from k2beam.errors import UsageError
 from k2beam.job.config import IngestConfig, LiveConfig
 from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.login import check_login
 from k2beam.registry.config import RegistryConfig
 
 
@@ -64,8 +65,6 @@ def kafka(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Read topics into the tables, from where the tables stand. Beam's own options follow after --."""
-    from k2beam.kafka.login import check_login
-
     live = LiveConfig(
         kafka=security.at(bootstrap, pairs("--kafka-property", kafka_property)),
         expansion=expansion,

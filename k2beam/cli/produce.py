@@ -25,6 +25,7 @@ from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.cli.registry_options import RegistryOption, registry_login
 from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.login import check_login
 from k2beam.registry.config import DEFAULT_URL, RegistryConfig
 
 if TYPE_CHECKING:
@@ -92,12 +93,7 @@ def binance(
 def open_producer(
     kafka: KafkaConfig, registry: RegistryConfig, config: dict[str, str], spool: str, metrics: Metrics
 ) -> Sink:
-    """The producer to Kafka; imported here, since its client libraries are not needed for anything else.
-
-    Raises LoginRefused where the broker does not take the credentials.
-    """
-    from k2beam.kafka.login import check_login
-
+    """The producer to Kafka. Raises LoginRefused where the broker does not take the credentials."""
     check_login(kafka)
     options = kafka.client_options() | config
     return k2beam.MarketDataProducer(kafka.bootstrap, registry, config=options, spool=spool, metrics=metrics)
@@ -121,7 +117,6 @@ def resend(
     What fails again is in a new file beside it, and the exit code is 1. At least once: a message whose acknowledgement
     was lost may be in its topic already.
     """
-    from k2beam.kafka.login import check_login
     from k2beam.produce.delivery import resend as send_again
 
     kafka, limit = security.at(bootstrap), positive_seconds(timeout, "--timeout")

@@ -36,7 +36,7 @@ TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
 
 SymbolOption = Annotated[str | None, typer.Option("--symbol", help="Only this symbol, exactly as it is stored.")]
 ExchangeOption = Annotated[str | None, typer.Option("--exchange", help="Only this exchange.")]
-FromOption = Annotated[
+_FromOption = Annotated[
     str | None, typer.Option("--from", metavar="TIME", help="First event time (ISO 8601; UTC unless it has an offset).")
 ]
 ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="Event time before which the rows end.")]
@@ -64,7 +64,7 @@ class EventOptions:
 
 
 def selection_options(
-    symbol: SymbolOption = None, exchange: ExchangeOption = None, start: FromOption = None, end: ToOption = None
+    symbol: SymbolOption = None, exchange: ExchangeOption = None, start: _FromOption = None, end: ToOption = None
 ) -> EventSelection:
     """The group of options, for :func:`k2beam.cli.option_groups.with_options`."""
     return EventSelection(symbol, exchange, start, end)

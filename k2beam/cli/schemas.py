@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 schemas_app = typer.Typer(help="The schemas of the events in a Schema Registry.", no_args_is_help=True)
 
-NamesArgument = Annotated[
+_NamesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME]...", help="Schemas, such as trade_v2 [default: all six]")
 ]
 WaitOption = Annotated[
@@ -37,7 +37,7 @@ TopicOption = Annotated[
         help="Use the subject TOPIC-value, not the record's name; the schema is that of the topic's kind, or NAME.",
     ),
 ]
-FromOption = Annotated[
+_FromOption = Annotated[
     Path | None, typer.Option("--from", metavar="DIR", help="Take NAME.avsc of a folder instead of the packaged ones.")
 ]
 
@@ -69,10 +69,10 @@ def list_command(
 @guarded
 @with_options(login=registry_login)
 def check_command(
-    names: NamesArgument = None,
+    names: _NamesArgument = None,
     registry: RegistryOption = DEFAULT_URL,
     topic: TopicOption = None,
-    folder: FromOption = None,
+    folder: _FromOption = None,
     *,
     login: RegistryConfig,
     wait: WaitOption = 10.0,
@@ -90,10 +90,10 @@ def check_command(
 @guarded
 @with_options(login=registry_login)
 def register_command(
-    names: NamesArgument = None,
+    names: _NamesArgument = None,
     registry: RegistryOption = DEFAULT_URL,
     topic: TopicOption = None,
-    folder: FromOption = None,
+    folder: _FromOption = None,
     *,
     login: RegistryConfig,
     wait: WaitOption = 10.0,

@@ -19,7 +19,7 @@ StateOption = Annotated[
     Path | None,
     typer.Option("--state", metavar="DIR", help="Folder of ports, pids, logs and data [default: stack in the cache]"),
 ]
-NamesArgument = Annotated[list[str] | None, typer.Argument(metavar="[NAMES]...", help=f"Of: {', '.join(SERVICES)}.")]
+_NamesArgument = Annotated[list[str] | None, typer.Argument(metavar="[NAMES]...", help=f"Of: {', '.join(SERVICES)}.")]
 
 _COLUMNS = ("name", "state", "pid", "addresses", "ports", "log")
 
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 @stack_app.command("up")
 def up(
-    names: NamesArgument = None,
+    names: _NamesArgument = None,
     state: StateOption = None,
     free_ports: Annotated[
         bool, typer.Option("--free-ports", help="Take ports that are free instead of the well-known ones.")
@@ -60,7 +60,7 @@ def status(state: StateOption = None, output: OutputOption = OutputFormat.TABLE)
 
 @stack_app.command("down")
 def down(
-    names: NamesArgument = None,
+    names: _NamesArgument = None,
     state: StateOption = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:

@@ -21,6 +21,7 @@ from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_rows
 from k2beam.errors import UsageError
 from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.login import check_login
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _RETENTION = re.compile(r"(\d+)(s|m|h|d)")
@@ -60,7 +61,6 @@ def create(
 ) -> None:
     """Make the topics that are not there. One that is there stays as it is; how it differs is said."""
     # The client takes a moment to import; --help must not wait for it.
-    from k2beam.kafka.login import check_login
     from k2beam.kafka.topics import TopicResult, TopicSpec, create_topics
 
     specs = [TopicSpec(name, partitions, replication, retention_ms(retention)) for name in names]

@@ -60,8 +60,9 @@ def build(
         )
     )
     with DeadLetterHandler(WriteDeadLetters(config.dead_letters_json, config.metrics)) as dead_letters:
-        for errors in (unreadable, decoded.errs, valid.errs):
-            dead_letters.add_error_pcollection(errors)
+        dead_letters.add("Read", unreadable)
+        dead_letters.add("Decode", decoded.errs)
+        dead_letters.add("Validate", valid.errs)
     rows = ((valid.events, *dead_letters.output()), gaps)
     receipts = rows | "WriteIceberg" >> WriteIceberg(config.lake, config.write, config.metrics)
     require_error_consumers(pipeline)
@@ -75,10 +76,20 @@ class DeadLetterHandler(ErrorHandler):  # type: ignore[misc]
     to run a pipeline whose handler was not closed.
     """
 
+    def __init__(self, consumer: beam.PTransform) -> None:
+        super().__init__(consumer)
+        self._stages: list[str] = []
+
+    def add(self, stage: str, errors: beam.PCollection) -> None:
+        """Take over the error output of a stage, whose name is part of the name of the step that writes it."""
+        self.add_error_pcollection(errors)
+        self._stages.append(stage)
+
     def close(self) -> None:
         """Write what was given; :meth:`output` then has the rows of each error output."""
         self._output = tuple(
-            errors | f"DeadLetters{number}" >> self._consumer for number, errors in enumerate(self._error_pcolls)
+            errors | f"DeadLetters{stage}" >> self._consumer
+            for stage, errors in zip(self._stages, self._error_pcolls, strict=True)
         )
         self._closed = True
 

@@ -39,7 +39,7 @@ class IngestStats:
     commit_ms: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """The stats object of the command line's contract."""
+        """The stats object, as the command line prints it."""
         return asdict(self)
 
 

@@ -99,8 +99,12 @@ class KafkaConfig:
         self._check_tls()
 
     def at(self, bootstrap: str, properties: Mapping[str, str] | None = None) -> KafkaConfig:
-        """The same login at other addresses, with further settings of the Java consumer. Raises UsageError."""
-        return replace(self, bootstrap=bootstrap, properties=tuple((properties or {}).items()))
+        """The same login at other addresses; ``properties`` replace the settings of the Java consumer.
+
+        Raises UsageError.
+        """
+        kept = self.properties if properties is None else tuple(properties.items())
+        return replace(self, bootstrap=bootstrap, properties=kept)
 
     def _check_sasl(self) -> None:
         login = (self.sasl_mechanism, self.sasl_username, self.sasl_password)

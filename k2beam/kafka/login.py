@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import Any
-
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
+from typing import TYPE_CHECKING, Any
 
 from k2beam.errors import LoginRefused, UsageError
 from k2beam.kafka.config import KafkaConfig
 
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError
+
 PATIENCE_S = 10.0
 _POLL_S = 0.2
 _GRACE_S = 1.0
-_REFUSALS = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
 
 
 def check_login(config: KafkaConfig, patience_s: float = PATIENCE_S) -> None:
@@ -26,6 +25,11 @@ def check_login(config: KafkaConfig, patience_s: float = PATIENCE_S) -> None:
     """
     if config.security_protocol == "PLAINTEXT":
         return
+    # Of an extra: the command line must start without it.
+    from confluent_kafka import KafkaError, KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    refusals = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL})
     errors: list[KafkaError] = []
     options: dict[str, Any] = {**config.librdkafka(), "error_cb": errors.append, "log_level": 0}
     try:
@@ -40,17 +44,17 @@ def check_login(config: KafkaConfig, patience_s: float = PATIENCE_S) -> None:
             client.poll(_POLL_S)
         else:
             return
-        if refused := next((said for said in errors if said.code() in _REFUSALS), None):
-            raise LoginRefused(_told(config, refused))
+        if refused := next((said for said in errors if said.code() in refusals), None):
+            raise LoginRefused(_told(config, refused, refused.code() == KafkaError._AUTHENTICATION))
         if any(said.code() == KafkaError._ALL_BROKERS_DOWN for said in errors):
             # A name may have several addresses, of which the first does not answer.
             end = min(end, time.monotonic() + _GRACE_S)
 
 
-def _told(config: KafkaConfig, error: KafkaError) -> str:
+def _told(config: KafkaConfig, error: KafkaError, by_password: bool) -> str:
     hint = (
         "check what --sasl-username and --sasl-password refer to, and --sasl-mechanism"
-        if error.code() == KafkaError._AUTHENTICATION
+        if by_password
         else "check --ca-file, --certificate-file and --key-file, and that the addresses are those of a TLS listener"
     )
     return f"Kafka at {config.bootstrap} rejected this client's credentials or certificate: {error.str()}; {hint}"

@@ -1,4 +1,4 @@
-"""What a query may ask for, as values; quick to import."""
+"""What a query may ask for, as values, without pyiceberg."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The live job when something goes away under it: broker, registry, messages, another job, the job itself.
 
-Each ends with the certificate counted at the broker, and with the rows that the truth says.
+Each ends with the audit report counted at the broker, and with the rows that the truth says.
 """
 
 from __future__ import annotations

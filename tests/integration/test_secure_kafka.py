@@ -163,9 +163,9 @@ def test_a_topic_is_made_filled_ingested_and_audited(
     beam = ["--", f"--prism_location={prism}", "--environment_type=LOOPBACK"]
     succeeded(secured.run(*job, "--expansion", secured.expansion, *security, *login, *beam))
     assert len(contents(tmp_path / "wh")["trades_v2"]) == ROWS
-    certificate = succeeded(secured.run("audit", "--topic", topic, "--warehouse", warehouse, "-o", "json", *security))
-    assert json.loads(certificate)["ok"] is True
-    assert sum(source["expected"] for source in json.loads(certificate)["sources"]) == ROWS
+    report = succeeded(secured.run("audit", "--topic", topic, "--warehouse", warehouse, "-o", "json", *security))
+    assert json.loads(report)["ok"] is True
+    assert sum(source["expected"] for source in json.loads(report)["sources"]) == ROWS
 
     said = (secured.folder / "commands.log").read_text()
     assert "prism" in said.lower()

@@ -59,3 +59,8 @@ def test_an_old_import_path_works_and_warns(old: str, new: str, name: str) -> No
     assert [warning.filename for warning in warned] == [__file__], "the warning points to the caller"
     with pytest.raises(AttributeError):
         _ = importlib.import_module(old).nothing
+
+
+def test_an_old_path_hands_on_what_has_another_name_now() -> None:
+    with pytest.warns(DeprecationWarning, match=r"k2beam\.query\.lake.*import EventSelection from there"):
+        assert importlib.import_module("k2beam.query.engine").Selection is k2beam.EventSelection

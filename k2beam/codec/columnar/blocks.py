@@ -35,19 +35,19 @@ class Hop(NamedTuple):
     items: tuple[Hop, ...] = ()
 
 
-class Path(NamedTuple):
+class RecordPath(NamedTuple):
     """The hops over a record, and the same as a pattern, which passes most records five times as fast."""
 
     hops: tuple[Hop, ...]
     pattern: re.Pattern[bytes] | None
 
 
-def path_of(record: Record) -> Path:
+def path_of(record: Record) -> RecordPath:
     """The path over a record whose types are all columnar."""
     hops = tuple(_hop(field.type) for field in record.fields)
     pattern = _pattern(hops)
     # Compiling takes its time: a thousand fields are not worth it.
-    return Path(hops, re.compile(pattern, re.DOTALL) if len(pattern) <= _LONGEST_PATTERN else None)
+    return RecordPath(hops, re.compile(pattern, re.DOTALL) if len(pattern) <= _LONGEST_PATTERN else None)
 
 
 class Walk(NamedTuple):
@@ -63,7 +63,7 @@ class Walk(NamedTuple):
     places: npt.NDArray[np.int64]
 
 
-def walk_blocks(blocks: Sequence[tuple[bytes, int]], path: Path) -> Walk:
+def walk_blocks(blocks: Sequence[tuple[bytes, int]], path: RecordPath) -> Walk:
     """The records of ``blocks``, each with its count. Blocks that do not come out even are left out."""
     parts: list[bytes] = []
     offsets = [np.zeros(1, dtype=np.int64)]
@@ -82,7 +82,7 @@ def walk_blocks(blocks: Sequence[tuple[bytes, int]], path: Path) -> Walk:
     return Walk(b"".join(parts), np.concatenate(offsets), np.concatenate(numbers), np.concatenate(places))
 
 
-def record_ends(block: bytes, count: int, path: Path) -> list[int] | None:
+def record_ends(block: bytes, count: int, path: RecordPath) -> list[int] | None:
     """Where each of ``count`` records ends; None where they do not fill the block."""
     ends: list[int] = []
     match = path.pattern.match if path.pattern else _no_match

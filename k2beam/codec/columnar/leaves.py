@@ -176,7 +176,7 @@ class Symbol(Leaf):
         return array, None
 
 
-class Decimal(Leaf):
+class DecimalLeaf(Leaf):
     """A decimal of at most 18 digits in 1 to 16 bytes, big-endian two's complement (1.11 specification, "Decimal")."""
 
     def __init__(self, logical: str) -> None:
@@ -224,7 +224,7 @@ def leaf_of(avro_type: AvroType) -> Leaf | None:
     """The leaf of a type, None for a type that is more than one value."""
     match avro_type:
         case Primitive(name="bytes", logical=logical) if logical:
-            return Decimal(logical)
+            return DecimalLeaf(logical)
         case Primitive(logical=logical) if logical:
             return Timestamp(1000 if logical == "timestamp-millis" else 1)
         case Primitive(name=name):

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from k2beam.arrays import Ints
 from k2beam.codec.avro_schema import NULL, Array, AvroType, Map, Primitive, Union, without_null
-from k2beam.codec.columnar.blocks import Path, path_of
+from k2beam.codec.columnar.blocks import RecordPath, path_of
 from k2beam.codec.columnar.lanes import Lanes
 from k2beam.codec.columnar.leaves import Leaf, Raw, bitmap, leaf_of
 from k2beam.codec.writer_schema import WriterSchema
@@ -114,7 +114,7 @@ class ColumnarPlan(NamedTuple):
     """The fields of the writer by name, in the order of the bytes, and how to pass over them."""
 
     fields: tuple[tuple[str, PlannedField], ...]
-    path: Path
+    path: RecordPath
 
 
 def plan_of(schema: WriterSchema) -> ColumnarPlan | None:

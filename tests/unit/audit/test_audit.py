@@ -77,7 +77,7 @@ def test_a_whole_lake_passes_against_its_source(lake: SmallLake, tmp_path: Path)
     ]
 
 
-def test_the_certificate_is_json(lake: SmallLake) -> None:
+def test_the_report_is_json(lake: SmallLake) -> None:
     lake.add(numbered([0, 2]))
     data = json.loads(json.dumps(run(lake).to_dict()))
     assert list(data) == ["ok", "sources", "symbols", "tables", "ledger", "problems", "notes"]
@@ -288,7 +288,7 @@ def test_a_damaged_property_is_a_problem(lake: SmallLake, name: str) -> None:
     assert any(name in problem for problem in run(lake).problems)
 
 
-def test_nothing_at_all_is_no_certificate(lake: SmallLake) -> None:
+def test_nothing_at_all_does_not_pass(lake: SmallLake) -> None:
     report = run(lake)
     assert [NAMESPACE in problem for problem in report.problems] == [True]
 
@@ -356,7 +356,7 @@ def command(lake: SmallLake, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["audit", "--warehouse", str(lake.config.warehouse), *arguments])
 
 
-def test_the_command_prints_a_certificate_and_exits_by_the_verdict(lake: SmallLake, tmp_path: Path) -> None:
+def test_the_command_prints_a_report_and_exits_by_the_verdict(lake: SmallLake, tmp_path: Path) -> None:
     lake.add([Row(0, 10), Row(1, 13)])
     good = command(lake)
     assert good.exit_code == 0

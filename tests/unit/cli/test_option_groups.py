@@ -91,6 +91,7 @@ def test_a_command_gets_what_its_groups_make_of_the_options() -> None:
         ("audit --sasl-password S", "--sasl-password takes a reference"),
         ("audit --security-protocol SSL", "no effect without --bootstrap"),
         ("exporter --security-protocol SSL", "no effect without --bootstrap"),
+        ("ingest csv FILE --mapping asx-trades --sasl-password S", "--sasl-password takes a reference"),
         ("archive kafka OUT --topic t --registry-username ${env:U}", "needs both a user and a password"),
         ("topics create t --sasl-password S", "--sasl-password takes a reference"),
         ("topics create t --config sasl.password=S", "sasl.password takes a reference"),

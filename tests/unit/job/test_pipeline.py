@@ -50,7 +50,7 @@ def test_an_unread_error_output_is_named() -> None:
 def test_a_handler_that_was_not_closed_is_refused() -> None:
     pipeline = TestPipeline(runner="FnApiRunner")
     read = pipeline | "Careless" >> _Source()
-    DeadLetterHandler(WriteDeadLetters()).add_error_pcollection(read.errs)
+    DeadLetterHandler(WriteDeadLetters()).add("Read", read.errs)
     with pytest.raises(RuntimeError, match="Unclosed error handler"):
         pipeline.run()
 
@@ -59,7 +59,7 @@ def test_each_error_output_is_written_where_it_is_made() -> None:
     pipeline = TestPipeline(runner="FnApiRunner")
     with DeadLetterHandler(WriteDeadLetters()) as handler:
         for name in ("One", "Two"):
-            handler.add_error_pcollection((pipeline | name >> _Source()).errs)
+            handler.add(name, (pipeline | name >> _Source()).errs)
     assert len(handler.output()) == 2
     require_error_consumers(pipeline)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from k2beam.errors import UsageError
-from k2beam.kafka import login
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.login import check_login
 from tests.unit.registry.test_client import closed_port
@@ -18,7 +17,7 @@ def test_a_broker_that_is_not_there_is_left_to_the_command() -> None:
 
 
 def test_an_open_cluster_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(login, "AdminClient")
+    monkeypatch.delattr("confluent_kafka.admin.AdminClient")
     check_login(KafkaConfig("127.0.0.1:1"))
 
 
