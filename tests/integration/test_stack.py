@@ -38,7 +38,7 @@ with beam.Pipeline(options=PipelineOptions(sys.argv[5:])) as pipeline:
 COMMAND = """
 import typer
 from k2beam.cli import stack
-from k2beam.cli.output import run_guarded
+from k2beam.cli.guard import run_guarded
 
 app = typer.Typer()
 stack.register(app)
