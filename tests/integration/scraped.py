@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,13 @@ from k2beam.errors import PlatformError
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import SEQUENCE_GAPS, find_table
 from k2beam.stack.stack import LocalStack
-from tests.integration.prometheus_helpers import wait_for
+from tests.integration.prometheus_helpers import query, wait_for
 from tests.lake_helpers import lake_config
 
 PATIENT = ("--gap-grace", "20s")
-"""No stall of a loaded machine may outlast the grace: a gap that opens and is filled within one commit is counted as
-declared, and is never in the ledger."""
+"""No stall of a loaded machine may outlast the grace."""
+
+_REPLACED = re.compile(r"rows_left_out=(\d+) .*table=sequence_gaps")
 
 
 @contextmanager
@@ -51,8 +53,17 @@ def declared_gaps(warehouse: Path) -> int:
     return 0 if ledger is None else ledger.scan(row_filter="status = 'OPEN'").to_arrow().num_rows
 
 
+def replaced_states(log: str) -> int:
+    """How many states of gaps were not written since a later one was in the same commit, by the job's log.
+
+    Slices of a key that were read in several batches are due one after the other. So a gap may open and shrink within
+    one commit: it is counted as declared, and no row of the ledger says OPEN.
+    """
+    return sum(map(int, _REPLACED.findall(log)))
+
+
 def assert_scraped_equals_audit(
-    stack: LocalStack, watcher: LocalStack, topics: list[str], warehouse: Path, environment: str
+    stack: LocalStack, watcher: LocalStack, topics: list[str], warehouse: Path, environment: str, log: str
 ) -> None:
     """What the job's processes counted, as Prometheus has it, are the audit's figures. The job must be at rest."""
     report = audit_topics(lake_config(warehouse), stack.bootstrap, topics)
@@ -60,7 +71,6 @@ def assert_scraped_equals_audit(
     expected: dict[str, float] = {
         total(environment, "k2_messages_consumed_total"): sum(s.received + s.dead for s in report.sources),
         total(environment, "k2_dead_letters_total"): sum(source.dead for source in report.sources),
-        total(environment, "k2_sequence_gaps_total"): declared_gaps(warehouse),
     }
     for table in report.tables:
         if table.rows:
@@ -68,9 +78,15 @@ def assert_scraped_equals_audit(
             expected[total(environment, "k2_rows_written_total", one)] = table.rows
             expected[total(environment, "k2_data_files_written_total", one)] = table.files
             expected[total(environment, "k2_data_bytes_written_total", one)] = table.bytes
-    found = {query: wait_for(watcher.prometheus_url, query, value, 30.0) for query, value in expected.items()}
-    wrong = {query: (value, found[query]) for query, value in expected.items() if found[query] != value}
+    found = {expr: wait_for(watcher.prometheus_url, expr, value, 30.0) for expr, value in expected.items()}
+    wrong = {expr: (value, found[expr]) for expr, value in expected.items() if found[expr] != value}
     assert not wrong, f"by the audit, and as scraped: {wrong}"
+    declared, replaced = declared_gaps(warehouse), replaced_states(log)
+    counted = total(environment, "k2_sequence_gaps_total")
+    wait_for(watcher.prometheus_url, f"({counted}) >= bool {declared}", 1.0, 30.0)
+    gaps = query(watcher.prometheus_url, counted)
+    assert gaps is not None
+    assert declared <= gaps <= declared + replaced, f"{gaps} scraped, {declared} in the ledger, {replaced} replaced"
 
 
 def total(environment: str, metric: str, selector: str = "") -> str:

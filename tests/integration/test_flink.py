@@ -123,7 +123,7 @@ def test_gaps_are_found_while_it_runs_its_metrics_are_scraped_and_a_signal_ends_
         # At the end of a run the ledger is reconciled with the rows, so what timers found is looked at before.
         job.wait_until(lambda: open_gaps(job.warehouse) == true_gaps(truth), "timers have found the gaps")
         job.wait_until(lambda: job.checkpoints()["completed"] > 0, "a checkpoint is complete")
-        assert_scraped_equals_audit(flink, watcher, topics, job.warehouse, environment)
+        assert_scraped_equals_audit(flink, watcher, topics, job.warehouse, environment, job.said())
         counters = {
             "consumed": ROWS,
             "decoded_trades": ROWS - decode_dead_letters(truth),

@@ -30,4 +30,4 @@ def test_what_prometheus_scrapes_of_a_live_job_is_what_the_audit_finds(
         with live_job(live, topics, warehouse, prism, *options, *PATIENT) as job:
             job.wait_for_rows(ROWS)
             job.wait_until(lambda: open_gaps(warehouse) == true_gaps(truth), "the gaps are declared")
-            assert_scraped_equals_audit(live, watcher, topics, warehouse, environment)
+            assert_scraped_equals_audit(live, watcher, topics, warehouse, environment, job.said())
