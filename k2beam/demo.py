@@ -231,7 +231,7 @@ def _registered(url: str, schemas: Mapping[int, str]) -> dict[int, int]:
 
 
 def _ingest(stack: LocalStack, topics: list[str], lake: LakeConfig, prism: Path) -> IngestStats:
-    write = WriteConfig(bounded=False, window_seconds=60, commit_age_seconds=_COMMIT_AGE_S)
+    write = WriteConfig(window_seconds=60, commit_age_seconds=_COMMIT_AGE_S)
     live = LiveConfig(KafkaConfig(stack.bootstrap), stack.expansion_address, tuple(topics), until_caught_up=True)
     runner = ("--runner=PrismRunner", f"--prism_location={prism}", "--environment_type=LOOPBACK")
     return run_live(live, IngestConfig(lake, write), runner, resolver=RegistryResolver(stack.registry_url))

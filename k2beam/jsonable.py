@@ -42,22 +42,7 @@ def jsonable(value: Any) -> Any:
     """
     if type(value) in _AS_IT_IS:
         return value
-    if isinstance(value, Enum):
-        return jsonable(value.value)
-    if isinstance(value, str | int):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else _not_finite(value)
-    if isinstance(value, Mapping):
-        return {_key(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    return _scalar(value)
-
-
-def _scalar(value: Any) -> Any:
+    # What rows of the tables are made of comes first: it is asked for each cell that a query prints.
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, datetime):
@@ -65,10 +50,26 @@ def _scalar(value: Any) -> Any:
         return aware.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
     if isinstance(value, date):
         return value.isoformat()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else _not_finite(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return {"base64": base64.b64encode(value).decode("ascii")}
+    return _structure(value)
+
+
+def _structure(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_key(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if isinstance(value, Enum):
+        return jsonable(value.value)
+    if isinstance(value, str | int):
+        return value
     if isinstance(value, uuid.UUID):
         return str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
     raise TypeError(
         f"{type(value).__name__} has no JSON form; convert it to one of datetime, date, Decimal, bytes and UUID"
     )

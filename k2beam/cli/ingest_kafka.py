@@ -78,7 +78,6 @@ def kafka(
     config = IngestConfig(
         lake=lake,
         write=WriteConfig(
-            bounded=False,
             window_seconds=whole_seconds(window, "--window"),
             commit_age_seconds=None if commit_age is None else seconds(commit_age, "--commit-age"),
         ),
