@@ -98,6 +98,11 @@ class LiveJob:
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
+    def kill_in_mid_stream(self, early: int, feeder: Feeder) -> None:
+        """``kill`` at a moment when more than the ``early`` messages is committed, and not all that was sent."""
+        self.wait_until(lambda: early < len(self.committed()) < early + feeder.sent, "messages are on their way")
+        self.kill()
+
     def _members(self) -> list[int]:
         """Every process of the job's session."""
         found = subprocess.run(["ps", "-o", "pid=", "-s", str(self.process.pid)], stdout=subprocess.PIPE, check=False)
