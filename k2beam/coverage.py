@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from pyroaring import BitMap64
 
+from k2beam.arrays import Ints, Mask
 from k2beam.errors import LakeError
 
 PROPERTY_PREFIX = "k2.coverage."
@@ -76,7 +76,7 @@ class Coverage:
             offsets = offsets.astype(np.uint64)
         self._bitmap(source, partition).update(BitMap64(offsets))
 
-    def covered(self, source: str, partition: int, offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def covered(self, source: str, partition: int, offsets: Ints) -> Mask:
         """Which of ``offsets`` are covered: a boolean array of the same length."""
         mine = self._bitmaps.get(SourcePartition(source, partition))
         if not mine or not len(offsets):

@@ -12,11 +12,10 @@ from functools import reduce
 from urllib.parse import quote_plus
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2beam.arrays import Mask, mask_of, text_bytes
+from k2beam.arrays import Ints, Mask, mask_of, text_bytes
 from k2beam.codec.decimals import unscaled_words
 from k2beam.model import KINDS, Kind
 
@@ -80,7 +79,7 @@ def _negative_price(batch: pa.RecordBatch, column: str, now: int) -> Mask:
     return broken & mask_of(pc.is_in(batch.column("asset_class"), pa.array(PRICED_ABOVE_ZERO)))
 
 
-def _micros(batch: pa.RecordBatch, column: str) -> npt.NDArray[np.int64]:
+def _micros(batch: pa.RecordBatch, column: str) -> Ints:
     return np.asarray(batch.column(column).view(pa.int64()).to_numpy(), dtype=np.int64)
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from pyiceberg.table import Table
 from pyroaring import BitMap64
 
+from k2beam.arrays import Ints
 from k2beam.coverage import SourcePartition
 from k2beam.errors import UnreadableFile
 from k2beam.lake.scan import file_rows, plan_files, read_file, table_name
@@ -36,7 +36,7 @@ class OffsetCount:
     files: int = 0
     bytes: int = 0
 
-    def add(self, key: SourcePartition, offsets: npt.NDArray[np.int64]) -> None:
+    def add(self, key: SourcePartition, offsets: Ints) -> None:
         """Count rows that stand for one offset each."""
         offsets = np.sort(offsets)
         repeated = offsets[1:][offsets[1:] == offsets[:-1]]
@@ -109,7 +109,7 @@ def _count_batch(count: OffsetCount, batch: pa.RecordBatch) -> None:
                 count.add_range(key, first, last)
 
 
-def _bitmap(offsets: npt.NDArray[np.int64]) -> BitMap64:
+def _bitmap(offsets: Ints) -> BitMap64:
     """A bitmap of sorted, distinct offsets."""
     cuts = np.flatnonzero(np.diff(offsets) != 1)
     if len(cuts) * SPARSE > len(offsets):

@@ -9,9 +9,9 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from k2beam.arrays import Ints
 from k2beam.codec.avro_schema import AvroType, Primitive, without_null
 from k2beam.codec.columns import Column, Fault, build_column
 from k2beam.codec.strict import decode_exact
@@ -53,7 +53,7 @@ class Assembler:
         self._body_offset = body_offset
         self._types = {field.name: field.type for field in schema.tree.fields}
         self._batches: list[pa.RecordBatch] = []
-        self._rows: list[npt.NDArray[np.int64]] = []
+        self._rows: list[Ints] = []
         self._errors: list[RowError] = []
 
     def add(self, chunk: Chunk) -> list[RowError]:
@@ -158,7 +158,7 @@ def _logical(value: Any, avro_type: AvroType) -> Any:
     return _EPOCH + timedelta(microseconds=micros) if MIN_TIMESTAMP <= micros <= MAX_TIMESTAMP else value
 
 
-def chunk_bounds(offsets: npt.NDArray[np.int64], rows: int, size: int) -> Iterator[tuple[int, int]]:
+def chunk_bounds(offsets: Ints, rows: int, size: int) -> Iterator[tuple[int, int]]:
     """First and last (exclusive) row of chunks of at most ``rows`` rows and ``size`` bytes, or of one row."""
     first, count = 0, len(offsets) - 1
     while first < count:

@@ -138,7 +138,7 @@ def _longs(values: list[Any]) -> tuple[pa.Array, Ints]:
     return array, lengths
 
 
-def _numbers(array: pa.Array) -> npt.NDArray[np.int64]:
+def _numbers(array: pa.Array) -> Ints:
     filled = array.fill_null(0) if array.null_count else array
     return np.asarray(filled.to_numpy(zero_copy_only=False), dtype=np.int64)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from k2beam.arrays import Ints, Mask
 from k2beam.model import DECIMAL
 
 LIMIT = 10**18
@@ -24,12 +24,12 @@ _WORD = 8
 class Unscaled(NamedTuple):
     """Unscaled values (int64; 0 where bad or null), and masks of rows that overflow or have no bytes."""
 
-    values: npt.NDArray[np.int64]
-    overflow: npt.NDArray[np.bool_]
-    empty: npt.NDArray[np.bool_]
+    values: Ints
+    overflow: Mask
+    empty: Mask
 
 
-def decimal_array(unscaled: npt.NDArray[np.int64], data_type: pa.Decimal128Type = DECIMAL) -> pa.Array:
+def decimal_array(unscaled: Ints, data_type: pa.Decimal128Type = DECIMAL) -> pa.Array:
     """A decimal128 array (no nulls) of unscaled values, which the caller has checked against its precision."""
     words = np.empty((len(unscaled), 2), dtype=np.int64)
     words[:, 0] = unscaled
@@ -37,7 +37,7 @@ def decimal_array(unscaled: npt.NDArray[np.int64], data_type: pa.Decimal128Type 
     return pa.Array.from_buffers(data_type, len(unscaled), [None, pa.py_buffer(words)])
 
 
-def unscaled_words(array: pa.Array) -> npt.NDArray[np.int64]:
+def unscaled_words(array: pa.Array) -> Ints:
     """The unscaled values of a decimal128 array (no nulls, precision up to 18) as int64."""
     words = np.frombuffer(array.buffers()[1], dtype=np.int64)
     return words[2 * array.offset : 2 * (array.offset + len(array)) : 2]
@@ -50,9 +50,7 @@ def read_unscaled(array: pa.BinaryArray) -> Unscaled:
     data = bytes(data_buffer or b"")
     offsets = np.frombuffer(offset_buffer, dtype=np.int32)[: count + 1].astype(np.int64)
     lengths = np.diff(offsets)
-    words: npt.NDArray[np.int64] = np.ndarray(
-        shape=(len(data) + 1,), dtype=">i8", buffer=data + bytes(_WORD), strides=(1,)
-    )
+    words: Ints = np.ndarray(shape=(len(data) + 1,), dtype=">i8", buffer=data + bytes(_WORD), strides=(1,))
     # The eight bytes from the first on, shifted down by what isn't this value's; >> keeps the sign.
     shift = 8 * (_WORD - np.clip(lengths, 1, _WORD))
     values = words[offsets[:-1]].astype(np.int64) >> shift

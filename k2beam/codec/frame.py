@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from k2beam.arrays import Ints
 from k2beam.errors import BadMagicError, EmptyPayloadError, FrameError, ShortFrameError, TombstoneError
 
 FRAME_MAGIC = 0
@@ -23,7 +24,7 @@ AnyFrameError = TombstoneError | EmptyPayloadError | BadMagicError | ShortFrameE
 class Frames(NamedTuple):
     """Schema ids of framed rows (int64; -1 where a row has no frame) and the errors, by row."""
 
-    schema_ids: npt.NDArray[np.int64]
+    schema_ids: Ints
     errors: tuple[tuple[int, AnyFrameError], ...]
 
 

@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from k2beam.arrays import Ints
 from k2beam.codec.columns import Fault
 from k2beam.codec.decimals import LIMIT, decimal_array, unscaled_words
 from k2beam.codec.uuids import uuid_texts
@@ -56,7 +56,7 @@ class Normalised(NamedTuple):
     """Version 2 columns of the good rows, their positions in the input, and the faults of the others."""
 
     columns: pa.RecordBatch
-    rows: npt.NDArray[np.int64]
+    rows: Ints
     faults: tuple[Fault, ...]
 
 
@@ -204,7 +204,7 @@ def _quantity(columns: pa.RecordBatch, name: str, faults: list[Fault]) -> pa.Arr
     return _scaled(name, columns.column(name).to_numpy(), _QUANTITY_FACTOR, faults)
 
 
-def _scaled(name: str, values: npt.NDArray[np.int64], factor: int, faults: list[Fault]) -> pa.Array:
+def _scaled(name: str, values: Ints, factor: int, faults: list[Fault]) -> pa.Array:
     limit = LIMIT // factor
     bad = (values >= limit) | (values <= -limit)
     if bad.any():

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from k2beam.arrays import Mask
 from k2beam.codec.assemble import Assembler, Chunk, chunk_bounds
 from k2beam.codec.physical import armed_schema
 from k2beam.codec.strict import decode_many
@@ -188,7 +189,7 @@ def _read_strictly(
 def _without_blocks(decoded: Decoded, numbers: set[int], first_rows: list[int]) -> Decoded:
     """What came of the other blocks."""
 
-    def others(rows: Any) -> npt.NDArray[np.bool_]:
+    def others(rows: Any) -> Mask:
         return ~np.isin(np.searchsorted(first_rows, rows, side="right") - 1, list(numbers))
 
     good = others(decoded.rows)

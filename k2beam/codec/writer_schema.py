@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import fastavro
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from k2beam.arrays import Ints
 from k2beam.codec.avro_schema import Array, AvroType, Field, Map, Primitive, Record, Union, record_type
 from k2beam.codec.columns import is_columnar
 from k2beam.codec.resolve import ColumnRule, resolve
@@ -146,7 +145,7 @@ class Decoded:
     """The good rows as columns, the input row of each, and the errors of the others, by row."""
 
     columns: pa.RecordBatch
-    rows: npt.NDArray[np.int64]
+    rows: Ints
     errors: tuple[RowError, ...]
 
 

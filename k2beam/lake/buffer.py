@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from k2beam.arrays import Ints
@@ -112,7 +111,7 @@ def _parts(rows: RowBatch, window_us: int) -> list[tuple[GroupKey, pa.RecordBatc
     return parts
 
 
-def _identities(data: pa.RecordBatch, spec: TableSpec) -> tuple[npt.NDArray[np.int64], list[str]]:
+def _identities(data: pa.RecordBatch, spec: TableSpec) -> tuple[Ints, list[str]]:
     if spec.identity_column is None:
         return np.zeros(data.num_rows, dtype=np.int64), [""]
     encoded = data.column(spec.identity_column).dictionary_encode()
@@ -123,5 +122,5 @@ def _micros(column: pa.Array) -> Ints:
     return np.asarray(column.cast(pa.int64()).to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def _constant(values: npt.NDArray[np.int64]) -> bool:
+def _constant(values: Ints) -> bool:
     return bool((values == values[0]).all())

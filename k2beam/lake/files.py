@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.io.pyarrow import write_file
@@ -22,6 +21,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table, TableProperties, WriteTask
 from pyiceberg.types import StringType
 
+from k2beam.arrays import Ints, Mask
 from k2beam.coverage import Coverage
 from k2beam.lake.tables import SPECS, TableSpec
 from k2beam.model import Extent
@@ -142,7 +142,7 @@ def _first_offsets(rows: pa.Table | pa.RecordBatch) -> Coverage:
     return coverage
 
 
-def covered_rows(rows: pa.Table, taken: Coverage) -> npt.NDArray[np.bool_]:
+def covered_rows(rows: pa.Table, taken: Coverage) -> Mask:
     """Which rows have an offset in ``taken``."""
     result = np.zeros(rows.num_rows, dtype=np.bool_)
     offsets = rows.column("_offset").to_numpy(zero_copy_only=False)
@@ -152,16 +152,16 @@ def covered_rows(rows: pa.Table, taken: Coverage) -> npt.NDArray[np.bool_]:
     return result
 
 
-def sort_order(rows: pa.Table, spec: TableSpec) -> npt.NDArray[np.int64]:
+def sort_order(rows: pa.Table, spec: TableSpec) -> Ints:
     """The row numbers in the order of the table's sort columns, then by offset."""
-    keys: list[npt.NDArray[np.int64]] = []
+    keys: list[Ints] = []
     if "_offset" in rows.schema.names:
         keys.append(rows.column("_offset").to_numpy())
     keys.extend(_rank(rows.column(name)) for name in reversed(spec.sort_columns))
     return np.lexsort(keys).astype(np.int64)
 
 
-def _rank(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+def _rank(column: pa.ChunkedArray) -> Ints:
     if not pa.types.is_string(column.type):
         return np.asarray(column.cast(pa.int64()).to_numpy(), dtype=np.int64)
     encoded = column.combine_chunks().dictionary_encode()
@@ -172,7 +172,7 @@ def _rank(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
 
 def _by_source_partition(
     rows: pa.Table | pa.RecordBatch,
-) -> Iterable[tuple[str, int, npt.NDArray[np.int64] | None]]:
+) -> Iterable[tuple[str, int, Ints | None]]:
     """Each source partition with the numbers of its rows; None stands for all rows."""
     column = rows.column("_source")
     sources = (column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column).dictionary_encode()

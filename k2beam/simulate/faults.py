@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from k2beam.arrays import Ints
 from k2beam.errors import UsageError
 
 MALFORMED = (
@@ -115,13 +115,13 @@ class FaultPlan:
     up to and including its round. All arrays are sorted by round.
     """
 
-    starts: npt.NDArray[np.int64]
-    shift_rounds: npt.NDArray[np.int64]
-    shift_keys: npt.NDArray[np.int64]
-    shifts: npt.NDArray[np.int64]
-    fault_rounds: npt.NDArray[np.int64]
-    fault_keys: npt.NDArray[np.int64]
-    fault_codes: npt.NDArray[np.int64]
+    starts: Ints
+    shift_rounds: Ints
+    shift_keys: Ints
+    shifts: Ints
+    fault_rounds: Ints
+    fault_keys: Ints
+    fault_codes: Ints
     gaps: tuple[PlannedGap, ...]
     resets: tuple[int, ...]
     """The key of each reset."""
@@ -164,7 +164,7 @@ def plan_faults(faults: Faults, events: int, keys: int, rng: np.random.Generator
     )
 
 
-def _choose_cells(faults: Faults, cells: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def _choose_cells(faults: Faults, cells: int, rng: np.random.Generator) -> Ints:
     """A cell for each fault, late messages last: theirs are in the first half, so that late is late."""
     late = rng.choice(cells // 2, faults.late, replace=False) if faults.late else np.empty(0, np.int64)
     others = rng.choice(cells, faults.total, replace=False) if faults.total else late
@@ -175,7 +175,7 @@ def _choose_cells(faults: Faults, cells: int, rng: np.random.Generator) -> npt.N
 class _Shifts:
     """Follows the numbering of every key while gaps and resets are placed in order of rounds."""
 
-    def __init__(self, starts: npt.NDArray[np.int64], rng: np.random.Generator) -> None:
+    def __init__(self, starts: Ints, rng: np.random.Generator) -> None:
         self._rng = rng
         self._offset = [int(start) for start in starts]
         self._first = [int(start) for start in starts]

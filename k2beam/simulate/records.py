@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from k2beam.archive import cells
 from k2beam.archive.cells import Cells
 from k2beam.archive.varint import write_long
-from k2beam.arrays import Bytes, Ints
+from k2beam.arrays import Bytes, Ints, Mask
 from k2beam.model import Kind
 from k2beam.simulate.faults import FIRST_MALFORMED, MALFORMED
 from k2beam.simulate.market import Messages
@@ -130,7 +129,7 @@ class EnvelopeEncoder:
         return framed
 
 
-def _spoil_bytes(data: Bytes, mask: npt.NDArray[np.bool_], name: str) -> None:
+def _spoil_bytes(data: Bytes, mask: Mask, name: str) -> None:
     """Break one framed payload in place; classes that are wrong in values leave it as it is."""
     if name == "bad_magic":
         data[0] = ord("{")

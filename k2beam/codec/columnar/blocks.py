@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from k2beam.arrays import Ints
 from k2beam.codec.avro_schema import NULL, Array, AvroType, Fixed, Map, Primitive, Record, Union, without_null
 
 _SPAN, _VARINT, _FIXED, _GROUP = range(4)
@@ -58,9 +58,9 @@ class Walk(NamedTuple):
     """
 
     data: bytes
-    offsets: npt.NDArray[np.int64]
-    numbers: npt.NDArray[np.int64]
-    places: npt.NDArray[np.int64]
+    offsets: Ints
+    numbers: Ints
+    places: Ints
 
 
 def walk_blocks(blocks: Sequence[tuple[bytes, int]], path: RecordPath) -> Walk:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from k2beam.arrays import Ints, Mask
+from k2beam.arrays import Bytes, Ints, Mask
 
 PADDING = 32
 
@@ -37,7 +37,7 @@ class Buffer:
     __slots__ = ("data", "words")
 
     def __init__(self, data: memoryview) -> None:
-        self.data: npt.NDArray[np.uint8] = np.zeros(len(data) + PADDING, dtype=np.uint8)
+        self.data: Bytes = np.zeros(len(data) + PADDING, dtype=np.uint8)
         self.data[: len(data)] = np.frombuffer(data, dtype=np.uint8)
         self.words: Words = np.ndarray((len(data) + PADDING - 7,), dtype="<u8", buffer=self.data, strides=(1,))
 
@@ -95,7 +95,7 @@ class Lanes:
         self.drop(bad)
         return value
 
-    def _add_long_ones(self, lanes: npt.NDArray[np.intp], value: Words, size: npt.NDArray[np.uint8], bad: Mask) -> None:
+    def _add_long_ones(self, lanes: npt.NDArray[np.intp], value: Words, size: Bytes, bad: Mask) -> None:
         """Varints of nine and ten bytes, of which ``value`` has 56 bits; the tenth byte can only be 1."""
         at = self.position[lanes] + 8
         ninth, tenth = self.buffer.data[at], self.buffer.data[at + 1]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from k2beam.arrays import Ints
+from k2beam.arrays import Ints, Mask
 from k2beam.codec.avro_schema import NULL, Array, AvroType, Map, Primitive, Union, without_null
 from k2beam.codec.columnar.blocks import RecordPath, path_of
 from k2beam.codec.columnar.lanes import Lanes
@@ -175,7 +175,7 @@ def _spread(raw: Raw, rows: _Rows, count: int) -> Raw:
     return wide
 
 
-def _marked(rows: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.bool_]:
+def _marked(rows: npt.NDArray[np.intp], count: int) -> Mask:
     mask = np.zeros(count, dtype=np.bool_)
     mask[rows] = True
     return mask
