@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -15,6 +16,7 @@ PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.
 DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "ops/README.md", "samples/README.md", *PAGES]
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_TIME_TAKEN = re.compile(r" in [\d.]+ s \(.*\)")
 _INLINE = re.compile(r"`(k2beam [^`\n]+)`")
 
 
@@ -54,3 +56,20 @@ def parse(command: str, *, whole: bool) -> list[str]:
             return path
         name, found, arguments = found.resolve_command(context, rest)
         path.append(name)
+
+
+def missing(shown: str, printed: str) -> list[str]:
+    """Lines of an excerpt that were not printed, whole or as columns of a line; of JSON, as a part of an object."""
+    lines, rows = shown.splitlines(), [set(_TIME_TAKEN.sub("", line).split()) for line in printed.splitlines()]
+    lost = []
+    if "{" in lines:
+        begin, end = lines.index("{"), lines.index("}")
+        part = json.loads(re.sub(r",\s*…?\s*}$", "}", "\n".join(lines[begin : end + 1])))
+        whole = json.JSONDecoder().raw_decode(printed[printed.index("{\n") :])[0]
+        lost = [name for name, value in part.items() if whole.get(name) != value]
+        del lines[begin : end + 1]
+    for line in lines:
+        words = set(_TIME_TAKEN.sub("", line).split())
+        if line != "…" and not line.startswith("== ") and not any(words <= row for row in rows):
+            lost.append(line)
+    return lost

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
+
+from tests.http_servers import QuietHandler, serving
 
 Answer = tuple[int, Any]
 Reply = Callable[[str, str, Any], Answer]
@@ -23,32 +23,17 @@ def registry_server(reply: Reply) -> Iterator[tuple[str, list[str]]]:
     """Serves what ``reply(method, path, body)`` gives; the URL, and the requests so far as ``GET /path``."""
     asked: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def _answer(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else None
+            body = self.received()
             asked.append(f"{self.command} {self.path}")
-            status, answer = reply(self.command, self.path, body)
-            content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            status, answer = reply(self.command, self.path, json.loads(body) if body else None)
+            self.answer(status, answer if isinstance(answer, bytes) else json.dumps(answer).encode())
 
         do_GET = do_POST = do_PUT = _answer  # noqa: N815 - the names that http.server calls
 
-        def log_message(self, format: str, *args: Any) -> None:
-            del format, args
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Handler) as url:
+        yield url, asked
 
 
 def in_turn(*answers: Answer) -> Reply:

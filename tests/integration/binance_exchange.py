@@ -113,3 +113,17 @@ async def acknowledge(connection: ServerConnection) -> list[str]:
     await connection.send(json.dumps({"result": None, "id": request["id"]}))
     streams: list[str] = request["params"]
     return streams
+
+
+def plays(*frames: str | bytes, then: str = "wait") -> Script:
+    """Acknowledge, send the frames, and wait for the client to go (or ``drop`` the connection)."""
+
+    async def script(connection: ServerConnection) -> None:
+        await acknowledge(connection)
+        for frame in frames:
+            await connection.send(frame)
+        if then == "drop":
+            connection.transport.abort()
+        await connection.wait_closed()
+
+    return script

@@ -8,13 +8,11 @@ import ipaddress
 import os
 import subprocess
 import sys
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not in its __all__
@@ -31,6 +29,7 @@ from cryptography.x509.oid import NameOID
 from k2beam.stack import server
 from k2beam.stack.kafka import Kafka, Listener
 from k2beam.stack.server import Service
+from tests.http_servers import QuietHandler, serving
 
 _DAY = datetime.timedelta(days=1)
 _PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule"
@@ -134,11 +133,11 @@ def basic_auth(url: str, user: str, password: str) -> Iterator[str]:
     base, _, path = url.partition("/apis")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
 
         def _answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self.received()
             if self.headers.get("Authorization") != wanted:
                 return self._send(401, b'{"error_code": 401, "message": "Unauthorized"}')
             kept = {name: text for name in ("Content-Type", "Accept") if (text := self.headers.get(name))}
@@ -151,27 +150,12 @@ def basic_auth(url: str, user: str, password: str) -> Iterator[str]:
             return None
 
         def _send(self, status: int, content: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+            self.answer(status, content, "application/json")
 
         do_GET = do_POST = do_PUT = _answer  # noqa: N815 - the names that http.server calls
 
-        def log_message(self, format: str, *args: object) -> None:
-            del format, args
-
-    httpd = ThreadingHTTPServer((server.HOST, 0), Handler)
-    httpd.daemon_threads = True
-    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://{server.HOST}:{httpd.server_port}/apis{path}"
-    finally:
-        httpd.shutdown()
-        thread.join()
-        httpd.server_close()
+    with serving(Handler) as proxy:
+        yield f"{proxy}/apis{path}"
 
 
 @dataclass(frozen=True)

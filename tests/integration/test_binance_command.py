@@ -30,9 +30,9 @@ from k2beam.metrics.worker import close_endpoint, endpoint_address
 from k2beam.produce.producer import MarketDataProducer
 from k2beam.produce.spool import OutgoingMessage, Spool
 from k2beam.registry.config import RegistryConfig
+from tests.http_servers import gateway
 from tests.integration.binance_exchange import DEADLINE, Exchange, Recorder, acknowledge, trade
 from tests.registry_server import knows_all, registry_server
-from tests.unit.metrics.test_push import gateway
 
 pytestmark = pytest.mark.integration
 

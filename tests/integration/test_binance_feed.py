@@ -16,7 +16,7 @@ from websockets.asyncio.server import ServerConnection
 from k2beam.errors import FeedError, UsageError
 from k2beam.feeds.binance.client import FeedClient, FeedStats, Limits
 from k2beam.feeds.binance.frames import Subscription, parse_pairs
-from tests.integration.binance_exchange import DEADLINE, Exchange, Recorder, Script, acknowledge, quote, trade
+from tests.integration.binance_exchange import DEADLINE, Exchange, Recorder, acknowledge, plays, quote, trade
 
 pytestmark = pytest.mark.integration
 
@@ -52,20 +52,6 @@ class FakeMetrics:
         self.calls.append((name, labels))
         if name == self._name and self._event is not None:
             self._event.set()
-
-
-def plays(*frames: str | bytes, then: str = "wait") -> Script:
-    """Acknowledge, send the frames, and wait for the client to go (or ``drop`` the connection)."""
-
-    async def script(connection: ServerConnection) -> None:
-        await acknowledge(connection)
-        for frame in frames:
-            await connection.send(frame)
-        if then == "drop":
-            connection.transport.abort()
-        await connection.wait_closed()
-
-    return script
 
 
 def drive(

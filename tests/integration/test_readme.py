@@ -21,7 +21,7 @@ import pytest
 from k2beam.cache import cache_dir
 from k2beam.stack.server import free_ports
 from k2beam.stack.stack import SERVICES, LocalStack
-from tests.documents import blocks
+from tests.documents import blocks, missing
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("prism")]
 
@@ -34,7 +34,6 @@ FETCHED = {"bin", "maven", "pip", "unpacked"}
 
 LIMIT_S = 1_500
 MARK = "-- the output of block"
-TIME_TAKEN = re.compile(r" in [\d.]+ s \(.*\)")
 
 
 def copy_checkout(repository: Path, folder: Path) -> None:
@@ -114,23 +113,6 @@ def run(script: str, checkout: Path, cache: Path) -> str:
         raise
     assert shell.returncode == 0, printed[-8000:]
     return printed
-
-
-def missing(shown: str, printed: str) -> list[str]:
-    """Lines of an excerpt that were not printed, whole or as columns of a line; of JSON, as a part of an object."""
-    lines, rows = shown.splitlines(), [set(TIME_TAKEN.sub("", line).split()) for line in printed.splitlines()]
-    lost = []
-    if "{" in lines:
-        begin, end = lines.index("{"), lines.index("}")
-        part = json.loads(re.sub(r",\s*…?\s*}$", "}", "\n".join(lines[begin : end + 1])))
-        whole = json.JSONDecoder().raw_decode(printed[printed.index("{\n") :])[0]
-        lost = [name for name, value in part.items() if whole.get(name) != value]
-        del lines[begin : end + 1]
-    for line in lines:
-        words = set(TIME_TAKEN.sub("", line).split())
-        if line != "…" and not line.startswith("== ") and not any(words <= row for row in rows):
-            lost.append(line)
-    return lost
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/start.md"])

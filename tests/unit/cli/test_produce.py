@@ -19,9 +19,8 @@ from k2beam.cli.metrics_options import MetricsOptions
 from k2beam.cli.topics import retention_ms
 from k2beam.errors import UsageError
 from k2beam.metrics.worker import MetricsConfig, endpoint_address
+from tests.http_servers import closed_port, gateway
 from tests.registry_server import NO_SUBJECT, FakeKafka, in_turn, knows_all, registry_server
-from tests.unit.metrics.test_push import gateway
-from tests.unit.registry.test_client import closed_port
 
 
 def run(*arguments: str) -> Result:

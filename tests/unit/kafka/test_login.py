@@ -9,7 +9,7 @@ import pytest
 from k2beam.errors import UsageError
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.login import check_login
-from tests.unit.registry.test_client import closed_port
+from tests.http_servers import closed_port
 
 
 def test_a_broker_that_is_not_there_is_left_to_the_command() -> None:

@@ -6,27 +6,12 @@ import asyncio
 
 import pytest
 from prometheus_client import CollectorRegistry
-from websockets.asyncio.server import ServerConnection
 
 from k2beam.feeds.binance.client import FeedClient, Limits
 from k2beam.feeds.binance.frames import Subscription, parse_pairs
 from k2beam.metrics.handle import Metrics
-from tests.integration.binance_exchange import DEADLINE, Exchange, Recorder, Script, acknowledge, quote, trade
+from tests.integration.binance_exchange import DEADLINE, Exchange, Recorder, plays, quote, trade
 from tests.metrics_recorder import Samples
-
-
-def plays(*frames: str, then: str = "wait") -> Script:
-    """Acknowledge, send the frames, and wait for the client to go (or ``drop`` the connection)."""
-
-    async def script(connection: ServerConnection) -> None:
-        await acknowledge(connection)
-        for frame in frames:
-            await connection.send(frame)
-        if then == "drop":
-            connection.transport.abort()
-        await connection.wait_closed()
-
-    return script
 
 
 def counted(exchange: Exchange, messages: int, **limits: float) -> dict[str, float]:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,35 +16,7 @@ from k2beam.job.stats import IngestStats
 from k2beam.metrics.push import counted_here, push_metrics
 from k2beam.metrics.worker import MetricsConfig
 from k2beam.simulate.simulate import Simulation, simulate
-from tests.unit.registry.test_client import closed_port
-
-Pushed = list[tuple[str, str, str]]
-
-
-@contextmanager
-def gateway(status: int = 200) -> Iterator[tuple[str, Pushed]]:
-    """A server that takes pushes; gives its URL and what came: method, path, body."""
-    pushed: Pushed = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_PUT(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            pushed.append((self.command, self.path, body))
-            self.send_response(status)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", pushed
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+from tests.http_servers import closed_port, gateway
 
 
 def test_what_this_process_counted_replaces_what_the_gateway_had() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from typing import Any
 
 import pytest
@@ -11,15 +10,10 @@ import pytest
 from k2beam.errors import NotRegistered, RegistryError, RegistryUnavailable, UsageError
 from k2beam.registry.client import Registry
 from k2beam.registry.config import RegistryConfig
+from tests.http_servers import closed_port
 from tests.registry_server import NO_SCHEMA, NO_SUBJECT, Answer, Sleeps, in_turn, registry_server
 
 SCHEMA = {"schema": '{"type":"string"}', "id": 3}
-
-
-def closed_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
 
 
 @pytest.mark.parametrize("passing", [(500, {}), (503, b"busy"), (429, {"error_code": 429, "message": "slow"})])

@@ -10,8 +10,8 @@ import pytest
 from k2beam.errors import RegistryError, RegistryUnavailable, SchemaError, UsageError
 from k2beam.registry.config import RegistryConfig
 from k2beam.registry.resolver import MAX_ID, RegistryResolver
+from tests.http_servers import closed_port
 from tests.registry_server import NO_SCHEMA, Answer, Sleeps, in_turn, registry_server
-from tests.unit.registry.test_client import closed_port
 
 KNOWN: Answer = (200, {"schema": '{"type":"string"}'})
 

@@ -7,10 +7,8 @@ import json
 import stat
 import sys
 import tarfile
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -22,6 +20,7 @@ from k2beam.stack import flink, flink_dist, stack
 from k2beam.stack.jars import locked_artifacts
 from k2beam.stack.server import Launch
 from k2beam.stack.stack import SERVICES, LocalStack
+from tests.http_servers import QuietHandler, serving
 
 PACKAGE = "apache-flink-libraries-1.19.3"
 WANTED = {
@@ -232,30 +231,15 @@ class Cluster:
 def cluster() -> Iterator[tuple[Cluster, FlinkJobs]]:
     made = Cluster()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._reply("GET")
+    class Handler(QuietHandler):
+        def _reply(self) -> None:
+            code, content = made.answer(self.command, self.path)
+            self.answer(code, json.dumps(content).encode())
 
-        def do_PATCH(self) -> None:
-            self._reply("PATCH")
+        do_GET = do_PATCH = _reply  # noqa: N815 - the names that http.server calls
 
-        def _reply(self, method: str) -> None:
-            code, content = made.answer(method, self.path)
-            body = json.dumps(content).encode()
-            self.send_response(code)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            del format, args
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield made, FlinkJobs(f"127.0.0.1:{server.server_port}")
-        server.shutdown()
-        thread.join()
+    with serving(Handler) as url:
+        yield made, FlinkJobs(url.removeprefix("http://"))
 
 
 def test_a_cluster_on_this_machine_is_not_asked_through_a_proxy(
