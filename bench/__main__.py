@@ -1,17 +1,18 @@
 """``python -m bench [--rows N] [--symbols N]``: prints one table; figures are of this machine and this run.
 
-``--live`` measures the live job instead, ``--demo N`` proves it: the demo N times in a row. Exits with 1 for what went
-wrong.
+``--live`` measures the live job instead, ``--commits N`` what a commit costs as a table gets old, ``--demo N`` proves
+the live job: the demo N times in a row. Exits with 1 for what went wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.commits import commits
 from bench.counting import counting
 from bench.decode import decode
 from bench.demo import demos
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--output", choices=[choice.value for choice in OutputFormat], default="table")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--live", action="store_true", help="the live job instead: starts Kafka, a registry and Prism")
+    instead.add_argument("--commits", type=_hundreds, metavar="N", help="N commits to one table instead, 1000 or more")
     instead.add_argument(
         "--demo", type=_count, metavar="N", help="k2beam demo N times instead, clean and with faults in turns"
     )
@@ -44,11 +46,13 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="k2beam-bench-") as folder:
         root = Path(folder)
-        measuring = (
-            live(root, given.rows, given.rate, given.seconds, given.runs)
-            if given.live
-            else _replay(root, given.rows, given.symbols)
-        )
+        measuring: Iterable[dict[str, Any]]
+        if given.live:
+            measuring = live(root, given.rows, given.rate, given.seconds, given.runs)
+        elif given.commits:
+            measuring = commits(given.commits, root)
+        else:
+            measuring = _replay(root, given.rows, given.symbols)
         try:
             for result in measuring:
                 results.append(result)  # one by one: what was measured is shown, whatever fails later
@@ -67,11 +71,15 @@ def _replay(root: Path, rows: int, symbols: int) -> Iterator[dict[str, Any]]:
     yield from counting(root)
 
 
-def _count(text: str) -> int:
+def _count(text: str, least: int = 1) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"at least 1, not {number}")
+    if number < least:
+        raise argparse.ArgumentTypeError(f"at least {least}, not {number}")
     return number
+
+
+def _hundreds(text: str) -> int:
+    return _count(text, least=1000)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from k2beam.config import LakeConfig, RetryPolicy, WriteConfig
+    from k2beam.config import LakeConfig, Retention, RetryPolicy, WriteConfig
     from k2beam.errors import K2BeamError
     from k2beam.job.bounded import run_ingest
     from k2beam.job.config import IngestConfig, LiveConfig
@@ -42,6 +42,7 @@ __all__ = [
     "MetricsConfig",
     "RegistryConfig",
     "RegistryResolver",
+    "Retention",
     "RetryPolicy",
     "SequenceTracker",
     "WriteConfig",
@@ -62,6 +63,7 @@ _HOMES = {
     "MetricsConfig": "k2beam.metrics.worker",
     "RegistryConfig": "k2beam.registry.config",
     "RegistryResolver": "k2beam.registry.resolver",
+    "Retention": "k2beam.config",
     "RetryPolicy": "k2beam.config",
     "SequenceTracker": "k2beam.sequence.tracker",
     "WriteConfig": "k2beam.config",

@@ -16,12 +16,12 @@ from k2beam.cli.kafka_options import (
     kafka_security,
     pairs,
 )
-from k2beam.cli.lake_options import lake_config
+from k2beam.cli.lake_options import lake_config, snapshot_retention
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.cli.registry_options import OptionalRegistryOption, optional_registry, registry_login
-from k2beam.config import COMMIT_AGE_OF_GOAL_SECONDS, COMMIT_AGE_SECONDS, LakeConfig, WriteConfig
+from k2beam.config import COMMIT_AGE_OF_GOAL_SECONDS, COMMIT_AGE_SECONDS, LakeConfig, Retention, WriteConfig
 from k2beam.errors import UsageError
 from k2beam.job.config import IngestConfig, LiveConfig
 from k2beam.kafka.config import KafkaConfig
@@ -35,7 +35,13 @@ def register(app: typer.Typer) -> None:
     ingest_app.command("kafka")(kafka)
 
 
-@with_options(lake=lake_config, security=kafka_security, login=registry_login, metrics=metrics_options)
+@with_options(
+    lake=lake_config,
+    retention=snapshot_retention,
+    security=kafka_security,
+    login=registry_login,
+    metrics=metrics_options,
+)
 def kafka(
     context: typer.Context,
     topic: Annotated[list[str] | None, typer.Option("--topic", help="A topic; may be repeated.")] = None,
@@ -61,6 +67,7 @@ def kafka(
     ] = None,
     gap_grace: Annotated[str, typer.Option(help="How long a sequence gap waits for late data.")] = "5s",
     lake: LakeConfig,
+    retention: Retention | None,
     metrics: MetricsOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -72,6 +79,7 @@ def kafka(
         topic_pattern=topic_pattern,
         until_caught_up=until_caught_up,
         max_messages=max_messages,
+        retention=retention,
     )
     if not live.has_goal:
         metrics.refuse_push_for("a job without --until-caught-up or --max-messages")

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from k2beam.config import LakeConfig
+from k2beam.cli.durations import positive_seconds
+from k2beam.config import LakeConfig, Retention
 
 WAREHOUSE_VARIABLE = "K2BEAM_WAREHOUSE"
 DEFAULT_WAREHOUSE = "warehouse"
@@ -34,3 +35,19 @@ def lake_config(warehouse: WarehouseOption = None, catalog: CatalogOption = None
     if warehouse is None and catalog is None:
         warehouse = os.environ.get(WAREHOUSE_VARIABLE) or DEFAULT_WAREHOUSE
     return LakeConfig(warehouse=warehouse, catalog=catalog)
+
+
+_KeepSnapshots = Annotated[
+    int,
+    typer.Option("--keep-snapshots", min=0, help="So many snapshots of each table are kept; 0 keeps all, of any age."),
+]
+_KeepAge = Annotated[str, typer.Option("--keep-age", help="None that is older is kept, but the current one.")]
+
+
+def snapshot_retention(keep_snapshots: _KeepSnapshots = 100, keep_age: _KeepAge = "7d") -> Retention | None:
+    """Which snapshots stay in a table; None for all. Tags and branches always do.
+
+    A group of options, for :func:`k2beam.cli.option_groups.with_options`. Raises UsageError for what is no duration.
+    """
+    age = positive_seconds(keep_age, "--keep-age")
+    return Retention(keep_snapshots, age) if keep_snapshots else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, field, replace
 
-from k2beam.config import COMMIT_AGE_OF_GOAL_SECONDS, LakeConfig, WriteConfig
+from k2beam.config import COMMIT_AGE_OF_GOAL_SECONDS, LakeConfig, Retention, WriteConfig
 from k2beam.errors import UsageError
 from k2beam.kafka.config import KafkaConfig
 from k2beam.metrics.worker import MetricsConfig
@@ -53,7 +53,8 @@ class LiveConfig:
     """What to read and when to stop: never (both off), at the ends found at the start, or after a number of offsets.
 
     ``expansion``: the Java expansion service, as ``host:port``. ``topics`` are names, ``topic_pattern`` is a regular
-    expression that whole names match.
+    expression that whole names match. ``retention``: which snapshots each commit leaves in its table (None: all),
+    unless the WriteConfig has one of its own: a job that commits for years would pile them up.
 
     Examples:
         >>> from k2beam import KafkaConfig, LiveConfig
@@ -68,6 +69,7 @@ class LiveConfig:
     topic_pattern: str | None = None
     until_caught_up: bool = False
     max_messages: int | None = None
+    retention: Retention | None = field(default_factory=Retention)
 
     @property
     def has_goal(self) -> bool:
@@ -75,8 +77,8 @@ class LiveConfig:
         return self.until_caught_up or self.max_messages is not None
 
     def of(self, write: WriteConfig) -> WriteConfig:
-        """How a live job writes: never bounded, and by the age that fits its end where none is given."""
+        """How a live job writes: never bounded, and by the age that fits its end and the retention if none is given."""
         age = write.commit_age_seconds
         if age is None and self.has_goal:
             age = COMMIT_AGE_OF_GOAL_SECONDS
-        return replace(write, bounded=False, commit_age_seconds=age)
+        return replace(write, bounded=False, commit_age_seconds=age, retention=write.retention or self.retention)

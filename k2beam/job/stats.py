@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from k2beam.lake.catalog import Catalog
-from k2beam.lake.commit import RUN_ID
+from k2beam.lake.runs import RUN_ID, run_record
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS
 
@@ -81,10 +81,10 @@ def _of_run(catalog: Catalog, namespace: str, name: str, run_id: str) -> tuple[i
     table = find_readable(catalog, namespace, name)
     if table is None:
         return 0, []
-    mine = [
-        snapshot
-        for snapshot in table.snapshots()
+    kept = [
+        snapshot.snapshot_id
+        for snapshot in table.metadata.snapshots
         if snapshot.summary is not None and snapshot.summary.additional_properties.get(RUN_ID) == run_id
     ]
-    rows = sum(int(snapshot.summary.additional_properties.get("k2.rows", 0)) for snapshot in mine if snapshot.summary)
-    return rows, [snapshot.snapshot_id for snapshot in mine]
+    record = run_record(table.properties, run_id)
+    return 0 if record is None else record.rows, kept

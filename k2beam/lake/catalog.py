@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 from pyiceberg.catalog import Catalog as Catalog  # noqa: PLC0414 - for the layers above
 from pyiceberg.catalog import load_catalog
-from pyiceberg.catalog.sql import SqlCatalog
 from sqlalchemy.exc import IntegrityError, OperationalError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from k2beam.config import LakeConfig
 from k2beam.errors import UsageError
+from k2beam.lake.lean import LeanSqlCatalog, lean
 
 SQLITE_BUSY_SECONDS = 60
 
@@ -31,7 +31,7 @@ def open_catalog(config: LakeConfig, *, create: bool = True) -> Catalog:
     if config.warehouse is not None:
         return _embedded(Path(config.warehouse), create=create)
     try:
-        return load_catalog(config.catalog)
+        return lean(load_catalog(config.catalog))
     except ValueError as error:
         raise UsageError(
             f"catalog {config.catalog!r} is not configured ({error}); describe it in .pyiceberg.yaml "
@@ -61,7 +61,7 @@ def _embedded(folder: Path, *, create: bool) -> Catalog:
     reraise=True,
 )
 def _sqlite_catalog(database: Path) -> Catalog:
-    return SqlCatalog(
+    return LeanSqlCatalog(
         "k2beam",
         uri=f"sqlite:///{quote(str(database))}?timeout={SQLITE_BUSY_SECONDS}",
         warehouse=str(database.parent),

@@ -10,21 +10,19 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
-from k2beam.config import RetryPolicy
+from k2beam.config import Retention, RetryPolicy
 from k2beam.coverage import Coverage
 from k2beam.lake.files import StagedFile, rewrite_without
+from k2beam.lake.runs import RUN_ID
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import COVERED_TABLES, EXPECTED_PREFIX, open_table
-from k2beam.lake.transaction import COMMIT_ID, Append, commit_loop
+from k2beam.lake.transaction import COMMIT_ID, ROWS_ADDED, Append, commit_loop
 from k2beam.model import CommitReceipt
-
-RUN_ID = "k2.run-id"
-"""Entry of a snapshot's summary: the run that committed it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +92,7 @@ def commit_files(
     *,
     run_id: str,
     policy: RetryPolicy,
+    retention: Retention | None = None,
     on_retry: Callable[[str], None] = lambda reason: None,
 ) -> CommitReceipt:
     """Commit staged files of one table in one snapshot, together with their coverage.
@@ -102,7 +101,7 @@ def commit_files(
     2. Compare each staged file with the table's coverage, and with the files before it in this commit: what is covered
        is left out. Where nothing is left, the commit is done, without a snapshot.
     3. In one transaction, set the properties of the touched source partitions and append the files, with the ids of run
-       and commit, counts and a digest in the snapshot's summary.
+       and commit, counts and a digest in the snapshot's summary; ``retention`` says which snapshots it leaves.
     4. Commit by the catalog's compare-and-swap.
     5. On a conflict or an unknown outcome wait, and begin again at 1: the coverage tells what has landed.
 
@@ -120,13 +119,13 @@ def commit_files(
         if not selection.files:
             return None
         selections.append(selection)
-        return _append(table, selection, covered, summary)  # step 3
+        return replace(_append(table, selection, covered, summary), retention=retention)  # step 3
 
     # Steps 1, 4 and 5 are the loop's.
     outcome = commit_loop(lambda: open_table(catalog, namespace, name), plan, policy, on_retry)
-    snapshot = outcome.landed(summary[COMMIT_ID])
-    before, after = outcome.ids(snapshot)
-    landed = selections[-1] if snapshot is not None else None
+    commit = outcome.landed(summary)
+    before, after = outcome.ids(commit)
+    landed = selections[-1] if commit is not None else None
     came, offsets = sum(file.came for file in staged), sum(file.offsets for file in staged)
     return CommitReceipt(
         table=name,
@@ -166,7 +165,7 @@ def _append(table: Table, selection: UncoveredFiles, covered: Coverage, summary:
         properties={**merged.to_properties(only=selection.coverage), **_expected(table, selection)},
         summary={
             **summary,
-            "k2.rows": str(selection.rows),
+            ROWS_ADDED: str(selection.rows),
             "k2.rows-left-out": str(selection.rows_left_out),
             "k2.coverage-digest": selection.coverage.digest(),
         },

@@ -17,12 +17,12 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.expressions import BooleanExpression
 from pyiceberg.table import Table
 
-from k2beam.config import RetryPolicy
-from k2beam.lake.commit import RUN_ID
+from k2beam.config import Retention, RetryPolicy
 from k2beam.lake.files import StagedFile, write_rows
+from k2beam.lake.runs import RUN_ID
 from k2beam.lake.scan import EVERYTHING, find_readable, plan_files, read_file
 from k2beam.lake.tables import GAP_SCHEMA, SEQUENCE_GAPS, open_table
-from k2beam.lake.transaction import COMMIT_ID, Append, commit_loop
+from k2beam.lake.transaction import COMMIT_ID, ROWS_ADDED, Append, commit_loop
 from k2beam.model import CommitReceipt, Gap
 
 _COLUMNS = (
@@ -94,15 +94,17 @@ def append_gaps(
     detected_at: int,
     run_id: str = "",
     policy: RetryPolicy | None = None,
+    retention: Retention | None = None,
     on_retry: Callable[[str], None] = lambda reason: None,
 ) -> CommitReceipt:
     """Append the changes among ``gaps`` in one snapshot; what the ledger says already is left out.
 
-    Of several states of one gap the last counts. ``detected_at`` is microseconds, UTC.
+    Of several states of one gap the last counts. ``detected_at`` is microseconds, UTC; ``retention`` says which
+    snapshots of the ledger are left.
     Exactly once: repeating it writes nothing. Raises CommitConflict and CommitUnknown.
     """
     started = time.monotonic_ns()
-    commit_id = uuid.uuid4().hex
+    ids = {RUN_ID: run_id, COMMIT_ID: uuid.uuid4().hex}
     tries: list[StagedFile] = []
 
     def plan(table: Table) -> Append | None:
@@ -111,16 +113,15 @@ def append_gaps(
             return None
         staged = write_rows(table, ledger_rows(changes, detected_at), window=0)
         tries.append(staged)
-        summary = {RUN_ID: run_id, COMMIT_ID: commit_id, "k2.rows": str(staged.rows)}
-        return Append([staged.data_file()], summary=summary)
+        return Append([staged.data_file()], summary={**ids, ROWS_ADDED: str(staged.rows)}, retention=retention)
 
     outcome = commit_loop(
         lambda: open_table(catalog, namespace, SEQUENCE_GAPS), plan, policy or RetryPolicy(), on_retry
     )
     # What was staged for a try that lost may be in the ledger by another job's commit.
-    snapshot = outcome.landed(commit_id)
-    before, after = outcome.ids(snapshot)
-    landed = tries[-1] if snapshot is not None else None
+    commit = outcome.landed(ids)
+    before, after = outcome.ids(commit)
+    landed = tries[-1] if commit is not None else None
     rows = landed.rows if landed else 0
     return CommitReceipt(
         table=SEQUENCE_GAPS,

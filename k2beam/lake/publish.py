@@ -13,7 +13,8 @@ from k2beam.lake.commit import commit_files
 from k2beam.lake.files import StagedFile
 from k2beam.lake.ledger import append_gaps
 from k2beam.lake.observe import CommitObserver
-from k2beam.lake.tables import SEQUENCE_GAPS
+from k2beam.lake.sweep import Sweeper
+from k2beam.lake.tables import SEQUENCE_GAPS, open_table
 from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import CommitReceipt
 from k2beam.sequence import GapBatch
@@ -66,7 +67,7 @@ class Publisher:
 
     Logs one line a commit and keeps the metrics of commits (:mod:`k2beam.lake.observe`). Latency and freshness are
     those of a live job, whose element time is the log's; what an archive holds may be of any age, so a bounded job
-    has none.
+    has none. Where commits expire snapshots, their files are deleted a grace later (:mod:`k2beam.lake.sweep`).
     """
 
     def __init__(self, lake: LakeConfig, config: WriteConfig, metrics: MetricsConfig = DEFAULT_METRICS) -> None:
@@ -74,6 +75,7 @@ class Publisher:
         self._config = config
         self._catalog = open_catalog(lake)
         self._observer = CommitObserver(metrics)
+        self._sweeper = Sweeper()
 
     def publish(self, table: str, items: Sequence[Staged]) -> CommitReceipt:
         """Commit ``items`` to ``table`` in one snapshot; what is there already is left out.
@@ -91,6 +93,8 @@ class Publisher:
         if receipt.element_times and not self._config.bounded:
             self._observer.aged(receipt, now_us())
         self._observer.committed(receipt)
+        if self._config.retention is not None:
+            self._sweeper.sweep(table, lambda: open_table(self._catalog, self._lake.namespace, table))
         return receipt
 
     def _commit(self, table: str, items: Sequence[Staged], on_retry: Callable[[str], None]) -> CommitReceipt:
@@ -102,6 +106,7 @@ class Publisher:
                 detected_at=now_us(),
                 run_id=self._config.run_id,
                 policy=self._config.retry,
+                retention=self._config.retention,
                 on_retry=on_retry,
             )
         return commit_files(
@@ -111,5 +116,6 @@ class Publisher:
             [item for item in items if isinstance(item, StagedFile)],
             run_id=self._config.run_id,
             policy=self._config.retry,
+            retention=self._config.retention,
             on_retry=on_retry,
         )

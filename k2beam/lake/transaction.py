@@ -9,17 +9,21 @@ the caller again what is left to do, and goes by that.
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, RESTError
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.snapshots import Operation
 from sqlalchemy.exc import DBAPIError
 
-from k2beam.config import RetryPolicy
+from k2beam.config import Retention, RetryPolicy
 from k2beam.errors import CommitConflict, CommitUnknown, LakeError
+from k2beam.lake.expiry import expirable, remembered, stage_removal
+from k2beam.lake.lean import LeanTransaction, MergingAppend
+from k2beam.lake.runs import RUN_ID, RunRecord, run_record, with_run
 
 COMMIT_ID = "k2.commit-id"
 """Entry of a snapshot's summary: one value for all tries of one commit."""
@@ -36,13 +40,29 @@ _NOT_WRITTEN = frozenset(
 """What a file system says that has no room or no place for a file: metadata is written before a commit is made."""
 
 
+ROWS_ADDED = "k2.rows"
+"""Entry of a snapshot's summary: the rows that the commit added."""
+
+
 @dataclass(frozen=True, slots=True)
 class Append:
-    """What one snapshot adds: files, changed table properties and entries of the summary."""
+    """What one snapshot adds: files, changed table properties and entries of the summary.
+
+    ``retention``: which snapshots it leaves in the table (None: all).
+    """
 
     files: Sequence[DataFile]
     properties: Mapping[str, str] = field(default_factory=dict)
     summary: Mapping[str, str] = field(default_factory=dict)
+    retention: Retention | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """A commit that is in a table: the ids of the snapshots before it (None: it was the first) and after it."""
+
+    before: int | None
+    after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +72,20 @@ class Outcome:
     table: Table
     attempts: int
 
-    def landed(self, commit_id: str) -> Snapshot | None:
-        """The snapshot of the try that landed, also where its outcome was reported wrongly; None where none did."""
-        return next((snapshot for snapshot in reversed(self.table.snapshots()) if _is_of(snapshot, commit_id)), None)
+    def landed(self, summary: Mapping[str, str]) -> Landed | None:
+        """The commit with the ids of ``summary``, also where its outcome was reported wrongly; None if it isn't there.
 
-    def ids(self, landed: Snapshot | None) -> tuple[int | None, int | None]:
+        Its snapshot may be expired already, or the one before it: so the record of the run is asked first.
+        """
+        record = run_record(self.table.properties, summary.get(RUN_ID, ""))
+        if record is not None and record.commit_id == summary[COMMIT_ID]:
+            return Landed(record.before, record.after)
+        for snapshot in reversed(self.table.metadata.snapshots):
+            if snapshot.summary and snapshot.summary.additional_properties.get(COMMIT_ID) == summary[COMMIT_ID]:
+                return Landed(snapshot.parent_snapshot_id, snapshot.snapshot_id)
+        return None
+
+    def ids(self, landed: Landed | None) -> tuple[int | None, int | None]:
         """The ids of the snapshots before and after the commit; the current one twice, where nothing landed.
 
         Another writer's may be newer already than the one that landed.
@@ -64,24 +93,46 @@ class Outcome:
         if landed is None:
             current = self.table.metadata.current_snapshot_id
             return current, current
-        return landed.parent_snapshot_id, landed.snapshot_id
+        return landed.before, landed.after
 
 
 def append(table: Table, change: Append) -> None:
-    """Append in one snapshot; the properties change in the same commit.
+    """Append in one snapshot; properties, the record of the run and what expires change in the same commit.
 
     Raises CommitFailedException when another writer won, and one of :data:`UNKNOWN_OUTCOME` when
     the outcome isn't known. No file is deleted either way.
     """
-    transaction = table.transaction()
-    if change.properties:
-        transaction.set_properties(dict(change.properties))
-    with transaction.update_snapshot(snapshot_properties=dict(change.summary)).fast_append() as snapshot:
+    now_ms = time.time_ns() // 1_000_000
+    transaction = LeanTransaction(table)
+    producer = MergingAppend(Operation.APPEND, transaction, table.io, snapshot_properties=dict(change.summary))
+    gone = [] if change.retention is None else expirable(table.metadata, change.retention, now_ms, appended=1)
+    properties, forgotten = _of_run(table, change, producer.snapshot_id, now_ms)
+    if gone:
+        properties |= remembered(table.properties, gone, now_ms)
+    properties |= change.properties
+    if properties:
+        transaction.set_properties(properties)
+    if forgotten:
+        transaction.remove_properties(*forgotten)
+    with producer as snapshot:
         for data_file in change.files:
             snapshot.append_data_file(data_file)
+    stage_removal(transaction, gone)
     # With the producers gone pyiceberg has nothing to delete after a conflict.
     transaction._snapshot_producers = []
     transaction.commit_transaction()
+
+
+def _of_run(table: Table, change: Append, snapshot_id: int, now_ms: int) -> tuple[dict[str, str], list[str]]:
+    """What the record of the run that commits becomes: properties to set and to remove."""
+    run_id = change.summary.get(RUN_ID)
+    if not run_id:
+        return {}, []
+    before = table.metadata.current_snapshot_id
+    rows = int(change.summary.get(ROWS_ADDED, 0))
+    return with_run(
+        table.properties, run_id, RunRecord(rows, 1, change.summary[COMMIT_ID], before, snapshot_id, now_ms)
+    )
 
 
 def commit_loop(
@@ -123,10 +174,6 @@ def commit_loop(
         else:
             return Outcome(table, attempt)
     raise _exhausted("unknown" if unsure and reason == "unreachable" else reason, policy.attempts, last) from last
-
-
-def _is_of(snapshot: Snapshot, commit_id: str) -> bool:
-    return snapshot.summary is not None and snapshot.summary.additional_properties.get(COMMIT_ID) == commit_id
 
 
 def _exhausted(reason: str, attempts: int, error: Exception) -> LakeError:

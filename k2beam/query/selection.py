@@ -11,6 +11,7 @@ from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.errors import UsageError
+from k2beam.lake.expiry import Expired
 from k2beam.lake.scan import plan_files, read_file, table_name
 from k2beam.query.predicates import all_of, equal, term
 from k2beam.query.selections import AsOf, EventSelection
@@ -43,7 +44,7 @@ def _snapshot_by_id(table: Table, snapshot_id: int) -> Snapshot:
     found = table.metadata.snapshot_by_id(snapshot_id)
     if found is None:
         raise UsageError(
-            f"--as-of {snapshot_id}: table {table_name(table)} has no such snapshot (any more); "
+            f"--as-of {snapshot_id}: table {table_name(table)} has no such snapshot (any more){_expired_of(table)}; "
             "`k2beam query snapshots` lists them, and a time is written in ISO 8601"
         )
     return found
@@ -58,9 +59,22 @@ def _snapshot_at(table: Table, when: datetime) -> Snapshot | None:
     if (before and found is None) or (following and _lost_between(table, found, following[0])):
         raise UsageError(
             f"--as-of {when.isoformat()}: the snapshot of table {table_name(table)} from then was expired, "
-            "or may have been; `k2beam query snapshots` lists those that are left: name one of them by its id"
+            f"or may have been{_expired_of(table)}; `k2beam query snapshots` lists those that are left: name one "
+            "of them by its id"
         )
     return found
+
+
+def _expired_of(table: Table) -> str:
+    """What is known of the snapshots of a table that were expired, as a part of a sentence."""
+    expired = Expired.from_properties(table.properties)
+    if expired is None:
+        return ""
+    until, at = (EPOCH + timedelta(milliseconds=moment) for moment in (expired.until_ms, expired.at_ms))
+    return (
+        f": {expired.snapshots:,} were expired, of up to {until.isoformat(timespec='seconds')}, "
+        f"the last at {at.isoformat(timespec='seconds')}"
+    )
 
 
 def _lost_between(table: Table, earlier: Snapshot | None, later_id: int) -> bool:

@@ -107,7 +107,7 @@ def test_a_broker_that_is_stopped_and_started_again(
     servers: LocalStack, feed: Feed, prism: Path, tmp_path: Path
 ) -> None:
     warehouse = tmp_path / "wh"
-    with live_job(servers, [feed.topic], warehouse, prism, "--commit-age", "2s") as job:
+    with live_job(servers, [feed.topic], warehouse, prism, "--commit-age", "2s", "--keep-snapshots", "1") as job:
         job.wait_for_rows(len(feed.early))
         middle = len(feed.late) // 2
         produce_more(servers, feed.topic, feed.late[:middle], feed.ids)
@@ -190,7 +190,7 @@ def test_two_jobs_at_once_take_everything_once(servers: LocalStack, feed: Feed, 
 def test_one_of_two_jobs_is_killed(servers: LocalStack, feed: Feed, prism: Path, tmp_path: Path) -> None:
     warehouse = tmp_path / "wh"
     with (
-        live_job(servers, [feed.topic], warehouse, prism, name="left") as left,
+        live_job(servers, [feed.topic], warehouse, prism, "--keep-snapshots", "2", name="left") as left,
         live_job(servers, [feed.topic], warehouse, prism, name="killed") as killed,
     ):
         killed.wait_for_log("first batch read")

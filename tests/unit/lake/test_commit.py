@@ -13,14 +13,15 @@ from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownExcept
 from pyiceberg.table import Table
 from sqlalchemy.exc import OperationalError
 
-from k2beam.config import NAMESPACE, RetryPolicy
+from k2beam.config import NAMESPACE, Retention, RetryPolicy
 from k2beam.coverage import Coverage
 from k2beam.errors import CommitConflict, CommitUnknown, LakeError, UnreadableFile
 from k2beam.lake import commit as commit_module
 from k2beam.lake import transaction
 from k2beam.lake.catalog import open_catalog
-from k2beam.lake.commit import RUN_ID, commit_files, read_coverage
+from k2beam.lake.commit import commit_files, read_coverage
 from k2beam.lake.files import StagedFile
+from k2beam.lake.runs import RUN_ID
 from k2beam.lake.tables import open_table
 from k2beam.lake.transaction import Append
 from k2beam.model import CommitReceipt
@@ -169,6 +170,30 @@ def test_the_receipt_names_its_own_snapshot_and_not_a_later_writers(
     assert (receipt.snapshot_after == current_snapshot(tmp_path)) is not landed
     assert len(set(ids)) == len(ids)
     assert offsets_in(tmp_path) == list(range(20))
+
+
+def test_a_commit_that_landed_unseen_and_was_expired_since_is_still_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, file, rivals = (stage(tmp_path, range(begin, begin + 10)) for begin in (0, 10, 20))
+    catalog = open_catalog(lake_config(tmp_path))
+
+    def keep_one(
+        staged: StagedFile, run_id: str, on_retry: Callable[[str], None] = lambda reason: None
+    ) -> CommitReceipt:
+        keep = Retention(snapshots=1)
+        return commit_files(
+            catalog, NAMESPACE, "trades_v2", [staged], run_id=run_id, policy=QUICK, retention=keep, on_retry=on_retry
+        )
+
+    before = keep_one(first, "ours")
+    failing_once(monkeypatch, CommitStateUnknownException("504"), landed=True)
+    committed: list[CommitReceipt] = []
+    receipt = keep_one(file, "ours", lambda reason: committed.append(keep_one(rivals, "theirs")))
+    (rival,) = committed
+    assert snapshots(tmp_path) == 1
+    assert (receipt.rows, receipt.rows_left_out) == (10, 0)
+    assert (receipt.snapshot_before, receipt.snapshot_after) == (before.snapshot_after, rival.snapshot_before)
 
 
 @pytest.mark.parametrize(("rivals", "left"), [(range(10), 0), (range(4), 6), (range(5, 30), 5)])

@@ -13,12 +13,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from k2beam.config import NAMESPACE, Retention
 from k2beam.errors import LakeError, UnreadableFile, UsageError
+from k2beam.lake.catalog import open_catalog
+from k2beam.lake.commit import commit_files
 from k2beam.query import duck
 from k2beam.query.lake import Lake
 from k2beam.query.selection import event_filter, snapshot_of
 from k2beam.query.selections import EventSelection
 from k2beam.schemas import event_arrow_schema
+from tests.lake_helpers import QUICK, lake_config, stage
 from tests.query_fixtures import HOSTILE, append_events, make_catalog, quote, rows_of, trade
 
 TRADES = [
@@ -182,6 +186,19 @@ def test_time_travel_to_where_a_snapshot_was_expired_is_refused(
     if expired == 0:
         with pytest.raises(UsageError, match="was expired"):
             lake.trades(as_of="2020-01-01")
+
+
+def test_time_travel_says_what_was_expired_and_when(tmp_path: Path) -> None:
+    catalog = open_catalog(lake_config(tmp_path))
+    keep = Retention(snapshots=2)
+    for offset in range(5):
+        staged = [stage(tmp_path, [offset])]
+        commit_files(catalog, NAMESPACE, "trades_v2", staged, run_id="r", policy=QUICK, retention=keep)
+    second = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"
+    told = rf"3 were expired, of up to {second}, the last at {second}; `k2beam query snapshots`"
+    for moment in (12, "2020-01-01"):
+        with pytest.raises(UsageError, match=told):
+            Lake(str(tmp_path)).trades(as_of=moment)
 
 
 @pytest.mark.parametrize(

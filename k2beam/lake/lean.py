@@ -1,0 +1,120 @@
+"""pyiceberg's commits at a cost that does not depend on how many snapshots and commits there were.
+
+What pyiceberg 0.12 does at each commit grows with the history: it copies the metadata some fifteen times (each question
+to a transaction applies all its updates anew), parses it twice, and lists one manifest for each commit that ever was.
+Here its parts are shared (they are frozen models), the updates are applied once, a metadata file is parsed once (none
+is ever written twice), and manifests are merged as they gather.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
+from pyiceberg.manifest import ManifestContent, ManifestFile
+from pyiceberg.table import CommitTableResponse, Table, Transaction
+from pyiceberg.table.metadata import TableMetadata, TableMetadataV1, TableMetadataV2, TableMetadataV3
+from pyiceberg.table.update import TableRequirement, TableUpdate
+from pyiceberg.table.update.snapshot import _FastAppendFiles, _ManifestMergeManager
+
+MERGED_AT_ONCE = 10
+"""So many manifests of about one size become one."""
+
+LARGEST_MERGED = 3
+"""Manifests are merged whose number of files has up to so many digits; a larger one stays as it is."""
+
+
+def _shallow(metadata: TableMetadata, memo: object = None) -> TableMetadata:
+    """What a deep copy gives of a model that nobody changes: each update of it makes another."""
+    del memo
+    return metadata.model_copy()
+
+
+# pyiceberg copies the whole metadata deeply each time that it has applied some updates to it.
+for _frozen in (TableMetadataV1, TableMetadataV2, TableMetadataV3):
+    _frozen.__deepcopy__ = _shallow  # type: ignore[method-assign,assignment]
+
+
+class LeanTransaction(Transaction):
+    """A transaction that applies its updates to the metadata once, and not at each question about it."""
+
+    _applied: tuple[tuple[TableUpdate, ...], TableMetadata] | None = None
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        """The metadata with the updates so far."""
+        if self._applied is None or self._applied[0] is not self._updates:
+            self._applied = self._updates, super().table_metadata
+        return self._applied[1]
+
+
+class MergingAppend(_FastAppendFiles):
+    """A fast append that merges manifests of one size class, as a log-structured merge tree does its runs."""
+
+    def _process_manifests(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
+        return merge_manifests(manifests, self)
+
+
+def merge_manifests(manifests: Sequence[ManifestFile], producer: Any) -> list[ManifestFile]:
+    """Merge manifests where :data:`MERGED_AT_ONCE` of one partition spec have about the same number of files.
+
+    About the same: as many digits. So a file's entry is written anew once for each digit, and a table of any number
+    of files has some thirty manifests more than one for each thousand.
+    """
+    merged = list(manifests)
+    manager = _ManifestMergeManager(0, 0, True, producer)
+    for digits in range(1, LARGEST_MERGED + 1):
+        alike: dict[int, list[ManifestFile]] = defaultdict(list)
+        for manifest in merged:
+            if manifest.content == ManifestContent.DATA and len(str(_files(manifest))) == digits:
+                alike[manifest.partition_spec_id].append(manifest)
+        for spec, group in alike.items():
+            if len(group) >= MERGED_AT_ONCE:
+                paths = {manifest.manifest_path for manifest in group}
+                others = [manifest for manifest in merged if manifest.manifest_path not in paths]
+                merged = [manager._create_manifest(spec, group), *others]
+    return merged
+
+
+def _files(manifest: ManifestFile) -> int:
+    return (manifest.added_files_count or 0) + (manifest.existing_files_count or 0)
+
+
+class LeanSqlCatalog(SqlCatalog):
+    """An SQL catalog that remembers the metadata that it read last of each table, by its location."""
+
+    def __init__(self, name: str, **properties: str) -> None:
+        super().__init__(name, **properties)
+        self._parsed: dict[tuple[str, str], tuple[str, TableMetadata]] = {}
+
+    def _convert_orm_to_iceberg(self, orm_table: IcebergTables) -> Table:
+        name = orm_table.table_namespace, orm_table.table_name
+        location, metadata = self._parsed.get(name, (None, None))
+        if metadata is not None and location is not None and location == orm_table.metadata_location:
+            io = self._load_file_io(metadata.properties, location)
+            # A file that somebody deleted is missed as without the memory.
+            if io.new_input(location).exists():
+                return Table((*self.identifier_to_tuple(name[0]), name[1]), metadata, location, io, self)
+        table = super()._convert_orm_to_iceberg(orm_table)
+        self._parsed[name] = table.metadata_location, table.metadata
+        return table
+
+    def commit_table(
+        self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
+    ) -> CommitTableResponse:
+        """Commit as SqlCatalog does, and remember the metadata that became the table's."""
+        response = super().commit_table(table, requirements, updates)
+        name = self.namespace_to_string(self.namespace_from(table.name())), self.table_name_from(table.name())
+        self._parsed[name] = response.metadata_location, response.metadata
+        return response
+
+
+def lean(catalog: Catalog) -> Catalog:
+    """The catalog, as a :class:`LeanSqlCatalog` where it is pyiceberg's own SQL catalog."""
+    if type(catalog) is not SqlCatalog:
+        return catalog
+    catalog.close()
+    return LeanSqlCatalog(catalog.name, **catalog.properties)

@@ -1,0 +1,68 @@
+"""What each run has committed to a table, kept in the table: its snapshots may be expired while it still runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from k2beam.errors import LakeError
+
+RUN_ID = "k2.run-id"
+"""Entry of a snapshot's summary: the run that committed it."""
+
+RUN_PREFIX = "k2.run."
+"""Table properties ``k2.run.<run id>``: the fields of :class:`RunRecord`, as JSON."""
+
+RUNS_KEPT = 32
+"""A table remembers so many runs, those that committed last."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What a run has committed to a table: rows and commits so far, and of the last commit its id and time.
+
+    ``before`` and ``after`` are the ids of the snapshots before and after that commit (``before`` is None for the
+    first of the table), ``at_ms`` is milliseconds UTC.
+    """
+
+    rows: int
+    commits: int
+    commit_id: str
+    before: int | None
+    after: int
+    at_ms: int
+
+
+def run_record(properties: Mapping[str, str], run_id: str) -> RunRecord | None:
+    """What a run has committed to the table with these properties; None for nothing.
+
+    Raises LakeError for a property that is damaged.
+    """
+    text = properties.get(f"{RUN_PREFIX}{run_id}")
+    return None if text is None else _parse(run_id, text)
+
+
+def with_run(properties: Mapping[str, str], run_id: str, last: RunRecord) -> tuple[dict[str, str], list[str]]:
+    """The properties to set once a run committed ``last`` (the rows of one commit), and those to remove.
+
+    Raises LakeError for a property that is damaged.
+    """
+    name = f"{RUN_PREFIX}{run_id}"
+    known = {key: _parse(key, text) for key, text in properties.items() if key.startswith(RUN_PREFIX)}
+    before = known.pop(name, None)
+    total = last if before is None else _added(before, last)
+    oldest = sorted(known, key=lambda key: known[key].at_ms)
+    return {name: json.dumps(asdict(total))}, oldest[: max(0, len(oldest) + 1 - RUNS_KEPT)]
+
+
+def _added(before: RunRecord, last: RunRecord) -> RunRecord:
+    rows, commits = before.rows + last.rows, before.commits + last.commits
+    return RunRecord(rows, commits, last.commit_id, last.before, last.after, last.at_ms)
+
+
+def _parse(name: str, text: str) -> RunRecord:
+    try:
+        return RunRecord(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise LakeError(f"table property {RUN_PREFIX}{name.removeprefix(RUN_PREFIX)}={text!r} is damaged") from error

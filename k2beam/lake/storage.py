@@ -1,0 +1,96 @@
+"""What lies in a table's folder, and what of it the table's metadata refers to.
+
+Who wants to know what nothing refers to any more lists first and reads the metadata afterwards: a file that is
+committed in between is then not taken for one of those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from pyarrow import fs
+from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.manifest import ManifestFile
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
+
+from k2beam.errors import LakeError
+from k2beam.lake.scan import blaming, table_name
+
+
+class TableFolder:
+    """The folder of one table, in whatever store it is. Raises LakeError where the store can't be listed.
+
+    Also where the table's metadata file isn't found below the folder by its own path: then paths are written in a way
+    that can't be compared, and everything would seem to be of no use.
+    """
+
+    def __init__(self, table: Table) -> None:
+        name = table_name(table)
+        if not isinstance(table.io, PyArrowFileIO):
+            raise LakeError(f"table {name}: its storage is read by {type(table.io).__name__}, which can't list")
+        scheme, netloc, self._path = PyArrowFileIO.parse_location(table.location(), table.io.properties)
+        self._system: fs.FileSystem = table.io.fs_by_scheme(scheme, netloc)
+        if bare(table.metadata_location) not in {file.path for file in self.files("metadata")}:
+            raise LakeError(
+                f"table {name}: its metadata {table.metadata_location} is not listed below {table.location()}"
+            )
+
+    def files(self, part: Literal["data", "metadata"]) -> list[fs.FileInfo]:
+        """The files below ``data`` or ``metadata``: bare paths, bytes and times of writing."""
+        selector = fs.FileSelector(f"{self._path}/{part}", recursive=True, allow_not_found=True)
+        return [found for found in self._system.get_file_info(selector) if found.type == fs.FileType.File]
+
+    def delete(self, path: str) -> None:
+        """Delete a file that :meth:`files` gave; nothing where another process was faster. Raises OSError."""
+        try:
+            self._system.delete_file(path)
+        except FileNotFoundError:
+            return
+
+
+def bare(location: str) -> str:
+    """The path of a location as a file system gives it: ``/a`` for ``file:/a`` and ``file:///a``, ``b/a`` for ``s3://b/a``.
+
+    As pyiceberg takes locations apart to open a file, whoever wrote them.
+    """
+    path: str = PyArrowFileIO.parse_location(location)[2]
+    return path
+
+
+def manifests_of(table: Table, snapshots: Iterable[Snapshot]) -> dict[str, ManifestFile]:
+    """The manifests of some snapshots of a table, by path; each manifest list is read once.
+
+    Raises UnreadableFile for a manifest list that is gone or damaged.
+    """
+    found: dict[str, ManifestFile] = {}
+    for snapshot in snapshots:
+        with blaming(table_name(table), snapshot.manifest_list):
+            found.update((manifest.manifest_path, manifest) for manifest in snapshot.manifests(table.io))
+    return found
+
+
+def referenced_metadata(table: Table) -> set[str]:
+    """The bare paths of what lies in ``metadata`` and belongs to the table: of all its snapshots, tags and branches.
+
+    Raises UnreadableFile for a manifest list that is gone or damaged.
+    """
+    metadata = table.metadata
+    paths = {table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log)}
+    paths.update(one.statistics_path for one in (*metadata.statistics, *metadata.partition_statistics))
+    paths.update(snapshot.manifest_list for snapshot in metadata.snapshots)
+    paths.update(manifests_of(table, metadata.snapshots))
+    return {bare(path) for path in paths}
+
+
+def referenced_data(table: Table, manifests: Iterable[ManifestFile]) -> Iterator[str]:
+    """The bare paths of the data and delete files that live in some manifests; each manifest is read once.
+
+    Raises UnreadableFile for a manifest that is gone or damaged.
+    """
+    for manifest in manifests:
+        with blaming(table_name(table), manifest.manifest_path):
+            entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+        for entry in entries:
+            yield bare(entry.data_file.file_path)

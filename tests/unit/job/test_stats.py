@@ -1,0 +1,50 @@
+"""The stats of a run come from the tables, whatever was expired meanwhile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from k2beam.config import NAMESPACE, Retention
+from k2beam.job.config import LiveConfig
+from k2beam.job.stats import ingest_stats
+from k2beam.kafka.config import KafkaConfig
+from k2beam.lake import sweep
+from k2beam.lake.catalog import open_catalog
+from k2beam.lake.publish import Publisher
+from k2beam.lake.tables import open_table
+from tests.lake_helpers import lake_config, stage, write_config
+
+
+@pytest.mark.parametrize("keep", [None, Retention(1), Retention(3)])
+def test_a_runs_rows_are_counted_and_its_snapshots_that_are_left(tmp_path: Path, keep: Retention | None) -> None:
+    ours, theirs = (
+        Publisher(lake_config(tmp_path), write_config(run_id=run, retention=keep)) for run in ("ours", "theirs")
+    )
+    receipts = []
+    for number in range(0, 40, 10):
+        receipts.append(ours.publish("trades_v2", [stage(tmp_path, range(number, number + 6))]))
+        theirs.publish("trades_v2", [stage(tmp_path, range(number + 6, number + 10))])
+    catalog = open_catalog(lake_config(tmp_path))
+    stats = [ingest_stats(catalog, NAMESPACE, run, {}, 1.0) for run in ("ours", "theirs", "nobody")]
+    assert [one.written["trades_v2"] for one in stats] == [24, 16, 0]
+    left = {snapshot.snapshot_id for snapshot in open_table(catalog, NAMESPACE, "trades_v2").snapshots()}
+    mine = [receipt.snapshot_after for receipt in receipts if receipt.snapshot_after in left]
+    assert stats[0].snapshots.get("trades_v2", []) == mine
+
+
+def test_only_a_job_that_expires_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    swept: list[str] = []
+    monkeypatch.setattr(sweep.Sweeper, "sweep", lambda self, name, load: swept.append(load().name()[-1]) or 0)
+    for keep in (None, Retention()):
+        publisher = Publisher(lake_config(tmp_path), write_config(retention=keep))
+        publisher.publish("trades_v2", [stage(tmp_path, [0 if keep is None else 1])])
+    assert swept == ["trades_v2"]
+
+
+def test_a_live_job_expires_unless_it_is_told_otherwise() -> None:
+    kafka, mine = KafkaConfig("localhost:9092"), Retention(5, 60)
+    assert LiveConfig(kafka, "localhost:8097").of(write_config()).retention == Retention(100, 7 * 86_400)
+    assert LiveConfig(kafka, "localhost:8097", retention=None).of(write_config()).retention is None
+    assert LiveConfig(kafka, "localhost:8097").of(write_config(retention=mine)).retention == mine
