@@ -154,7 +154,7 @@ class Coverage:
             except (ValueError, zlib.error) as error:
                 raise LakeError(
                     f"coverage property {name!r} is damaged ({error}); "
-                    "it must be rebuilt from the rows before anything is written"
+                    "`k2beam maintain coverage --rebuild --apply` makes it anew from the rows"
                 ) from error
         return cls(bitmaps)
 

@@ -17,10 +17,10 @@ from pyroaring import BitMap64
 
 from k2beam.archive import ArchiveCount, count_archive, expand_paths
 from k2beam.audit.expectation import Expectation, SourceFile, describe, lost_files
-from k2beam.audit.offsets import OffsetCount, count_offsets
 from k2beam.audit.report import AuditReport, LedgerFinding, SourceFinding, SymbolFinding, TableFinding
 from k2beam.coverage import Coverage, SourcePartition, runs
 from k2beam.errors import ArchiveError, LakeError, UnreadableFile
+from k2beam.lake.offsets import OffsetCount, count_offsets
 from k2beam.lake.reconcile import LedgerDiff, compare_ledger, mend_ledger
 from k2beam.lake.recorded import recorded_ends
 from k2beam.lake.recount import KeyRecount, recount_keys
@@ -168,7 +168,7 @@ def _check_coverage(name: str, table: Table, count: OffsetCount, findings: _Find
         for key in offsets:
             findings.problems.append(
                 f"table {name}: {_offsets(offsets[key])} of {_place(key)} {consequence}: "
-                "rebuild the coverage from the rows"
+                "`k2beam maintain coverage --rebuild` makes it what the rows say"
             )
     return TableFinding(
         table=name,

@@ -1,20 +1,38 @@
-"""The commands ``k2beam maintain …``."""
+"""The commands ``k2beam maintain …``: each says what it would do, and does it when told to."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import k2beam
 from k2beam.cli.guard import guarded
-from k2beam.cli.lake_options import lake_config
+from k2beam.cli.lake_options import lake_config, snapshot_retention
 from k2beam.cli.option_groups import with_options
-from k2beam.cli.output import OutputFormat, OutputOption, emit_rows
-from k2beam.config import LakeConfig
+from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, printable
+from k2beam.cli.progress import step_progress
+from k2beam.config import LakeConfig, Retention
+from k2beam.errors import UsageError
+
+if TYPE_CHECKING:
+    from k2beam.maintain.coverage import CoverageChange
+    from k2beam.maintain.expire import Expiry
+    from k2beam.maintain.orphans import UnusedFile
+    from k2beam.maintain.verify import Damage
 
 maintain_app = typer.Typer(help="Look after the tables.", no_args_is_help=True)
+
+ApplyOption = Annotated[bool, typer.Option("--apply", help="Do it; otherwise only say what would be done.")]
+TableOption = Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")]
+AgeOption = Annotated[
+    float,
+    typer.Option("--older-than-hours", min=0, help="Leave younger files alone: a commit of theirs may be on its way."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -22,29 +40,197 @@ def register(app: typer.Typer) -> None:
     app.add_typer(maintain_app, name="maintain")
 
 
-@maintain_app.command("orphans")
+@maintain_app.command("expire")
 @guarded
-@with_options(lake=lake_config)
-def list_orphans(
-    older_than_hours: Annotated[
-        float, typer.Option(min=0, help="Leave out younger files: a commit of theirs may be on its way.")
-    ] = 24.0,
+@with_options(retention=snapshot_retention, lake=lake_config)
+def expire_snapshots(
+    retention: Retention | None,
+    older_than_hours: AgeOption = 24.0,
+    apply: ApplyOption = False,
+    table: TableOption = None,
     *,
     lake: LakeConfig,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """List data files that no snapshot has, such as a crash leaves. Nothing is deleted."""
+    """Let go of old snapshots, and delete the files that only they had. Tags and branches stay."""
+    with _tables("maintain expire", lake, table) as tables:
+        done = tables.expire(retention, older_than_hours, apply)
+    emit_rows(("table", "snapshots", "kept", "files", "bytes"), map(asdict, done), output)
+    _verdict(f"Expired {sum(one.snapshots for one in done):,} snapshots and deleted {_sizes(done)}", apply)
+
+
+@maintain_app.command("orphans")
+@guarded
+@with_options(lake=lake_config)
+def find_orphans(
+    older_than_hours: AgeOption = 24.0,
+    delete: Annotated[bool, typer.Option("--delete", "--apply", help="Delete them; otherwise only list them.")] = False,
+    table: TableOption = None,
+    *,
+    lake: LakeConfig,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """List files that no snapshot has, such as a crash leaves, or delete them."""
+    with _tables("maintain orphans", lake, table) as tables:
+        found = tables.orphans(older_than_hours, delete)
+    emit_rows(("table", "path", "bytes", "modified_at"), map(asdict, found), output)
+    count, size = len(found), sum(file.bytes for file in found)
+    _verdict(f"Deleted {count:,} files of {size:,} bytes", delete, "--delete")
+
+
+@maintain_app.command("coverage")
+@guarded
+@with_options(lake=lake_config)
+def check_coverage(
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make it what the rows say, with --apply.")] = False,
+    apply: ApplyOption = False,
+    table: TableOption = None,
+    *,
+    lake: LakeConfig,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Compare the coverage of the tables with their rows, or rebuild it. Exit code 1: it differs and was left so."""
+    if apply and not rebuild:
+        raise UsageError("--apply goes with --rebuild: to compare changes nothing")
+    with _tables("maintain coverage", lake, table) as tables:
+        changes = tables.coverage(apply)
+    columns = ("table", "source", "partition", "without_rows", "without_coverage", "damaged")
+    emit_rows(columns, map(asdict, changes), output)
+    _verdict(f"Rebuilt the coverage of {len(changes):,} source partitions", apply, "--rebuild --apply")
+    if changes and not apply:
+        raise typer.Exit(1)
+
+
+@maintain_app.command("verify")
+@guarded
+@with_options(lake=lake_config)
+def verify_files(table: TableOption = None, *, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE) -> None:
+    """Look whether every file of every snapshot is there, in its size and with its rows. Exit code 1: one is not."""
+    with _tables("maintain verify", lake, table) as tables:
+        damaged = tables.verify()
+    emit_rows(("table", "path", "problem"), map(asdict, damaged), output)
+    _end_with(damaged)
+
+
+@maintain_app.command("run")
+@guarded
+@with_options(retention=snapshot_retention, lake=lake_config)
+def run_all(
+    retention: Retention | None,
+    older_than_hours: AgeOption = 24.0,
+    apply: ApplyOption = False,
+    table: TableOption = None,
+    *,
+    lake: LakeConfig,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """All that a day asks for: expire snapshots, delete orphans, verify. Exit code 1: a file is lost or damaged."""
+    with _tables("maintain run", lake, table) as tables:
+        expired = tables.expire(retention, older_than_hours, apply)
+        unused = tables.orphans(older_than_hours, apply)
+        damaged = tables.verify()
+    rows: list[dict[str, Any]] = [{"step": "expire", **asdict(one)} for one in expired]
+    for name in tables.names:
+        mine = [file for file in unused if file.table == name]
+        rows.append({"step": "orphans", "table": name, "files": len(mine), "bytes": sum(file.bytes for file in mine)})
+    for name in tables.names:
+        rows.append({"step": "verify", "table": name, "files": sum(one.table == name for one in damaged)})
+    emit_rows(("step", "table", "snapshots", "files", "bytes"), rows, output)
+    _verdict(f"Expired and deleted {sum(row.get('files', 0) for row in rows):,} files", apply)
+    _end_with(damaged)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """The tables to look after, and who hears of the steps."""
+
+    lake: k2beam.Lake
+    names: tuple[str, ...]
+    step: Callable[[str], None]
+
+    def expire(self, retention: Retention | None, hours: float, apply: bool) -> list[Expiry]:
+        from k2beam.maintain.expire import expire
+
+        if retention is None:
+            return []
+        age, catalog, namespace = timedelta(hours=hours), self.lake.catalog, self.lake.namespace
+        return [
+            expire(catalog, namespace, name, retention, age, apply=apply, on_delete=self._deleted)
+            for name in self._each()
+        ]
+
+    def orphans(self, hours: float, delete: bool) -> list[UnusedFile]:
+        from k2beam.lake.scan import load_readable
+        from k2beam.maintain.orphans import delete_files, orphans
+
+        found = []
+        for name in self._each():
+            table = load_readable(self.lake.catalog, self.lake.namespace, name)
+            unused = orphans(table, timedelta(hours=hours))
+            if delete:
+                delete_files(table, unused, self._deleted)
+            found += unused
+        return found
+
+    def coverage(self, apply: bool) -> list[CoverageChange]:
+        from k2beam.lake.tables import COVERED_TABLES
+        from k2beam.maintain.coverage import rebuild_coverage
+
+        covered = [name for name in self._each() if name in COVERED_TABLES]
+        return [
+            change
+            for name in covered
+            for change in rebuild_coverage(self.lake.catalog, self.lake.namespace, name, apply=apply)
+        ]
+
+    def verify(self) -> list[Damage]:
+        from k2beam.lake.scan import load_readable
+        from k2beam.maintain.verify import verify
+
+        tables = (load_readable(self.lake.catalog, self.lake.namespace, name) for name in self._each())
+        return [damage for table in tables for damage in verify(table, lambda file: self.step(file.file_path))]
+
+    def _each(self) -> Iterator[str]:
+        for name in self.names:
+            self.step(name)
+            yield name
+
+    def _deleted(self, file: UnusedFile) -> None:
+        self.step(f"deleted {file.path}")
+
+
+@contextmanager
+def _tables(title: str, lake: LakeConfig, asked: Sequence[str] | None) -> Iterator[_Tables]:
+    """The tables that were made, or those of them that are asked for; with progress, while the context lasts.
+
+    Raises UsageError for a table that there is not.
+    """
     # pyiceberg takes most of a second to import; --help must not wait for it.
     from k2beam.lake.scan import find_readable
     from k2beam.lake.tables import SPECS
-    from k2beam.maintain.orphans import orphans
 
     opened = k2beam.Lake.of(lake)
-    tables = [find_readable(opened.catalog, opened.namespace, name) for name in SPECS]
-    found = (
-        {"table": orphan.table, "path": orphan.path, "bytes": orphan.bytes, "modified_at": orphan.modified_at}
-        for table in tables
-        if table is not None
-        for orphan in orphans(table, timedelta(hours=older_than_hours))
-    )
-    emit_rows(("table", "path", "bytes", "modified_at"), found, output)
+    there = tuple(name for name in SPECS if find_readable(opened.catalog, opened.namespace, name) is not None)
+    if unknown := [name for name in asked or () if name not in there]:
+        raise UsageError(f"there is no table {', '.join(unknown)}; the tables are {', '.join(there) or 'none yet'}")
+    with step_progress(title) as step:
+        yield _Tables(opened, tuple(name for name in there if asked is None or name in asked), step)
+
+
+def _sizes(done: Sequence[Expiry]) -> str:
+    return f"{sum(one.files for one in done):,} files of {sum(one.bytes for one in done):,} bytes"
+
+
+def _verdict(done: str, applied: bool, option: str = "--apply") -> None:
+    text = f"{done}." if applied else f"Nothing was changed. With {option}: {done[0].lower()}{done[1:]}."
+    typer.echo(text, err=True)
+
+
+def _end_with(damaged: Sequence[Damage]) -> None:
+    """Say whether all files are well. Raises typer.Exit(1) where one is not."""
+    if not damaged:
+        typer.echo("Every file is there, as the snapshots say.", err=True)
+        return
+    for damage in damaged:
+        typer.echo(printable(f"table {damage.table}: file {damage.path} {damage.problem}"), err=True)
+    raise typer.Exit(1)

@@ -62,20 +62,20 @@ def merge_manifests(manifests: Sequence[ManifestFile], producer: Any) -> list[Ma
     """Merge manifests where :data:`MERGED_AT_ONCE` of one partition spec have about the same number of files.
 
     About the same: as many digits. So a file's entry is written anew once for each digit, and a table of any number
-    of files has some thirty manifests more than one for each thousand.
+    of files has some thirty manifests more than one for each thousand. What this commit adds waits for the next, so
+    that no manifest is written for nothing.
     """
-    merged = list(manifests)
+    alike: dict[tuple[int, int], list[ManifestFile]] = defaultdict(list)
+    for manifest in manifests:
+        digits = len(str(_files(manifest)))
+        is_older = manifest.added_snapshot_id != producer.snapshot_id
+        if is_older and manifest.content == ManifestContent.DATA and digits <= LARGEST_MERGED:
+            alike[manifest.partition_spec_id, digits].append(manifest)
     manager = _ManifestMergeManager(0, 0, True, producer)
-    for digits in range(1, LARGEST_MERGED + 1):
-        alike: dict[int, list[ManifestFile]] = defaultdict(list)
-        for manifest in merged:
-            if manifest.content == ManifestContent.DATA and len(str(_files(manifest))) == digits:
-                alike[manifest.partition_spec_id].append(manifest)
-        for spec, group in alike.items():
-            if len(group) >= MERGED_AT_ONCE:
-                paths = {manifest.manifest_path for manifest in group}
-                others = [manifest for manifest in merged if manifest.manifest_path not in paths]
-                merged = [manager._create_manifest(spec, group), *others]
+    merged = list(manifests)
+    for (spec, _), group in alike.items():
+        if len(group) >= MERGED_AT_ONCE:
+            merged = [manager._create_manifest(spec, group), *(one for one in merged if one not in group)]
     return merged
 
 

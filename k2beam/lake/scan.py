@@ -19,7 +19,7 @@ from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 
-from k2beam.errors import UnreadableFile
+from k2beam.errors import LakeError, UnreadableFile
 from k2beam.lake.tables import find_table
 
 EVERYTHING = AlwaysTrue()
@@ -51,6 +51,14 @@ def find_readable(catalog: Catalog, namespace: str, name: str) -> Table | None:
     """
     with blaming(f"{namespace}.{name}", "of its metadata"):
         return find_table(catalog, namespace, name)
+
+
+def load_readable(catalog: Catalog, namespace: str, name: str) -> Table:
+    """Open a table that was made. Raises UnreadableFile as :func:`find_readable` does, LakeError where it's gone."""
+    table = find_readable(catalog, namespace, name)
+    if table is None:
+        raise LakeError(f"table {namespace}.{name} is gone: it was dropped meanwhile")
+    return table
 
 
 def plan_files(

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pyarrow import fs
 from pyiceberg.io.pyarrow import PyArrowFileIO
-from pyiceberg.manifest import ManifestFile
+from pyiceberg.manifest import DataFile, ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
@@ -27,27 +27,33 @@ class TableFolder:
     """
 
     def __init__(self, table: Table) -> None:
-        name = table_name(table)
+        self._name = table_name(table)
         if not isinstance(table.io, PyArrowFileIO):
-            raise LakeError(f"table {name}: its storage is read by {type(table.io).__name__}, which can't list")
+            raise LakeError(f"table {self._name}: its storage is read by {type(table.io).__name__}, which can't list")
         scheme, netloc, self._path = PyArrowFileIO.parse_location(table.location(), table.io.properties)
         self._system: fs.FileSystem = table.io.fs_by_scheme(scheme, netloc)
         if bare(table.metadata_location) not in {file.path for file in self.files("metadata")}:
             raise LakeError(
-                f"table {name}: its metadata {table.metadata_location} is not listed below {table.location()}"
+                f"table {self._name}: its metadata {table.metadata_location} is not listed below {table.location()}"
             )
 
     def files(self, part: Literal["data", "metadata"]) -> list[fs.FileInfo]:
         """The files below ``data`` or ``metadata``: bare paths, bytes and times of writing."""
         selector = fs.FileSelector(f"{self._path}/{part}", recursive=True, allow_not_found=True)
-        return [found for found in self._system.get_file_info(selector) if found.type == fs.FileType.File]
+        try:
+            listed = self._system.get_file_info(selector)
+        except OSError as error:
+            raise LakeError(f"table {self._name}: its folder {self._path}/{part} can't be listed: {error}") from error
+        return [found for found in listed if found.type == fs.FileType.File]
 
     def delete(self, path: str) -> None:
-        """Delete a file that :meth:`files` gave; nothing where another process was faster. Raises OSError."""
+        """Delete a file that :meth:`files` gave; nothing where another process was faster. Raises LakeError."""
         try:
             self._system.delete_file(path)
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise LakeError(f"table {self._name}: file {path} can't be deleted: {error}") from error
 
 
 def bare(location: str) -> str:
@@ -71,16 +77,16 @@ def manifests_of(table: Table, snapshots: Iterable[Snapshot]) -> dict[str, Manif
     return found
 
 
-def referenced_metadata(table: Table) -> set[str]:
+def referenced_metadata(table: Table, manifests: Iterable[str]) -> set[str]:
     """The bare paths of what lies in ``metadata`` and belongs to the table: of all its snapshots, tags and branches.
 
-    Raises UnreadableFile for a manifest list that is gone or damaged.
+    ``manifests``: the paths of theirs (:func:`manifests_of`).
     """
     metadata = table.metadata
     paths = {table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log)}
     paths.update(one.statistics_path for one in (*metadata.statistics, *metadata.partition_statistics))
     paths.update(snapshot.manifest_list for snapshot in metadata.snapshots)
-    paths.update(manifests_of(table, metadata.snapshots))
+    paths.update(manifests)
     return {bare(path) for path in paths}
 
 
@@ -89,8 +95,14 @@ def referenced_data(table: Table, manifests: Iterable[ManifestFile]) -> Iterator
 
     Raises UnreadableFile for a manifest that is gone or damaged.
     """
-    for manifest in manifests:
-        with blaming(table_name(table), manifest.manifest_path):
-            entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
-        for entry in entries:
-            yield bare(entry.data_file.file_path)
+    return (bare(file.file_path) for manifest in manifests for file in live_files(table, manifest))
+
+
+def live_files(table: Table, manifest: ManifestFile) -> Iterator[DataFile]:
+    """The data or delete files of a manifest, without those that it deletes.
+
+    Raises UnreadableFile where it's gone or damaged.
+    """
+    with blaming(table_name(table), manifest.manifest_path):
+        entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
+    return (entry.data_file for entry in entries)

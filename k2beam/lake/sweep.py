@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pyiceberg.table import Table
 
 from k2beam.errors import LakeError
-from k2beam.lake.storage import TableFolder, referenced_metadata
+from k2beam.lake.storage import TableFolder, manifests_of, referenced_metadata
 from k2beam.logs import get_logger
 
 GRACE_SECONDS = 3600.0
@@ -43,14 +43,15 @@ class Sweeper:
         self._swept_at[name] = now
         try:
             return self._delete(name, load())
-        except (OSError, LakeError) as error:
+        except LakeError as error:
             self._log.warning("expired metadata not deleted", table=name, reason=str(error))
             return 0
 
     def _delete(self, name: str, table: Table) -> int:
         folder = TableFolder(table)
         listed = {file.path for file in folder.files("metadata") if file.path.endswith(".avro")}
-        unused = frozenset(listed - referenced_metadata(table.refresh()))
+        table = table.refresh()
+        unused = frozenset(listed - referenced_metadata(table, manifests_of(table, table.metadata.snapshots)))
         due = self._unused.get(name, frozenset()) & unused
         self._unused[name] = unused - due
         for path in sorted(due):

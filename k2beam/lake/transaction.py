@@ -12,6 +12,7 @@ import errno
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, RESTError
 from pyiceberg.manifest import DataFile
@@ -40,6 +41,9 @@ _NOT_WRITTEN = frozenset(
 """What a file system says that has no room or no place for a file: metadata is written before a commit is made."""
 
 
+REPLACED_AT = "k2.replaced.at-ms"
+"""Table property: when files were last replaced by others with the same rows, milliseconds UTC."""
+
 ROWS_ADDED = "k2.rows"
 """Entry of a snapshot's summary: the rows that the commit added."""
 
@@ -48,12 +52,13 @@ ROWS_ADDED = "k2.rows"
 class Append:
     """What one snapshot adds: files, changed table properties and entries of the summary.
 
-    ``retention``: which snapshots it leaves in the table (None: all).
+    ``removed``: properties that go. ``retention``: which snapshots it leaves in the table (None: all).
     """
 
     files: Sequence[DataFile]
     properties: Mapping[str, str] = field(default_factory=dict)
     summary: Mapping[str, str] = field(default_factory=dict)
+    removed: Sequence[str] = ()
     retention: Retention | None = None
 
 
@@ -112,8 +117,8 @@ def append(table: Table, change: Append) -> None:
     properties |= change.properties
     if properties:
         transaction.set_properties(properties)
-    if forgotten:
-        transaction.remove_properties(*forgotten)
+    if removed := [*change.removed, *forgotten]:
+        transaction.remove_properties(*removed)
     with producer as snapshot:
         for data_file in change.files:
             snapshot.append_data_file(data_file)
@@ -137,15 +142,17 @@ def _of_run(table: Table, change: Append, snapshot_id: int, now_ms: int) -> tupl
 
 def commit_loop(
     open_table: Callable[[], Table],
-    plan: Callable[[Table], Append | None],
+    plan: Callable[[Table], Any],
     policy: RetryPolicy,
     on_retry: Callable[[str], None] = lambda reason: None,
+    commit: Callable[[Table, Any], None] | None = None,
 ) -> Outcome:
-    """Refresh, plan, append; on a conflict or an unknown outcome once more, from the refresh on.
+    """Refresh, plan, commit; on a conflict or an unknown outcome once more, from the refresh on.
 
-    ``plan`` looks at the fresh table and says what is left to append; None ends the loop. It
+    ``plan`` looks at the fresh table and says what is left to do; None ends the loop. It
     must find out by itself what an earlier try has landed (by the coverage, by the ledger's rows).
-    ``on_retry`` hears why (conflict, unknown, or unreachable: the catalog gave no table) before each further try.
+    ``commit`` does it (None: :func:`append`), in one commit. ``on_retry`` hears why (conflict, unknown, or unreachable:
+    the catalog gave no table) before each further try.
 
     Raises CommitConflict, CommitUnknown or, where no try was made at all, LakeError when ``policy.attempts`` are used
     up; at once what ``plan`` raises, and OSError where the store has no room or no place for the commit's metadata.
@@ -164,7 +171,7 @@ def commit_loop(
         if change is None:
             return Outcome(table, attempt)
         try:
-            append(table, change)
+            (commit or append)(table, change)
         except CommitFailedException as error:
             reason, last = "conflict", error
         except UNKNOWN_OUTCOME as error:

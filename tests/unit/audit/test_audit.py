@@ -19,13 +19,13 @@ from typer.testing import CliRunner
 
 from k2beam.archive import count_archive, write_raw_archive
 from k2beam.audit.audit import audit
-from k2beam.audit.offsets import OffsetCount
 from k2beam.audit.report import AuditReport, SourceFinding
 from k2beam.cli.audit import register
 from k2beam.config import NAMESPACE, LakeConfig
 from k2beam.coverage import SourcePartition, runs
 from k2beam.errors import UsageError
 from k2beam.lake.ledger import read_ledger
+from k2beam.lake.offsets import OffsetCount
 from k2beam.lake.tables import SEQUENCE_GAPS, find_table
 from k2beam.model import RawRecord
 from k2beam.schemas import avro_schema

@@ -39,36 +39,46 @@ def sizes(table: Table) -> list[int]:
     return sorted(((one.added_files_count or 0) + (one.existing_files_count or 0) for one in manifests), reverse=True)
 
 
-def test_manifests_of_one_size_class_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manifests_of_one_size_class_are_merged_by_the_next_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lean_module, "MERGED_AT_ONCE", 3)
-    assert sizes(commits(tmp_path, 2)) == [1, 1]
-    for number, expected in ((3, [3]), (4, [3, 1]), (9, [9]), (10, [9, 1])):
+    for number, expected in ((3, [1, 1, 1]), (4, [3, 1])):
         folder = tmp_path / str(number)
         folder.mkdir()
         assert sizes(commits(folder, number)) == expected
     wide = tmp_path / "wide"
     wide.mkdir()
-    assert sizes(commits(wide, 3, files=10)) == [30], "two digits are a class of their own"
+    assert sizes(commits(wide, 4, files=10)) == [30, 10], "two digits are a class of their own"
 
 
 def test_large_manifests_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lean_module, "MERGED_AT_ONCE", 2)
     monkeypatch.setattr(lean_module, "LARGEST_MERGED", 1)
-    assert sizes(commits(tmp_path, 3, files=10)) == [10, 10, 10]
+    assert sizes(commits(tmp_path, 4, files=10)) == [10, 10, 10, 10]
+
+
+def test_no_manifest_is_written_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lean_module, "MERGED_AT_ONCE", 2)
+    table = commits(tmp_path, 9)
+    used = {manifest.manifest_path for one in table.metadata.snapshots for manifest in one.manifests(table.io)}
+    assert {Path(path).name for path in used} == {path.name for path in tmp_path.rglob("trades_v2/metadata/*-m*.avro")}
 
 
 def test_a_merged_manifest_says_when_each_file_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lean_module, "MERGED_AT_ONCE", 3)
-    table = commits(tmp_path, 3)
+    table = commits(tmp_path, 4)
     snapshot = table.current_snapshot()
     assert snapshot is not None
-    (manifest,) = snapshot.manifests(table.io)
-    entries = manifest.fetch_manifest_entry(table.io)
-    by_sequence = sorted((entry.sequence_number, entry.snapshot_id, entry.status) for entry in entries)
+    by_sequence = sorted(
+        (entry.sequence_number, entry.snapshot_id, entry.status)
+        for manifest in snapshot.manifests(table.io)
+        for entry in manifest.fetch_manifest_entry(table.io)
+    )
     history = [one.snapshot_id for one in table.metadata.snapshots]
     existing, added = ManifestEntryStatus.EXISTING, ManifestEntryStatus.ADDED
-    assert by_sequence == [(1, history[0], existing), (2, history[1], existing), (3, history[2], added)]
-    assert offsets_in(tmp_path) == [0, 1, 2]
+    assert by_sequence == [*((n + 1, history[n], existing) for n in range(3)), (4, history[3], added)]
+    assert offsets_in(tmp_path) == [0, 1, 2, 3]
 
 
 def test_every_snapshot_stays_readable_while_manifests_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

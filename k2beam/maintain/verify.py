@@ -1,0 +1,74 @@
+"""Looks whether everything that a table's snapshots refer to is there, as large and with as many rows as they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyiceberg.manifest import DataFile, FileFormat, ManifestFile
+from pyiceberg.table import Table
+
+from k2beam.errors import UnreadableFile
+from k2beam.lake.storage import TableFolder, bare, live_files, manifests_of
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file of a table that is not as its metadata says: the table, the path, and what is wrong."""
+
+    table: str
+    path: str
+    problem: str
+
+
+def verify(table: Table, on_file: Callable[[DataFile], None] = lambda file: None) -> Iterator[Damage]:
+    """What is lost or damaged of the files of all snapshots, tags and branches; nothing where all is well.
+
+    Each manifest list, manifest and data file is looked at once: data files for their size and, Parquet's, the rows
+    that their footers tell. Values are not read: that is the audit's. Reads only.
+    """
+    sizes = {file.path: file.size for file in TableFolder(table).files("data")}
+    manifests: dict[str, ManifestFile] = {}
+    for snapshot in table.metadata.snapshots:
+        try:
+            manifests.update(manifests_of(table, [snapshot]))
+        except UnreadableFile as error:
+            yield _damage(table, error)
+    seen: set[str] = set()
+    for manifest in manifests.values():
+        try:
+            files = list(live_files(table, manifest))
+        except UnreadableFile as error:
+            yield _damage(table, error)
+            continue
+        for file in files:
+            if file.file_path not in seen:
+                seen.add(file.file_path)
+                problem = _problem(table, file, sizes.get(bare(file.file_path)))
+                on_file(file)
+                if problem is not None:
+                    yield Damage(table.name()[-1], file.file_path, problem)
+
+
+def _damage(table: Table, error: UnreadableFile) -> Damage:
+    return Damage(table.name()[-1], error.path, error.reason)
+
+
+def _problem(table: Table, file: DataFile, listed: int | None) -> str | None:
+    """What is wrong with a data or delete file, ``listed`` with so many bytes (None: not in the table's folder)."""
+    source = table.io.new_input(file.file_path)
+    try:
+        size = len(source) if listed is None else listed
+        if size != file.file_size_in_bytes:
+            return f"has {size:,} bytes, but the snapshot says {file.file_size_in_bytes:,}"
+        if file.file_format != FileFormat.PARQUET:
+            return None
+        with source.open() as stream:
+            rows = pq.read_metadata(stream).num_rows
+    except FileNotFoundError:
+        return "is gone"
+    except (OSError, pa.ArrowInvalid) as error:
+        return f"can't be read: {error}".splitlines()[0]
+    return None if rows == file.record_count else f"has {rows:,} rows, but the snapshot says {file.record_count:,}"
