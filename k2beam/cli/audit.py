@@ -30,6 +30,10 @@ _SOURCES = ("source", "partition", "first", "last", "end", "expected", "received
 _SYMBOLS = ("exchange", "symbol", "kind", "expected", "received", "missing", "duplicate", "unsequenced")
 _TABLES = ("table", "rows", "files", "bytes", "snapshot_id", "coverage_without_rows", "rows_without_coverage")
 _COMPARED = ("table", "rows", "other_rows", "digest", "other_digest", "same")
+_PINNED = (
+    *("table", "snapshot_id", "rows", "rows_found", "digest", "digest_found"),
+    *("coverage", "coverage_found", "problem"),
+)
 
 SourceOption = Annotated[
     list[str] | None,
@@ -47,6 +51,10 @@ CompareOption = Annotated[
         metavar="OTHER",
         help="Folder of another warehouse that must have the same rows, gaps and dead letters.",
     ),
+]
+PinOption = Annotated[
+    str | None,
+    typer.Option("--pin", metavar="NAME", help="Only whether the state of this tag is still what it was."),
 ]
 
 
@@ -68,6 +76,7 @@ def audit_command(
     topic_pattern: Annotated[str | None, typer.Option(help="Regular expression that matches whole names.")] = None,
     mend: MendOption = True,
     compare: CompareOption = None,
+    pin: PinOption = None,
     security: KafkaConfig,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -76,6 +85,11 @@ def audit_command(
     from k2beam.lake.catalog import open_catalog
 
     kafka = optional_kafka(bootstrap, security)
+    if pin is not None:
+        if source or kafka or topic or topic_pattern or compare:
+            raise UsageError("--pin goes alone: a pinned state is compared with what was remembered of it")
+        _check_pin(lake, pin, output)
+        return
     opened = open_catalog(lake, create=False)
     other = None if compare is None else open_catalog(lake_config(compare), create=False)
     with step_progress(f"auditing {lake.describe()}") as tell:
@@ -91,6 +105,21 @@ def audit_command(
     _emit(report, compared, output)
     if not report.ok or (compared is not None and not compared.same):
         raise typer.Exit(1)
+
+
+def _check_pin(lake: LakeConfig, name: str, output: OutputFormat) -> None:
+    from k2beam.audit.pins import check_pin
+    from k2beam.lake.catalog import open_catalog
+
+    with step_progress(f"auditing {name} of {lake.describe()}") as tell:
+        findings = check_pin(open_catalog(lake, create=False), lake.namespace, name, tell)
+    emit_rows(_PINNED, map(asdict, findings), output)
+    problems = [f"table {finding.table} {finding.problem}" for finding in findings if finding.problem]
+    for problem in problems:
+        typer.echo(f"Problem: {problem}", err=True)
+    if problems:
+        raise typer.Exit(1)
+    typer.echo(f"PASSED: {name} is what it was.", err=True)
 
 
 def _topics(

@@ -23,6 +23,7 @@ from k2beam.cli import (
     query,
     schemas,
     simulate,
+    snapshots,
     stack,
     topics,
 )
@@ -48,6 +49,7 @@ for group in (
     dlq,
     exporter,
     maintain,
+    snapshots,
     schemas,
     topics,
     produce,

@@ -41,9 +41,10 @@ _FromOption = Annotated[
 ]
 ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="Event time before which the rows end.")]
 AsOfOption = Annotated[
-    str | None, typer.Option("--as-of", metavar="TIME|ID", help="The tables as they were: a time or a snapshot id.")
+    str | None,
+    typer.Option("--as-of", metavar="TIME|TAG|ID", help="The tables as they were: a time, a tag or a snapshot id."),
 ]
-MomentOption = Annotated[str | None, typer.Option("--as-of", metavar="TIME", help="The tables as they were then.")]
+MomentOption = Annotated[str | None, typer.Option("--as-of", metavar="TIME|TAG", help="The tables as they were then.")]
 DuplicatesOption = Annotated[
     bool, typer.Option("--with-duplicates", help="Keep every copy of a message, not only the first.")
 ]

@@ -51,6 +51,23 @@ class OffsetCount:
         bitmap.add_range(first, last + 1)
         self._add_distinct(key, bitmap)
 
+    def add_rows(self, batch: pa.RecordBatch) -> None:
+        """Count rows by their columns ``_source``, ``_partition``, ``_offset`` and, if it's there, ``_offset_last``."""
+        source = batch.column("_source").dictionary_encode()
+        partitions, offsets = batch.column("_partition").to_numpy(), batch.column("_offset").to_numpy()
+        lasts = batch.column("_offset_last").to_numpy() if "_offset_last" in batch.schema.names else offsets
+        names, codes = source.dictionary.to_pylist(), source.indices.to_numpy()
+        single = lasts == offsets
+        for code, name in enumerate(names):
+            of_source = codes == code
+            for partition in np.unique(partitions[of_source]).tolist():
+                key = SourcePartition(name, partition)
+                mine = of_source & (partitions == partition)
+                self.add(key, offsets[mine & single])
+                ranges = mine & ~single
+                for first, last in zip(offsets[ranges].tolist(), lasts[ranges].tolist(), strict=True):
+                    self.add_range(key, first, last)
+
     def _add_distinct(self, key: SourcePartition, found: BitMap64) -> None:
         known = self.offsets[key]
         if known.intersect(found):
@@ -80,7 +97,7 @@ def count_offsets(table: Table, name: str, on_unreadable: Callable[[UnreadableFi
         try:
             for batch in read_file(table, task, columns):
                 rows += batch.num_rows
-                _count_batch(count, batch)
+                count.add_rows(batch)
         except UnreadableFile as error:
             on_unreadable(error)
         else:
@@ -90,23 +107,6 @@ def count_offsets(table: Table, name: str, on_unreadable: Callable[[UnreadableFi
                 on_unreadable(UnreadableFile(table_name(table), task.file.file_path, reason))
         count.rows += rows
     return count
-
-
-def _count_batch(count: OffsetCount, batch: pa.RecordBatch) -> None:
-    source = batch.column(0).dictionary_encode()
-    partitions, offsets = batch.column(1).to_numpy(), batch.column(2).to_numpy()
-    lasts = batch.column(3).to_numpy() if batch.num_columns > 3 else offsets
-    names, codes = source.dictionary.to_pylist(), source.indices.to_numpy()
-    single = lasts == offsets
-    for code, name in enumerate(names):
-        of_source = codes == code
-        for partition in np.unique(partitions[of_source]).tolist():
-            key = SourcePartition(name, partition)
-            mine = of_source & (partitions == partition)
-            count.add(key, offsets[mine & single])
-            ranges = mine & ~single
-            for first, last in zip(offsets[ranges].tolist(), lasts[ranges].tolist(), strict=True):
-                count.add_range(key, first, last)
 
 
 def _bitmap(offsets: Ints) -> BitMap64:

@@ -76,13 +76,18 @@ def plan_files(
 
 
 def read_file(
-    table: Table, task: FileScanTask, columns: Sequence[str], row_filter: BooleanExpression = EVERYTHING
+    table: Table,
+    task: FileScanTask,
+    columns: Sequence[str],
+    row_filter: BooleanExpression = EVERYTHING,
+    snapshot: Snapshot | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The rows of one data file that pass ``row_filter``, without deleted rows, as the columns named.
 
+    Columns have the types of the table's schema, or of the one that ``snapshot`` was committed with.
     Raises UnreadableFile when the file or one of its delete files is gone or damaged.
     """
-    scan = table.scan(selected_fields=tuple(columns))
+    scan = table.scan(selected_fields=tuple(columns), snapshot_id=snapshot.snapshot_id if snapshot else None)
     reader = ArrowScan(table.metadata, table.io, scan.projection(), row_filter)
     try:
         for batch in reader.to_record_batches([task]):

@@ -8,10 +8,12 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 from pyiceberg.expressions import BooleanExpression, GreaterThanOrEqual, LessThan
 from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.errors import UsageError
 from k2beam.lake.expiry import Expired
+from k2beam.lake.pins import PIN_NAME
 from k2beam.lake.scan import plan_files, read_file, table_name
 from k2beam.query.predicates import all_of, equal, term
 from k2beam.query.selections import AsOf, EventSelection
@@ -31,12 +33,14 @@ def event_filter(selection: EventSelection, time_column: str) -> BooleanExpressi
 def snapshot_of(table: Table, as_of: AsOf | None) -> Snapshot | None:
     """The snapshot to read: the current one, or the one of ``as_of``; None where the table was still empty.
 
-    Raises UsageError for an unknown snapshot id and for a moment whose snapshot has been expired.
+    Raises UsageError for an unknown snapshot id or tag, and for a moment whose snapshot has been expired.
     """
     if as_of is None:
         return table.current_snapshot()
     if isinstance(as_of, int) or (isinstance(as_of, str) and as_of.isdecimal()):
         return _snapshot_by_id(table, int(as_of))
+    if isinstance(as_of, str) and PIN_NAME.fullmatch(as_of):
+        return _snapshot_of_tag(table, as_of)
     return _snapshot_at(table, to_instant(as_of, "--as-of"))
 
 
@@ -46,6 +50,17 @@ def _snapshot_by_id(table: Table, snapshot_id: int) -> Snapshot:
         raise UsageError(
             f"--as-of {snapshot_id}: table {table_name(table)} has no such snapshot (any more){_expired_of(table)}; "
             "`k2beam query snapshots` lists them, and a time is written in ISO 8601"
+        )
+    return found
+
+
+def _snapshot_of_tag(table: Table, name: str) -> Snapshot:
+    found = table.metadata.snapshot_by_name(name)
+    if found is None:
+        tags = ", ".join(sorted(ref for ref in table.metadata.refs if ref != MAIN_BRANCH)) or "none yet"
+        raise UsageError(
+            f"--as-of {name!r} is not a time and no tag of table {table_name(table)}; its tags are {tags}, and a time "
+            "is written in ISO 8601, such as 2026-01-05T09:30:00Z"
         )
     return found
 

@@ -9,7 +9,7 @@ from k2beam.model import Kind
 from k2beam.query.times import Instant
 
 AsOf = int | datetime | date | str
-"""A snapshot id, or an instant: the snapshot that was current then."""
+"""A snapshot id, a tag, or an instant: the snapshot that was current then."""
 
 
 @dataclass(frozen=True, slots=True)
