@@ -1,7 +1,7 @@
 """``python -m bench [--rows N] [--symbols N]``: prints one table; figures are of this machine and this run.
 
-``--live`` measures the live job instead, ``--commits N`` what a commit costs as a table gets old, ``--demo N`` proves
-the live job: the demo N times in a row. Exits with 1 for what went wrong.
+``--live`` measures the live job instead, ``--commits N`` what a commit costs as a table gets old, ``--compaction`` that
+of small files; ``--demo N`` proves the live job: the demo N times in a row. Exits with 1 for what went wrong.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.commits import commits
+from bench.compaction import compaction
 from bench.counting import counting
 from bench.decode import decode
 from bench.demo import demos
@@ -32,6 +33,7 @@ def main() -> None:
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--live", action="store_true", help="the live job instead: starts Kafka, a registry and Prism")
     instead.add_argument("--commits", type=_hundreds, metavar="N", help="N commits to one table instead, 1000 or more")
+    instead.add_argument("--compaction", action="store_true", help="the compaction of 2,000 files of one day instead")
     instead.add_argument(
         "--demo", type=_count, metavar="N", help="k2beam demo N times instead, clean and with faults in turns"
     )
@@ -51,6 +53,8 @@ def main() -> None:
             measuring = live(root, given.rows, given.rate, given.seconds, given.runs)
         elif given.commits:
             measuring = commits(given.commits, root)
+        elif given.compaction:
+            measuring = compaction(given.rows, given.symbols, root)
         else:
             measuring = _replay(root, given.rows, given.symbols)
         try:

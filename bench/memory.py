@@ -10,9 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-# The high-water mark of the program's own memory, by /proc (Linux): what getrusage tells is also that of the process
-# that started it, up to the start, so a benchmark that was larger itself would hide the job.
-_PROGRAM = """
+PEAK = """
 import sys
 from k2beam.cli.main import main
 try:
@@ -20,6 +18,11 @@ try:
 finally:
     with open("/proc/self/status") as status:
         sys.stderr.write("peak " + next(line.split()[1] for line in status if line.startswith("VmHWM:")))
+"""
+"""Runs a command of k2beam and ends standard error with its peak of memory, KiB.
+
+The high-water mark of the program's own memory, by /proc (Linux): what getrusage tells is also that of the process
+that started it, up to the start, so a benchmark that was larger itself would hide the job.
 """
 _DAY_MS = 86_400_000
 _STEP_MS = 5
@@ -73,7 +76,7 @@ def _trade_lines(lines: int) -> Iterator[str]:
 
 def _peak_mib(command: str, arguments: Sequence[str], warehouse: Path) -> int:
     options = ["--warehouse", str(warehouse), "--output", "json", "--", "--runner=FnApiRunner"]
-    line = [sys.executable, "-c", _PROGRAM, "ingest", command, *arguments, *options]
+    line = [sys.executable, "-c", PEAK, "ingest", command, *arguments, *options]
     done = subprocess.run(line, check=False, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"ingest {command} {arguments[0]} ended with {done.returncode}: {done.stderr[-2000:]}")

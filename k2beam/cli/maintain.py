@@ -16,19 +16,31 @@ from k2beam.cli.lake_options import lake_config, snapshot_retention
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, printable
 from k2beam.cli.progress import step_progress
+from k2beam.clock import now_us
 from k2beam.config import LakeConfig, Retention
 from k2beam.errors import UsageError
 
 if TYPE_CHECKING:
+    from k2beam.maintain.compact import Compaction
     from k2beam.maintain.coverage import CoverageChange
     from k2beam.maintain.expire import Expiry
     from k2beam.maintain.orphans import UnusedFile
     from k2beam.maintain.verify import Damage
 
+_MIB = 1 << 20
+_HOUR_US = 3_600_000_000
+
 maintain_app = typer.Typer(help="Look after the tables.", no_args_is_help=True)
 
 ApplyOption = Annotated[bool, typer.Option("--apply", help="Do it; otherwise only say what would be done.")]
 TableOption = Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")]
+TargetOption = Annotated[
+    int, typer.Option("--target-file-mb", min=1, max=512, help="Parquet size of the new files, MiB.")
+]
+QuietOption = Annotated[
+    float,
+    typer.Option("--quiet-hours", min=0, help="Leave partitions alone to which rows of the last hours were written."),
+]
 AgeOption = Annotated[
     float,
     typer.Option("--older-than-hours", min=0, help="Leave younger files alone: a commit of theirs may be on its way."),
@@ -57,6 +69,26 @@ def expire_snapshots(
         done = tables.expire(retention, older_than_hours, apply)
     emit_rows(("table", "snapshots", "kept", "files", "bytes"), map(asdict, done), output)
     _verdict(f"Expired {sum(one.snapshots for one in done):,} snapshots and deleted {_sizes(done)}", apply)
+
+
+@maintain_app.command("compact")
+@guarded
+@with_options(lake=lake_config)
+def compact_files(
+    target_file_mb: TargetOption = 64,
+    quiet_hours: QuietOption = 1.0,
+    apply: ApplyOption = False,
+    table: TableOption = None,
+    *,
+    lake: LakeConfig,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Make small data files of a partition into few large ones. Jobs may write meanwhile."""
+    columns = ("table", "partition", "result", "rows", "files", "bytes", "files_after", "bytes_after", "digest")
+    with _tables("maintain compact", lake, table) as tables:
+        done = list(tables.compact(target_file_mb * _MIB, quiet_hours, apply))
+    emit_rows(columns, map(asdict, done), output)
+    _verdict(_compacted(done), apply)
 
 
 @maintain_app.command("orphans")
@@ -118,25 +150,30 @@ def verify_files(table: TableOption = None, *, lake: LakeConfig, output: OutputO
 def run_all(
     retention: Retention | None,
     older_than_hours: AgeOption = 24.0,
+    target_file_mb: TargetOption = 64,
+    quiet_hours: QuietOption = 1.0,
     apply: ApplyOption = False,
     table: TableOption = None,
     *,
     lake: LakeConfig,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """All that a day asks for: expire snapshots, delete orphans, verify. Exit code 1: a file is lost or damaged."""
+    """All that a day asks for: expire, delete orphans, compact, verify. Exit code 1: a file is lost or damaged."""
     with _tables("maintain run", lake, table) as tables:
         expired = tables.expire(retention, older_than_hours, apply)
         unused = tables.orphans(older_than_hours, apply)
+        compacted = [one for one in tables.compact(target_file_mb * _MIB, quiet_hours, apply) if one.result != "busy"]
         damaged = tables.verify()
     rows: list[dict[str, Any]] = [{"step": "expire", **asdict(one)} for one in expired]
     for name in tables.names:
         mine = [file for file in unused if file.table == name]
         rows.append({"step": "orphans", "table": name, "files": len(mine), "bytes": sum(file.bytes for file in mine)})
+    rows += [{"step": "compact", **asdict(one)} for one in compacted]
     for name in tables.names:
         rows.append({"step": "verify", "table": name, "files": sum(one.table == name for one in damaged)})
     emit_rows(("step", "table", "snapshots", "files", "bytes"), rows, output)
-    _verdict(f"Expired and deleted {sum(row.get('files', 0) for row in rows):,} files", apply)
+    deleted = sum(row["files"] for row in rows if row["step"] in ("expire", "orphans"))
+    _verdict(f"Deleted {deleted:,} files. {_compacted(compacted)}", apply)
     _end_with(damaged)
 
 
@@ -171,6 +208,18 @@ class _Tables:
                 delete_files(table, unused, self._deleted)
             found += unused
         return found
+
+    def compact(self, target: int, quiet_hours: float, apply: bool) -> Iterator[Compaction]:
+        from k2beam.maintain.compact import compact_group, plan_compaction
+
+        quiet_since = now_us() - int(quiet_hours * _HOUR_US)
+        for name in self._each():
+            for planned, group in plan_compaction(self.lake.catalog, self.lake.namespace, name, target, quiet_since):
+                if group.busy or not apply:
+                    yield planned
+                else:
+                    self.step(f"{name} {planned.partition}: {planned.rows:,} rows of {planned.files:,} files")
+                    yield compact_group(self.lake.catalog, self.lake.namespace, planned, group, target)
 
     def coverage(self, apply: bool) -> list[CoverageChange]:
         from k2beam.lake.tables import COVERED_TABLES
@@ -219,6 +268,12 @@ def _tables(title: str, lake: LakeConfig, asked: Sequence[str] | None) -> Iterat
 
 def _sizes(done: Sequence[Expiry]) -> str:
     return f"{sum(one.files for one in done):,} files of {sum(one.bytes for one in done):,} bytes"
+
+
+def _compacted(done: Sequence[Compaction]) -> str:
+    made = [one for one in done if one.result not in ("busy", "gone")]
+    before, after = (sum(getattr(one, name) for one in made) for name in ("files", "files_after"))
+    return f"Compacted {before:,} files to {after:,}"
 
 
 def _verdict(done: str, applied: bool, option: str = "--apply") -> None:

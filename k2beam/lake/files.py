@@ -7,23 +7,21 @@ is invisible until then; a file that is never committed is an orphan, not a loss
 from __future__ import annotations
 
 import pickle
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyiceberg.io.pyarrow import write_file
 from pyiceberg.manifest import DataFile
 from pyiceberg.partitioning import PartitionField, PartitionFieldValue, PartitionKey
 from pyiceberg.schema import Schema
-from pyiceberg.table import Table, TableProperties, WriteTask
-from pyiceberg.types import StringType
+from pyiceberg.table import Table
 
 from k2beam.arrays import Ints, Mask
 from k2beam.coverage import Coverage
 from k2beam.lake.tables import SPECS, TableSpec
+from k2beam.lake.writer import DataFileWriter
 from k2beam.model import Extent
 
 
@@ -73,14 +71,9 @@ def write_rows(table: Table, rows: pa.Table, window: int, expected: Iterable[Ext
     rows, coverage = _distinct_offsets(rows)
     covered = coverage.to_bytes()
     rows = rows.take(pa.array(sort_order(rows, spec)))
-    task = WriteTask(
-        write_uuid=uuid.uuid4(),
-        task_id=0,
-        schema=table.schema(),
-        record_batches=rows.to_batches(),
-        partition_key=_partition_key(table, rows),
-    )
-    entry = _write(table, task)
+    writer = DataFileWriter(table, partition_key(table, rows))
+    writer.write(rows)
+    entry = writer.close()
     return StagedFile(
         table=spec.name,
         path=entry.file_path,
@@ -93,19 +86,6 @@ def write_rows(table: Table, rows: pa.Table, window: int, expected: Iterable[Ext
         repeated=came - rows.num_rows,
         offsets=offsets,
     )
-
-
-def _write(table: Table, task: WriteTask) -> DataFile:
-    try:
-        return next(iter(write_file(table.io, table.metadata, iter([task]))))
-    except UnicodeEncodeError:
-        # pyiceberg shortens a column's greatest text to 16 characters and raises the last: U+D7FF to half a character.
-        # The same file, written again without the bounds of its texts, is read like any other.
-        metadata = table.metadata
-        texts = [field.name for field in metadata.schema().fields if field.field_type == StringType()]
-        counted = {f"{TableProperties.METRICS_MODE_COLUMN_CONF_PREFIX}.{name}": "counts" for name in texts}
-        unbounded = metadata.model_copy(update={"properties": {**metadata.properties, **counted}})
-        return next(iter(write_file(table.io, unbounded, iter([task]))))
 
 
 def rewrite_without(table: Table, staged: StagedFile, taken: Coverage) -> StagedFile | None:
@@ -217,7 +197,8 @@ def _distinct_offsets(rows: pa.Table) -> tuple[pa.Table, Coverage]:
     return rows, row_coverage(rows)
 
 
-def _partition_key(table: Table, rows: pa.Table) -> PartitionKey | None:
+def partition_key(table: Table, rows: pa.Table) -> PartitionKey | None:
+    """The partition of the first row by the table's partitioning; None where it has none."""
     spec, schema = table.spec(), table.schema()
     if spec.is_unpartitioned():
         return None

@@ -7,17 +7,19 @@ snapshot has it. A table that nobody wrote to costs the look at its metadata and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pyiceberg.conversions import from_bytes
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
 from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.lake.ledger import read_ledger
 from k2beam.lake.scan import blaming, plan_files, read_file, table_name
 from k2beam.lake.tables import EVENT_TABLES
+from k2beam.lake.transaction import replaces
 from k2beam.schemas import EVENT_TIME_COLUMN
 
 SMALL_BYTES = 1 << 20
@@ -55,7 +57,11 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class TableState:
-    """One table now. ``last_commit`` is the time of its current snapshot in microseconds UTC; None before the first."""
+    """One table now. ``last_commit`` is when rows were last committed, in microseconds UTC; None before the first.
+
+    A compaction is no such commit. Where only compactions are left of the snapshots, it's the time of the first of
+    them: rows were committed before that.
+    """
 
     last_commit: int | None
     snapshots: int
@@ -89,7 +95,7 @@ class TableReader:
             manifests = snapshot.manifests(table.io)
         data = {one.manifest_path: one for one in manifests if one.content == ManifestContent.DATA}
         digests = self._seen.only(data, lambda path: self._digest(table, data[path]))
-        return TableState(snapshot.timestamp_ms * 1_000, len(table.metadata.snapshots), sum(digests, Files()))
+        return TableState(_last_commit(table.snapshots()), len(table.metadata.snapshots), sum(digests, Files()))
 
     def _digest(self, table: Table, manifest: ManifestFile) -> Files:
         with blaming(table_name(table), manifest.manifest_path):
@@ -150,6 +156,11 @@ class _Remembered(Generic[K, V]):
         """The values of ``keys``; those of all other keys are forgotten."""
         self._values = {key: self._values[key] if key in self._values else make(key) for key in keys}
         return list(self._values.values())
+
+
+def _last_commit(snapshots: Sequence[Snapshot]) -> int:
+    commits = [snapshot.timestamp_ms for snapshot in snapshots if not replaces(snapshot)]
+    return 1_000 * (max(commits) if commits else min(snapshot.timestamp_ms for snapshot in snapshots))
 
 
 def _count_gaps(ledger: Table) -> OpenGaps:

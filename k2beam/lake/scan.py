@@ -13,14 +13,16 @@ from contextlib import contextmanager
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyiceberg.catalog import Catalog
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.io.pyarrow import ArrowScan
+from pyiceberg.manifest import DataFile
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.errors import LakeError, UnreadableFile
-from k2beam.lake.tables import find_table
+from k2beam.lake.tables import SPECS, find_table
 
 EVERYTHING = AlwaysTrue()
 
@@ -94,6 +96,58 @@ def read_file(
             yield batch.select(list(columns))
     except (OSError, pa.ArrowInvalid) as error:
         raise UnreadableFile(table_name(table), _blamed(error, task), _reason(error)) from error
+
+
+def read_whole(table: Table, file: DataFile, dictionaries: bool = False) -> Iterator[pa.Table]:
+    """All rows of a data file that no delete file applies to, in the columns of the table's spec.
+
+    A file as k2beam writes it now is read as it is, a row group at a time; any other by pyiceberg, which knows what
+    has become of the table's columns since. With ``dictionaries`` the texts that the file has in dictionaries come as
+    such, which takes less time. Raises UnreadableFile when the file is gone, damaged or has not the rows that the
+    snapshot says.
+    """
+    schema, rows = SPECS[table.name()[-1]].schema, 0
+    try:
+        with table.io.new_input(file.file_path).open() as stream:
+            parquet = pq.ParquetFile(stream)
+            if dictionaries:
+                parquet = pq.ParquetFile(stream, metadata=parquet.metadata, read_dictionary=_dictionaries(parquet))
+            found = _decoded(parquet.schema_arrow)
+            if found.equals(schema) and _has_ids_of(table, found):
+                groups = (parquet.read_row_group(n, use_threads=False) for n in range(parquet.num_row_groups))
+            else:
+                batches = read_file(table, FileScanTask(file), schema.names)
+                groups = (pa.Table.from_batches([batch]).cast(schema) for batch in batches)
+            for group in groups:
+                rows += group.num_rows
+                yield group.replace_schema_metadata()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UnreadableFile(table_name(table), file.file_path, _reason(error)) from error
+    if rows != file.record_count:
+        reason = f"has {rows:,} rows, but the snapshot says {file.record_count:,}"
+        raise UnreadableFile(table_name(table), file.file_path, reason)
+
+
+def _has_ids_of(table: Table, found: pa.Schema) -> bool:
+    """Whether the columns of a file are those of the table by their ids as well: a name may have been given anew."""
+    ids = {field.name: str(field.field_id).encode() for field in table.schema().fields}
+    return ids == {field.name: (field.metadata or {}).get(b"PARQUET:field_id") for field in found}
+
+
+def _dictionaries(parquet: pq.ParquetFile) -> list[str]:
+    """The columns of texts that are in a file as dictionaries."""
+    group, schema = parquet.metadata.row_group(0), parquet.schema_arrow
+    columns = (group.column(number) for number in range(group.num_columns))
+    names = {column.path_in_schema for column in columns if column.has_dictionary_page}
+    return [field.name for field in schema if field.name in names and pa.types.is_string(field.type)]
+
+
+def _decoded(schema: pa.Schema) -> pa.Schema:
+    """The schema with the values' types in the place of dictionaries."""
+    encoded = [(n, field) for n, field in enumerate(schema) if pa.types.is_dictionary(field.type)]
+    for number, field in encoded:
+        schema = schema.set(number, field.with_type(field.type.value_type))
+    return schema
 
 
 def file_rows(task: FileScanTask) -> int | None:

@@ -95,10 +95,10 @@ def referenced_data(table: Table, manifests: Iterable[ManifestFile]) -> Iterator
 
     Raises UnreadableFile for a manifest that is gone or damaged.
     """
-    return (bare(file.file_path) for manifest in manifests for file in live_files(table, manifest))
+    return (bare(file.file_path) for manifest in manifests for file in files_in(table, manifest))
 
 
-def live_files(table: Table, manifest: ManifestFile) -> Iterator[DataFile]:
+def files_in(table: Table, manifest: ManifestFile) -> Iterator[DataFile]:
     """The data or delete files of a manifest, without those that it deletes.
 
     Raises UnreadableFile where it's gone or damaged.

@@ -17,13 +17,13 @@ from typing import Any
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, RESTError
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Operation
+from pyiceberg.table.snapshots import Operation, Snapshot
 from sqlalchemy.exc import DBAPIError
 
 from k2beam.config import Retention, RetryPolicy
 from k2beam.errors import CommitConflict, CommitUnknown, LakeError
 from k2beam.lake.expiry import expirable, remembered, stage_removal
-from k2beam.lake.lean import LeanTransaction, MergingAppend
+from k2beam.lake.lean import LeanTransaction, MergingAppend, MergingReplace
 from k2beam.lake.runs import RUN_ID, RunRecord, run_record, with_run
 
 COMMIT_ID = "k2.commit-id"
@@ -52,12 +52,14 @@ ROWS_ADDED = "k2.rows"
 class Append:
     """What one snapshot adds: files, changed table properties and entries of the summary.
 
-    ``removed``: properties that go. ``retention``: which snapshots it leaves in the table (None: all).
+    Files that are ``replaced`` leave the table in the same snapshot: they hold the rows of ``files``. ``removed``:
+    properties that go. ``retention``: which snapshots it leaves in the table (None: all).
     """
 
     files: Sequence[DataFile]
     properties: Mapping[str, str] = field(default_factory=dict)
     summary: Mapping[str, str] = field(default_factory=dict)
+    replaced: Sequence[DataFile] = ()
     removed: Sequence[str] = ()
     retention: Retention | None = None
 
@@ -102,18 +104,20 @@ class Outcome:
 
 
 def append(table: Table, change: Append) -> None:
-    """Append in one snapshot; properties, the record of the run and what expires change in the same commit.
+    """Append, or replace files, in one snapshot; properties, the record of the run and what expires change with it.
 
     Raises CommitFailedException when another writer won, and one of :data:`UNKNOWN_OUTCOME` when
     the outcome isn't known. No file is deleted either way.
     """
     now_ms = time.time_ns() // 1_000_000
     transaction = LeanTransaction(table)
-    producer = MergingAppend(Operation.APPEND, transaction, table.io, snapshot_properties=dict(change.summary))
+    producer = _producer(transaction, table, change)
     gone = [] if change.retention is None else expirable(table.metadata, change.retention, now_ms, appended=1)
     properties, forgotten = _of_run(table, change, producer.snapshot_id, now_ms)
     if gone:
         properties |= remembered(table.properties, gone, now_ms)
+    if change.replaced:
+        properties[REPLACED_AT] = str(now_ms)
     properties |= change.properties
     if properties:
         transaction.set_properties(properties)
@@ -122,10 +126,18 @@ def append(table: Table, change: Append) -> None:
     with producer as snapshot:
         for data_file in change.files:
             snapshot.append_data_file(data_file)
+        for data_file in change.replaced:
+            snapshot.delete_data_file(data_file)
     stage_removal(transaction, gone)
     # With the producers gone pyiceberg has nothing to delete after a conflict.
     transaction._snapshot_producers = []
     transaction.commit_transaction()
+
+
+def _producer(transaction: LeanTransaction, table: Table, change: Append) -> MergingAppend | MergingReplace:
+    if change.replaced:
+        return MergingReplace(Operation.OVERWRITE, transaction, table.io, snapshot_properties=dict(change.summary))
+    return MergingAppend(Operation.APPEND, transaction, table.io, snapshot_properties=dict(change.summary))
 
 
 def _of_run(table: Table, change: Append, snapshot_id: int, now_ms: int) -> tuple[dict[str, str], list[str]]:
@@ -181,6 +193,11 @@ def commit_loop(
         else:
             return Outcome(table, attempt)
     raise _exhausted("unknown" if unsure and reason == "unreachable" else reason, policy.attempts, last) from last
+
+
+def replaces(snapshot: Snapshot) -> bool:
+    """Whether a snapshot changed files and no rows, as a compaction does."""
+    return snapshot.summary is not None and snapshot.summary.operation == Operation.REPLACE
 
 
 def _exhausted(reason: str, attempts: int, error: Exception) -> LakeError:

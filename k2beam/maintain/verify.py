@@ -11,7 +11,7 @@ from pyiceberg.manifest import DataFile, FileFormat, ManifestFile
 from pyiceberg.table import Table
 
 from k2beam.errors import UnreadableFile
-from k2beam.lake.storage import TableFolder, bare, live_files, manifests_of
+from k2beam.lake.storage import TableFolder, bare, files_in, manifests_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def verify(table: Table, on_file: Callable[[DataFile], None] = lambda file: None
     seen: set[str] = set()
     for manifest in manifests.values():
         try:
-            files = list(live_files(table, manifest))
+            files = list(files_in(table, manifest))
         except UnreadableFile as error:
             yield _damage(table, error)
             continue

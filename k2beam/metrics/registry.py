@@ -116,7 +116,7 @@ METRICS: tuple[MetricSpec, ...] = (
     ),
     MetricSpec("k2_source_covered_offsets", "gauge", "Offsets of a partition that the tables account for.", PARTITION),
     MetricSpec("k2_source_lost_offsets", "gauge", "Offsets that retention took away before they were read.", PARTITION),
-    MetricSpec("k2_table_last_commit_timestamp_seconds", "gauge", "When the last snapshot was made.", ("table",)),
+    MetricSpec("k2_table_last_commit_timestamp_seconds", "gauge", "When rows were last committed.", ("table",)),
     MetricSpec("k2_table_newest_event_timestamp_seconds", "gauge", "Time of the newest event of a table.", ("table",)),
     MetricSpec("k2_table_rows", "gauge", "Rows of a table.", ("table",)),
     MetricSpec("k2_table_data_files", "gauge", "Data files of a table.", ("table",)),

@@ -17,6 +17,7 @@ from pyiceberg.table.snapshots import Snapshot
 from k2beam.errors import UsageError
 from k2beam.lake.scan import EVERYTHING, file_rows, find_readable, read_file
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, SPECS
+from k2beam.lake.transaction import replaces
 from k2beam.model import KINDS, Kind
 from k2beam.query import duck
 from k2beam.query.events import stream_events
@@ -60,7 +61,10 @@ class TableStats:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotInfo:
-    """One snapshot of one table; None where its summary does not say."""
+    """One snapshot of one table; None where its summary does not say.
+
+    A compaction (``operation`` replace) adds files and no rows: those in them were there before.
+    """
 
     table: str
     snapshot_id: int
@@ -166,7 +170,7 @@ def _snapshot_info(name: str, snapshot: Snapshot) -> SnapshotInfo:
         parent_id=snapshot.parent_snapshot_id,
         committed_at=moment(snapshot.timestamp_ms * 1_000),
         operation=str(summary.operation.value) if summary else None,
-        added_rows=_count(details, "added-records"),
+        added_rows=0 if replaces(snapshot) else _count(details, "added-records"),
         added_files=_count(details, "added-data-files"),
         total_rows=_count(details, "total-records"),
     )

@@ -96,9 +96,11 @@ def test_run_does_it_all(lake: KeptLake, capsys: pytest.CaptureFixture[str]) -> 
     assert [(row["step"], row["table"], row["files"]) for row in done.rows] == [
         ("expire", TABLE, 4),
         ("orphans", TABLE, 1),
+        ("compact", TABLE, 6),
         ("verify", TABLE, 0),
     ]
-    assert (done.code, len(lake.snapshot_ids())) == (0, 2)
+    assert (done.code, len(lake.snapshot_ids())) == (0, 3)
+    assert len(list(lake.table().scan().plan_files())) == 1
     next(path for path in lake.folder.rglob("*.parquet")).unlink()
     assert Ran(lake, capsys, *options).code == 1
     assert lake.rows == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,10 @@ from k2beam.errors import UnreadableFile
 from k2beam.lake import freshness
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
+from k2beam.lake.files import write_rows
 from k2beam.lake.freshness import DeadLetterReader, Files, GapReader, TableReader
-from k2beam.lake.tables import DEAD_LETTERS, SEQUENCE_GAPS, open_table
+from k2beam.lake.tables import DEAD_LETTERS, SEQUENCE_GAPS, SPECS, open_table
+from k2beam.lake.transaction import Append, append, replaces
 from k2beam.query.overview import list_stats
 from tests.lake_helpers import QUICK, START, lake_config, stage, write_config
 from tests.query_fixtures import append_dead_letters, append_gap_rows, dead_letter, gap, make_catalog
@@ -163,3 +166,25 @@ def test_the_sum_of_files_keeps_the_newest_event() -> None:
     assert sum([Files(1, 1, 10, 0, 5), Files(2, 1, 20, 1, None), Files(3, 1, 5, 1, 3)], Files()) == Files(
         6, 3, 35, 2, 5
     )
+
+
+def test_a_compaction_is_no_commit_of_rows(tmp_path: Path) -> None:
+    for number in range(5):
+        table = commit(tmp_path, range(number * 10, number * 10 + 10))
+    last = table.current_snapshot()
+    assert last is not None
+    replace_files(table)
+    table = table.refresh()
+    state = TableReader("trades_v2").read(table)
+    assert (state.last_commit, state.snapshots) == (last.timestamp_ms * 1_000, 6)
+    assert (state.data.rows, state.data.files) == (50, 1)
+    only = [snapshot for snapshot in table.snapshots() if replaces(snapshot)]
+    assert freshness._last_commit(only) == only[0].timestamp_ms * 1_000
+
+
+def replace_files(table: Table) -> None:
+    """All files by one, as a compaction does."""
+    time.sleep(0.002)
+    files = [task.file for task in table.scan().plan_files()]
+    rewritten = write_rows(table, table.scan().to_arrow().cast(SPECS["trades_v2"].schema), window=START)
+    append(table, Append([rewritten.data_file()], replaced=files))

@@ -1,0 +1,117 @@
+"""Writes one data file, whole or in steps: what ``write_file`` of pyiceberg does, which takes all rows at once."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyiceberg.io.fileformat import FileFormatFactory
+from pyiceberg.io.pyarrow import (
+    _get_parquet_writer_kwargs,
+    _to_requested_schema,
+    compute_statistics_plan,
+    data_file_statistics_from_parquet_metadata,
+    parquet_path_to_id_mapping,
+)
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.partitioning import PartitionKey
+from pyiceberg.table import Table, TableProperties
+from pyiceberg.table.locations import load_location_provider
+from pyiceberg.typedef import Properties, Record
+from pyiceberg.types import StringType
+
+_FORMAT = FileFormatFactory.get(FileFormat.PARQUET)
+_SAMPLE_ROWS = 1 << 14
+"""The first rows of a file, by which its columns are judged."""
+
+
+class DataFileWriter:
+    """A data file that is being written, at its place from the beginning and of no snapshot.
+
+    All rows must be of ``partition`` (None: the table has none). Raises what the file system raises.
+    """
+
+    def __init__(self, table: Table, partition: PartitionKey | None) -> None:
+        self._table, self._partition = table, partition
+        places = load_location_provider(table.location(), table.properties)
+        self.path = places.new_data_location(f"00000-0-{uuid.uuid4()}.parquet", partition)
+        self._output = table.io.new_output(self.path)
+        self._stream = self._output.create(overwrite=True)
+        self._writer: pq.ParquetWriter | None = None
+
+    def write(self, rows: pa.Table) -> int:
+        """Write rows as a row group (or more, by the limit in the table's properties). Gives the bytes so far."""
+        schema = self._table.schema()
+        group = pa.Table.from_batches(
+            _to_requested_schema(schema, schema, batch, include_field_ids=True, format_model=_FORMAT)
+            for batch in rows.to_batches()
+        )
+        if self._writer is None:
+            distinct = _distinct(group)
+            self._writer = pq.ParquetWriter(
+                self._stream,
+                group.schema,
+                store_decimal_as_integer=True,
+                use_dictionary=[path for path in parquet_path_to_id_mapping(schema) if path not in distinct],
+                **_get_parquet_writer_kwargs(self._table.properties),
+            )
+        limit = self._table.properties.get(
+            TableProperties.PARQUET_ROW_GROUP_LIMIT, TableProperties.PARQUET_ROW_GROUP_LIMIT_DEFAULT
+        )
+        self._writer.write_table(group, row_group_size=int(limit))
+        return int(self._stream.tell())
+
+    def close(self) -> DataFile:
+        """End the file, of at least one row, and describe it for a manifest."""
+        writer = self._writer
+        if writer is None:
+            raise ValueError("a data file without rows")
+        with self._stream:
+            writer.close()
+        try:
+            statistics = self._statistics(writer, self._table.properties)
+        except UnicodeEncodeError:
+            # pyiceberg shortens a column's greatest text to 16 characters and raises the last: U+D7FF to half a
+            # character. A file without the bounds of its texts is read like any other.
+            texts = [field.name for field in self._table.schema().fields if field.field_type == StringType()]
+            counted = {f"{TableProperties.METRICS_MODE_COLUMN_CONF_PREFIX}.{name}": "counts" for name in texts}
+            statistics = self._statistics(writer, {**self._table.properties, **counted})
+        return DataFile.from_args(
+            content=DataFileContent.DATA,
+            file_path=self.path,
+            file_format=FileFormat.PARQUET,
+            partition=self._partition.partition if self._partition else Record(),
+            file_size_in_bytes=len(self._output),
+            sort_order_id=None,
+            spec_id=self._table.metadata.default_spec_id,
+            equality_ids=None,
+            key_metadata=None,
+            **statistics,
+        )
+
+    def discard(self) -> None:
+        """Delete the file: only while nobody was told of it."""
+        with contextlib.suppress(OSError, pa.ArrowInvalid), self._stream:
+            if self._writer is not None:
+                self._writer.close()
+        self._table.io.delete(self.path)
+
+    def _statistics(self, writer: pq.ParquetWriter, properties: Properties) -> dict[str, Any]:
+        schema = self._table.schema()
+        found = data_file_statistics_from_parquet_metadata(
+            parquet_metadata=writer.writer.metadata,
+            stats_columns=compute_statistics_plan(schema, properties),
+            parquet_column_mapping=parquet_path_to_id_mapping(schema),
+        )
+        return found.to_serialized_dict()
+
+
+def _distinct(rows: pa.Table) -> set[str]:
+    """The columns in which most values are there once. A dictionary of them is dear to make, and makes files larger."""
+    sample = rows.slice(0, _SAMPLE_ROWS)
+    flat = [name for name in sample.schema.names if not pa.types.is_nested(sample.schema.field(name).type)]
+    return {name for name in flat if pc.count_distinct(sample.column(name)).as_py() > sample.num_rows / 2}
