@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pyiceberg.catalog import Catalog
 
 from k2beam.errors import UnreadableFile, UsageError
-from k2beam.lake.pins import Content, Pin, find_pins, read_content, unknown_pin
+from k2beam.lake.pins import Content, Pin, find_pins, read_pinned, unknown_pin
 from k2beam.lake.scan import find_readable
 
 
@@ -54,7 +54,7 @@ def _finding(catalog: Catalog, namespace: str, table: str, name: str, pin: Pin |
         snapshot = opened.metadata.snapshot_by_id(pin.snapshot_id) if opened is not None else None
         if opened is None or snapshot is None:
             return _found(table, pin, None, "has lost the snapshot")
-        content = read_content(opened, snapshot)
+        content = read_pinned(opened, snapshot)
     except UnreadableFile as error:
         return _found(table, pin, None, f"file {error.path} {error.reason}")
     same = (content.rows, content.digest, content.coverage) == (pin.rows, pin.digest, pin.coverage)

@@ -26,6 +26,7 @@ from k2beam.cli import (
     snapshots,
     stack,
     topics,
+    warehouse,
 )
 from k2beam.cli.guard import run_guarded
 from k2beam.logs import configure_logging
@@ -50,6 +51,7 @@ for group in (
     exporter,
     maintain,
     snapshots,
+    warehouse,
     schemas,
     topics,
     produce,

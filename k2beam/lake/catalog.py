@@ -18,6 +18,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 from k2beam.config import LakeConfig
 from k2beam.errors import UsageError
 from k2beam.lake.lean import LeanSqlCatalog, lean
+from k2beam.lake.place import check_place
 
 SQLITE_BUSY_SECONDS = 60
 
@@ -25,8 +26,8 @@ SQLITE_BUSY_SECONDS = 60
 def open_catalog(config: LakeConfig, *, create: bool = True) -> Catalog:
     """Open the catalog of ``config``; ``create`` makes the embedded warehouse where it's absent.
 
-    Raises UsageError when the warehouse isn't there (and ``create`` is off), isn't a folder or
-    can't be written, or when the named catalog isn't configured.
+    Raises UsageError when the warehouse isn't there (and ``create`` is off), isn't a folder, can't be written
+    or was copied or moved and not completed (:mod:`k2beam.lake.place`), or when the named catalog isn't configured.
     """
     if config.warehouse is not None:
         return _embedded(Path(config.warehouse), create=create)
@@ -50,6 +51,7 @@ def _embedded(folder: Path, *, create: bool) -> Catalog:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"the warehouse {folder} can't be made: {error.strerror}; name another --warehouse") from error
+    check_place(folder)
     return _sqlite_catalog(database)
 
 

@@ -140,7 +140,7 @@ def unknown_pin(catalog: Catalog, namespace: str, name: str) -> str:
     return f"there is no tag {name}; the tags are {', '.join(sorted(find_pins(catalog, namespace))) or 'none yet'}"
 
 
-def read_content(table: Table, snapshot: Snapshot) -> Content:
+def read_pinned(table: Table, snapshot: Snapshot) -> Content:
     """Read all rows of a snapshot, in the columns that it had, file by file.
 
     Raises UnreadableFile for a file that is gone or damaged.
@@ -211,7 +211,7 @@ def _digested(catalog: Catalog, namespace: str, table_id: str, name: str, pin: P
     snapshot = table.metadata.snapshot_by_id(pin.snapshot_id)
     if snapshot is None:
         raise LakeError(f"table {table_name(table)} has lost the snapshot {pin.snapshot_id} that is tagged {name}")
-    content = read_content(table, snapshot)
+    content = read_pinned(table, snapshot)
     if content.coverage != pin.coverage:
         raise LakeError(
             f"table {table_name(table)} can't be pinned: its coverage is not that of its rows; `k2beam audit` says "

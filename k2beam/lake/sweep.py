@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pyiceberg.table import Table
 
 from k2beam.errors import LakeError
+from k2beam.lake.foreign import refuse_foreign
 from k2beam.lake.storage import TableFolder, manifests_of, referenced_metadata
 from k2beam.logs import get_logger
 
@@ -51,6 +52,7 @@ class Sweeper:
         folder = TableFolder(table)
         listed = {file.path for file in folder.files("metadata") if file.path.endswith(".avro")}
         table = table.refresh()
+        refuse_foreign(table)
         unused = frozenset(listed - referenced_metadata(table, manifests_of(table, table.metadata.snapshots)))
         due = self._unused.get(name, frozenset()) & unused
         self._unused[name] = unused - due

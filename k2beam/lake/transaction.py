@@ -41,6 +41,9 @@ _NOT_WRITTEN = frozenset(
 """What a file system says that has no room or no place for a file: metadata is written before a commit is made."""
 
 
+COMMITTED_IN = "k2.warehouse"
+"""Entry of a snapshot's summary: the warehouse folder, or the name of the catalog, that it was committed in."""
+
 REPLACED_AT = "k2.replaced.at-ms"
 """Table property: when files were last replaced by others with the same rows, milliseconds UTC."""
 
@@ -111,7 +114,7 @@ def append(table: Table, change: Append) -> None:
     """
     now_ms = time.time_ns() // 1_000_000
     transaction = LeanTransaction(table)
-    producer = _producer(transaction, table, change)
+    producer = _producer(transaction, table, {**change.summary, COMMITTED_IN: warehouse_of(table)}, change.replaced)
     gone = [] if change.retention is None else expirable(table.metadata, change.retention, now_ms, appended=1)
     properties, forgotten = _of_run(table, change, producer.snapshot_id, now_ms)
     if gone:
@@ -134,10 +137,17 @@ def append(table: Table, change: Append) -> None:
     transaction.commit_transaction()
 
 
-def _producer(transaction: LeanTransaction, table: Table, change: Append) -> MergingAppend | MergingReplace:
-    if change.replaced:
-        return MergingReplace(Operation.OVERWRITE, transaction, table.io, snapshot_properties=dict(change.summary))
-    return MergingAppend(Operation.APPEND, transaction, table.io, snapshot_properties=dict(change.summary))
+def warehouse_of(table: Table) -> str:
+    """The folder of the table's warehouse, or the name of its catalog."""
+    return str(table.catalog.properties.get("warehouse") or table.catalog.name)
+
+
+def _producer(
+    transaction: LeanTransaction, table: Table, summary: dict[str, str], replaced: Sequence[DataFile]
+) -> MergingAppend | MergingReplace:
+    if replaced:
+        return MergingReplace(Operation.OVERWRITE, transaction, table.io, snapshot_properties=summary)
+    return MergingAppend(Operation.APPEND, transaction, table.io, snapshot_properties=summary)
 
 
 def _of_run(table: Table, change: Append, snapshot_id: int, now_ms: int) -> tuple[dict[str, str], list[str]]:

@@ -15,6 +15,7 @@ from pyiceberg.table.update import AssertRefSnapshotId
 
 from k2beam.config import Retention, RetryPolicy
 from k2beam.lake.expiry import expirable, remembered, stage_removal
+from k2beam.lake.foreign import refuse_foreign
 from k2beam.lake.lean import LeanTransaction
 from k2beam.lake.scan import load_readable
 from k2beam.lake.storage import bare, manifests_of, referenced_data
@@ -50,9 +51,11 @@ def expire(
     than ``older_than``; what is younger, or was left by a crash in between, is an orphan later. Tags and branches stay
     readable. Repeating it is right, also beside jobs that write and others that maintain.
 
-    Raises UnreadableFile where metadata is gone or damaged, CommitConflict and CommitUnknown.
+    Raises LakeError where another warehouse may have files of it (:mod:`k2beam.lake.foreign`), UnreadableFile where
+    metadata is gone or damaged, CommitConflict and CommitUnknown.
     """
     table = load_readable(catalog, namespace, name)
+    refuse_foreign(table)
     gone = expirable(table.metadata, retention, _now_ms())
     if apply and gone:
         gone = _commit(catalog, namespace, name, retention, policy or RetryPolicy())

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pyiceberg.table import Table
 
+from k2beam.lake.foreign import refuse_foreign
 from k2beam.lake.scan import blaming, table_name
 from k2beam.lake.storage import TableFolder, manifests_of, referenced_data, referenced_metadata
 from k2beam.lake.sweep import GRACE_SECONDS
@@ -31,12 +32,14 @@ def orphans(table: Table, older_than: timedelta, now: datetime | None = None) ->
     A crash between a file's write and its commit leaves one; its rows were written again by the next run. A young
     file may belong to a commit that is on its way, hence the age. Each manifest is read once.
 
-    Raises LakeError where the table's storage can't be listed, and UnreadableFile where its metadata or a manifest is
-    gone or damaged: every file of it would be taken for an orphan.
+    Raises LakeError where the table's storage can't be listed or another warehouse may have files of it
+    (:mod:`k2beam.lake.foreign`), and UnreadableFile where its metadata or a manifest is gone or damaged: every file of
+    it would be taken for an orphan.
     """
     # Listed before the snapshots are read: a file committed in between is not taken for an orphan.
     files = old_files(_fresh(table), older_than, now)
     table = _fresh(table)
+    refuse_foreign(table)
     manifests = manifests_of(table, table.metadata.snapshots)
     live = referenced_metadata(table, manifests)
     live.update(referenced_data(table, manifests.values()))

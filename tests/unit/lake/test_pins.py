@@ -98,7 +98,7 @@ def test_an_interrupted_tag_is_completed(lake: KeptLake, monkeypatch: pytest.Mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "read_content", killed)
+        patched.setattr(module, "read_pinned", killed)
         with pytest.raises(KeyboardInterrupt):
             pin(lake)
     at_first = lake.snapshot_ids()[-1]
