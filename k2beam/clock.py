@@ -1,8 +1,10 @@
-"""The wall clock that transforms take unless they are given another."""
+"""The wall clock that transforms take unless they are given another, and what its microseconds amount to."""
 
 from __future__ import annotations
 
 import time
+
+MICROS_PER_DAY = 86_400_000_000
 
 
 def now_us() -> int:

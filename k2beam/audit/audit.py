@@ -17,9 +17,10 @@ from pyroaring import BitMap64
 
 from k2beam.archive import ArchiveCount, count_archive, expand_paths
 from k2beam.audit.expectation import Expectation, SourceFile, describe, lost_files
-from k2beam.audit.report import AuditReport, LedgerFinding, SourceFinding, SymbolFinding, TableFinding
+from k2beam.audit.report import AuditReport, DaysFinding, LedgerFinding, SourceFinding, SymbolFinding, TableFinding
 from k2beam.coverage import Coverage, SourcePartition, runs
 from k2beam.errors import ArchiveError, LakeError, UnreadableFile
+from k2beam.lake.certified import CertifiedDays
 from k2beam.lake.offsets import OffsetCount, count_offsets
 from k2beam.lake.reconcile import LedgerDiff, compare_ledger, mend_ledger
 from k2beam.lake.recorded import recorded_ends
@@ -52,6 +53,7 @@ def audit(
     *,
     counted: Sequence[SourceFile] = (),
     mend: bool = True,
+    full: bool = False,
     count_source: Callable[[str], ArchiveCount] = count_archive,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> AuditReport:
@@ -61,7 +63,9 @@ def audit(
     them the recorded ends count, and failing these only the holes are seen. ``counted`` are further
     sources that the caller has counted, such as topics at their broker. The gap ledger is
     compared with a recount of the rows and, with ``mend``, put right by appending to it; nothing else is
-    written. Each table is read at one snapshot. ``on_step`` is told what comes next.
+    written. The sequence numbers of days that are remembered of the same files are not read again; with ``full`` they
+    are, all rows are read, and what is remembered is compared and, with ``mend``, put right. Each table is read at one
+    snapshot. ``on_step`` is told what comes next.
 
     Raises UsageError when a path of ``sources`` has no file. A file of the tables or of the source that
     can't be read is a problem in the report, not an exception.
@@ -85,13 +89,16 @@ def audit(
     _report_lost_files(files, counts, findings)
     source_findings = _check_sources(expectation, counts, findings)
     on_step("recounting sequences")
-    recounts = list(recount_keys(catalog, namespace, on_unreadable=findings.file))
+    certified = CertifiedDays(catalog, namespace, believe=not full, keep=full and mend)
+    recounts = list(recount_keys(catalog, namespace, certified=certified, on_unreadable=findings.file))
     ledger = _check_ledger(catalog, namespace, recounts, mend, findings)
+    days = _check_days(certified, findings)
     return AuditReport(
         sources=source_findings,
         symbols=tuple(sorted(map(_symbol, recounts), key=lambda row: (row.exchange, row.symbol, row.kind))),
         tables=tables,
         ledger=ledger,
+        days=days,
         problems=tuple(findings.problems),
         notes=tuple(findings.notes),
     )
@@ -269,6 +276,20 @@ def _check_ledger(
             f"sequence_gaps: {stale:,} rows differ from a recount; audit without --no-mend appends the right ones"
         )
     return LedgerFinding(True, diff.unfilled, diff.recounted, stale, mended.rows if mended else 0)
+
+
+def _check_days(certified: CertifiedDays, findings: _Findings) -> DaysFinding:
+    """What is remembered of days, after the recount; where it may be written, it is put right."""
+    mended = certified.save() is not None and not certified.trouble
+    if certified.trouble:
+        findings.notes.append(certified.trouble)
+    for day in certified.wrong:
+        said = f"certified_days: what was remembered of the {day} is not what its rows say"
+        if mended:
+            findings.notes.append(f"{said}; it is put right")
+        else:
+            findings.problems.append(f"{said}: audit with --full and without --no-mend puts it right")
+    return DaysFinding(certified.remembered, certified.read, len(certified.wrong))
 
 
 def _symbol(key: KeyRecount) -> SymbolFinding:

@@ -79,6 +79,19 @@ class LedgerFinding:
 
 
 @dataclass(frozen=True, slots=True)
+class DaysFinding:
+    """The days (of one exchange in one table) of the recount: those believed as remembered, those whose rows were read.
+
+    ``wrong`` of those that were read are remembered to hold something else than their rows say; only a full audit
+    compares them.
+    """
+
+    remembered: int
+    read: int
+    wrong: int
+
+
+@dataclass(frozen=True, slots=True)
 class AuditReport:
     """The whole report; ``problems`` is empty exactly when ``ok``.
 
@@ -89,6 +102,7 @@ class AuditReport:
     symbols: tuple[SymbolFinding, ...]
     tables: tuple[TableFinding, ...]
     ledger: LedgerFinding
+    days: DaysFinding
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
 

@@ -44,6 +44,9 @@ SourceOption = Annotated[
 MendOption = Annotated[
     bool, typer.Option("--mend/--no-mend", help="Append to the gap ledger what differs from a recount, or fail.")
 ]
+FullOption = Annotated[
+    bool, typer.Option("--full", help="Believe nothing: read the sequence numbers of all rows, also of certified days.")
+]
 CompareOption = Annotated[
     str | None,
     typer.Option(
@@ -75,6 +78,7 @@ def audit_command(
     topic: Annotated[list[str] | None, typer.Option(help="A topic that must be in the tables; repeatable.")] = None,
     topic_pattern: Annotated[str | None, typer.Option(help="Regular expression that matches whole names.")] = None,
     mend: MendOption = True,
+    full: FullOption = False,
     compare: CompareOption = None,
     pin: PinOption = None,
     security: KafkaConfig,
@@ -99,6 +103,7 @@ def audit_command(
             tuple(source or ()),
             counted=_topics(opened, lake.namespace, kafka, tuple(topic or ()), topic_pattern),
             mend=mend,
+            full=full,
             on_step=tell,
         )
     compared = None if other is None else _compare(opened, other, lake.namespace)
@@ -183,6 +188,9 @@ def _print_report(report: AuditReport) -> None:
     if len(gappy) > len(shown):
         typer.echo(f"… and {len(gappy) - len(shown):,} more; --output json has them all")
     typer.echo(_ledger_line(report))
+    typer.echo(
+        f"Days recounted: {report.days.remembered:,} as they are remembered, {report.days.read:,} from their rows"
+    )
     for note in report.notes:
         typer.echo(f"Note: {note}")
     for problem in report.problems:

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from k2beam.arrays import Ints
+from k2beam.clock import MICROS_PER_DAY
 from k2beam.lake.rows import RowBatch
 from k2beam.lake.tables import SPECS, TableSpec
 from k2beam.model import Extent
 
-MICROS_PER_DAY = 86_400_000_000
 PARQUET_RATIO = 4
 """Arrow bytes for one byte of zstd Parquet of such rows; only steers when a file is closed."""
 

@@ -60,11 +60,15 @@ class MergingAppend(_FastAppendFiles):
         return merge_manifests(manifests, self)
 
 
-class MergingReplace(_OverwriteFiles):
-    """A snapshot that puts files in the place of others and changes no rows; merges manifests likewise."""
+class MergingOverwrite(_OverwriteFiles):
+    """A snapshot that puts files in the place of others; merges manifests likewise."""
 
     def _process_manifests(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
         return merge_manifests(manifests, self)
+
+
+class MergingReplace(MergingOverwrite):
+    """The same where no row is changed by it."""
 
     def _summary(self, snapshot_properties: dict[str, str] = EMPTY_DICT) -> Summary:
         # pyiceberg refuses to sum a replace up. Its counts are those of an overwrite.

@@ -32,11 +32,14 @@ from k2beam.lake.digest import RowDigest, digest_rows
 from k2beam.lake.lean import LeanTransaction
 from k2beam.lake.offsets import OffsetCount
 from k2beam.lake.scan import find_readable, load_readable, plan_files, read_file, table_name
-from k2beam.lake.tables import COVERED_TABLES, SPECS
+from k2beam.lake.tables import CERTIFIED_DAYS, COVERED_TABLES, SPECS
 from k2beam.lake.transaction import commit_loop
 
 PIN_PREFIX = "k2.pin."
 """Table properties ``k2.pin.<name>``: the fields of :class:`Pin`, as JSON."""
+
+PINNED = tuple(name for name in SPECS if name != CERTIFIED_DAYS)
+"""The tables that a pin is of: all but what is made anew from them."""
 
 PIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
 """Names begin with a letter, so that none is a time or the id of a snapshot."""
@@ -128,7 +131,7 @@ def unpin_tables(catalog: Catalog, namespace: str, name: str, policy: RetryPolic
 def find_pins(catalog: Catalog, namespace: str) -> dict[str, dict[str, Pin]]:
     """The pins by name, and then by table. Raises UnreadableFile, and LakeError for a damaged property."""
     found: dict[str, dict[str, Pin]] = {}
-    for table_id in SPECS:
+    for table_id in PINNED:
         table = find_readable(catalog, namespace, table_id)
         for name, pin in _pins_of(table.properties).items() if table is not None else ():
             found.setdefault(name, {})[table_id] = pin
@@ -176,7 +179,7 @@ def _named(pins: Mapping[str, Pin]) -> tuple[str, ...]:
 
 
 def _with_snapshots(catalog: Catalog, namespace: str) -> tuple[str, ...]:
-    tables = {name: find_readable(catalog, namespace, name) for name in SPECS}
+    tables = {name: find_readable(catalog, namespace, name) for name in PINNED}
     return tuple(name for name, table in tables.items() if table is not None and table.current_snapshot() is not None)
 
 

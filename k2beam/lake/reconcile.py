@@ -15,9 +15,10 @@ from pyiceberg.catalog import Catalog
 
 from k2beam.clock import now_us
 from k2beam.config import RetryPolicy
+from k2beam.lake.certified import CertifiedDays
 from k2beam.lake.ledger import append_gaps, current_gaps
 from k2beam.lake.observe import CommitObserver
-from k2beam.lake.recount import Key, KeyRecount, recount_keys
+from k2beam.lake.recount import KeyRecount, recount_keys
 from k2beam.lake.tables import SEQUENCE_GAPS
 from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import CommitReceipt, Gap
@@ -45,22 +46,23 @@ class ReconcileResult:
 def reconcile(
     catalog: Catalog,
     namespace: str,
-    keys: Collection[Key] | None = None,
     *,
     run_id: str = "",
     policy: RetryPolicy | None = None,
     metrics: MetricsConfig = DEFAULT_METRICS,
 ) -> ReconcileResult:
-    """Recount the keys (exchange, symbol, kind), or all, and append to the ledger what differs.
+    """Recount all keys (exchange, symbol, kind), append to the ledger what differs, and remember the days that it read.
 
-    Writes nothing where nothing differs. Exactly once: repeating it writes nothing more. The commit
-    is counted as ``metrics`` says, and logged, as those of the job are. Raises
+    Writes nothing where nothing differs or changed. Exactly once: repeating it writes nothing more. Commits
+    are counted as ``metrics`` says, and logged, as those of the job are. Raises
     UnreadableFile, before anything is written, when a file of the tables is gone: its rows would
     become gaps. Raises CommitConflict and CommitUnknown.
     """
-    recounts = list(recount_keys(catalog, namespace, keys=keys))
-    diff = compare_ledger(catalog, namespace, recounts, keys)
+    certified = CertifiedDays(catalog, namespace, keep=True)
+    recounts = list(recount_keys(catalog, namespace, certified=certified))
+    diff = compare_ledger(catalog, namespace, recounts)
     receipt = mend_ledger(catalog, namespace, diff.changes, run_id=run_id, policy=policy, metrics=metrics)
+    certified.save(run_id=run_id, policy=policy, metrics=metrics)
     return ReconcileResult(len(recounts), diff, receipt)
 
 
@@ -69,14 +71,10 @@ def missing_intervals(recount: KeyRecount) -> list[Gap]:
     return missing_gaps(SequenceKey(recount.exchange, recount.symbol, recount.kind), recount.epochs)
 
 
-def compare_ledger(
-    catalog: Catalog, namespace: str, recounts: Iterable[KeyRecount], keys: Collection[Key] | None = None
-) -> LedgerDiff:
-    """The difference between the ledger and ``recounts``, which must be those of ``keys`` (None: of all)."""
+def compare_ledger(catalog: Catalog, namespace: str, recounts: Iterable[KeyRecount]) -> LedgerDiff:
+    """The difference between the ledger and ``recounts``, which must be those of all keys."""
     desired = [gap for recount in recounts for gap in missing_intervals(recount)]
-    current = [
-        gap for gap in current_gaps(catalog, namespace) if keys is None or (gap.exchange, gap.symbol, gap.kind) in keys
-    ]
+    current = current_gaps(catalog, namespace)
     return LedgerDiff(len(current), len(desired), tuple(diff_ledger(desired, current)))
 
 

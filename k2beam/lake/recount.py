@@ -1,44 +1,50 @@
 """Recounts sequence numbers from the rows of the event tables.
 
-The rows are the truth; the ledger of gaps must say what a recount says. Rows are taken one exchange at
-a time, and a large exchange in parts by symbol, so that memory is bounded by :data:`ROWS_AT_ONCE` and
-by the rows of one symbol, not by the table.
+The rows are the truth; the ledger of gaps must say what a recount says. Rows are read one day of one exchange at a
+time and boiled down to a slice for each symbol; the slices of all days tell the epochs. A day that is remembered
+(:mod:`k2beam.lake.certified`) is not read. A large day is read in parts by symbol, so that memory is bounded by
+:data:`ROWS_AT_ONCE`, by the rows that one symbol has on one day, and by the gaps, not by the table.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.expressions import And, BooleanExpression, In
+from pyiceberg.conversions import from_bytes
+from pyiceberg.expressions import BooleanExpression, LessThan
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.arrays import Ints
+from k2beam.clock import MICROS_PER_DAY
 from k2beam.errors import UnreadableFile
-from k2beam.lake.scan import EVERYTHING, find_readable, partition_value, plan_files, read_file
+from k2beam.lake.certified import CertifiedDays
+from k2beam.lake.days import DayFiles, DaySlices, SymbolName, divide
+from k2beam.lake.scan import EVERYTHING, find_readable, plan_files, read_file, table_name
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.model import Kind
 from k2beam.schemas import EVENT_TIME_COLUMN
-from k2beam.sequence import Epoch, recount
+from k2beam.sequence import DayFold, Epoch, Slice, slice_runs
 
 SEQUENCED_KINDS: tuple[Kind, ...] = ("trades", "quotes")
 """The kinds whose events have a ``source_sequence``."""
 
 ROWS_AT_ONCE = 8_000_000
-"""Rows that are held at once, about 60 bytes each."""
+"""Rows that are held at once, up to 90 bytes each with what reading and slicing them takes."""
 
-PUSHED_DOWN_KEYS = 200
-"""Up to so many keys go into the scan's filter; with more, each file is read and filtered here."""
+SLICED_AT_ONCE = 1_000_000
+"""Rows that are sliced at once; those of one symbol are not divided."""
 
-Key = tuple[str, str, Kind]
+INGESTED_AT = "_ingested_at"
 UNWANTED = -1
 
 
@@ -53,16 +59,6 @@ class KeyRecount(NamedTuple):
     unsequenced: int
 
 
-class KeyMessages(NamedTuple):
-    """The messages of one key in the order of its files: times (microseconds, UTC) and sequence numbers."""
-
-    exchange: str
-    symbol: str
-    times: Ints
-    sequences: Ints
-    unsequenced: int
-
-
 def stop_at_unreadable(error: UnreadableFile) -> None:
     """The default: a recount that leaves out a file would report its rows as gaps."""
     raise error
@@ -73,10 +69,10 @@ def recount_keys(
     namespace: str,
     kinds: Sequence[Kind] = SEQUENCED_KINDS,
     *,
-    keys: Collection[Key] | None = None,
+    certified: CertifiedDays | None = None,
     on_unreadable: Callable[[UnreadableFile], None] = stop_at_unreadable,
 ) -> Iterator[KeyRecount]:
-    """Recount each key (exchange, symbol, kind) from its rows; ``keys`` restricts it to those.
+    """Recount each key (exchange, symbol, kind), from its rows and from what is ``certified`` (None: nothing).
 
     A table that was never made has no keys. ``on_unreadable`` is called for each file that is gone or
     damaged; unless it raises (the default does, UnreadableFile), the recount goes on without the file.
@@ -87,153 +83,170 @@ def recount_keys(
         except UnreadableFile as error:
             on_unreadable(error)
             continue
-        wanted = None if keys is None else {(exchange, symbol) for exchange, symbol, of in keys if of == kind}
-        if table is not None and wanted != set():
-            yield from recount_table(table, kind, keys=wanted, on_unreadable=on_unreadable)
+        if table is not None:
+            yield from _recount_table(table, kind, certified, on_unreadable)
 
 
-def recount_table(
-    table: Table,
-    kind: Kind,
-    *,
-    keys: Collection[tuple[str, str]] | None = None,
-    on_unreadable: Callable[[UnreadableFile], None] = stop_at_unreadable,
+def _recount_table(
+    table: Table, kind: Kind, certified: CertifiedDays | None, on_unreadable: Callable[[UnreadableFile], None]
 ) -> Iterator[KeyRecount]:
-    """Recount the keys (exchange, symbol) of one event table, as :func:`recount_keys` does."""
-    for key in gather_messages(table, kind, keys=keys, on_unreadable=on_unreadable):
-        epochs = recount(key.times, key.sequences)
-        yield KeyRecount(key.exchange, key.symbol, kind, epochs, len(key.sequences), key.unsequenced)
+    folds: dict[SymbolName, DayFold] = defaultdict(DayFold)
+    for slices in slices_by_day(table, kind, certified=certified, on_unreadable=on_unreadable):
+        for name, piece in slices.items():
+            folds[name].add(piece)
+    for name in list(folds):
+        fold = folds.pop(name)
+        yield KeyRecount(*name, kind, fold.epochs, fold.rows, fold.unsequenced)
 
 
-def gather_messages(
+def slices_by_day(
     table: Table,
     kind: Kind,
     *,
-    keys: Collection[tuple[str, str]] | None = None,
-    rows: BooleanExpression = EVERYTHING,
+    certified: CertifiedDays | None = None,
     snapshot: Snapshot | None = None,
+    before: int | None = None,
     on_unreadable: Callable[[UnreadableFile], None] = stop_at_unreadable,
-) -> Iterator[KeyMessages]:
-    """The messages of each key of one event table, as :func:`recount_keys` takes them.
+) -> Iterator[DaySlices]:
+    """The slices of each day of one event table, in order of days, as :func:`recount_keys` takes them.
 
-    Those of a ``snapshot`` (None: of the current one), and of the ``rows`` that pass.
+    Those of a ``snapshot`` (None: of the current one); with ``before`` (microseconds UTC) only of the rows that were
+    ingested before that moment.
     """
-    row_filter = And(key_filter(keys), rows)
+    rows = EVERYTHING if before is None else _ingested_before(before)
+    snapshot = snapshot or table.current_snapshot()
+    if snapshot is None:
+        return
     try:
-        tasks = plan_files(table, row_filter, snapshot)
+        tasks = plan_files(table, rows, snapshot)
     except UnreadableFile as error:
         on_unreadable(error)
         return
-    for group in _groups(table, tasks):
-        parts = -(-sum(task.file.record_count for task in group) // ROWS_AT_ONCE)
-        for part in range(parts):
-            messages = _Messages(kind, keys, part, parts)
-            for task in group:
-                try:
-                    for batch in read_file(table, task, messages.columns, row_filter):
-                        messages.add(batch)
-                except UnreadableFile as error:
-                    on_unreadable(error)
-            yield from messages.by_key()
+    for day in divide(table, kind, tasks):
+        known = certified if before is None or _all_before(table, day, before) else None
+        slices = known.find(day) if known is not None else None
+        if slices is None:
+            slices, whole = _read_day(table, day, rows, on_unreadable)
+            if known is not None and whole:
+                known.note(day, slices, snapshot.snapshot_id)
+        yield slices
 
 
-def key_filter(keys: Collection[tuple[str, str]] | None) -> BooleanExpression:
-    """What the scan can leave out for ``keys``; it may let others through."""
-    if not keys or len(keys) > PUSHED_DOWN_KEYS:
-        return EVERYTHING
-    exchanges, symbols = ({key[position] for key in keys} for position in (0, 1))
-    return And(_among("exchange", exchanges), _among("symbol", symbols))
-
-
-def _among(column: str, values: Collection[str]) -> BooleanExpression:
+def _ingested_before(moment: int) -> BooleanExpression:
     # pyiceberg's predicates are pydantic models whose positional form type checkers don't see.
-    predicate: Any = In
-    expression: BooleanExpression = predicate(column, values)
+    predicate: Any = LessThan
+    expression: BooleanExpression = predicate(INGESTED_AT, datetime.fromtimestamp(moment / 1e6, UTC).isoformat())
     return expression
 
 
-def _groups(table: Table, tasks: Sequence[FileScanTask]) -> list[list[FileScanTask]]:
-    """The files by exchange; all together where a file does not say which exchange it is of."""
-    groups: dict[str | None, list[FileScanTask]] = defaultdict(list)
-    for task in tasks:
-        groups[partition_value(table, task, "exchange")].append(task)
-    return [list(tasks)] if None in groups else list(groups.values())
+def _all_before(table: Table, day: DayFiles, moment: int) -> bool:
+    """Whether the statistics say that all rows were ingested before the moment."""
+    latest = [_bound(table, task.file.upper_bounds, INGESTED_AT) for task in day.files]
+    return all(time is not None and time < moment for time in latest)
+
+
+def _bound(table: Table, bounds: Mapping[int, bytes] | None, column: str) -> int | None:
+    """A bound of a time column by a file's statistics (microseconds UTC); None where they don't say."""
+    field = table.schema().find_field(column)
+    bound = (bounds or {}).get(field.field_id)
+    return None if bound is None else int(from_bytes(field.field_type, bound))  # type: ignore[arg-type]
+
+
+def _read_day(
+    table: Table, day: DayFiles, rows: BooleanExpression, on_unreadable: Callable[[UnreadableFile], None]
+) -> tuple[DaySlices, bool]:
+    """The slices of a day's rows, and whether all of its files could be read."""
+    slices: dict[SymbolName, Slice] = {}
+    whole = True
+    # Files that follow each other in time give a key's rows in order: they need not be sorted then.
+    time = EVENT_TIME_COLUMN[day.kind]
+    files = sorted(day.files, key=lambda task: _bound(table, task.file.lower_bounds, time) or 0)
+    parts = -(-day.rows // ROWS_AT_ONCE)
+    for part in range(parts):
+        messages = _Messages(day, part, parts)
+        for task in files:
+            try:
+                for batch in read_file(table, task, messages.columns, rows):
+                    if batch.num_rows and not messages.add(batch):
+                        raise _misplaced(table, task)
+            except UnreadableFile as error:
+                on_unreadable(error)
+                whole = False
+        slices.update(messages.slices())
+    return slices, whole
+
+
+def _misplaced(table: Table, task: FileScanTask) -> UnreadableFile:
+    reason = "has rows of another day or exchange than its partition says"
+    return UnreadableFile(table_name(table), str(task.file.file_path), reason)
 
 
 @dataclass
 class _Messages:
-    """(time, sequence) of the messages of one part of an exchange, gathered file by file."""
+    """(time, sequence) of the messages of one part of a day, gathered file by file."""
 
-    kind: Kind
-    keys: Collection[tuple[str, str]] | None
+    day: DayFiles
     part: int
     parts: int
-    ids: dict[tuple[str, str], int] = field(default_factory=dict)
+    ids: dict[SymbolName, int] = field(default_factory=dict)
     chunks: list[tuple[npt.NDArray[np.int32], Ints, Ints]] = field(default_factory=list)
-    unsequenced: dict[int, int] = field(default_factory=lambda: defaultdict(int))
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return "exchange", "symbol", EVENT_TIME_COLUMN[self.kind], "source_sequence"
+        return "exchange", "symbol", EVENT_TIME_COLUMN[self.day.kind], "source_sequence"
 
-    def add(self, batch: pa.RecordBatch) -> None:
+    def add(self, batch: pa.RecordBatch) -> bool:
+        """Take in rows; False where some are not of this day and exchange: their order would be wrong."""
         exchange, symbol, time, sequence = batch.columns
-        ids = self._ids(exchange.dictionary_encode(), symbol.dictionary_encode())
         times = time.cast(pa.timestamp("us", "UTC")).view(pa.int64()).to_numpy(zero_copy_only=False)
-        keep = ids != UNWANTED
+        ids = self._ids(exchange.dictionary_encode(), symbol.dictionary_encode())
+        if ids is None or not self._of_day(times):
+            return False
         # A negative number is none (see k2beam.sequence.recount), as a null is none.
-        sequences = sequence.fill_null(UNWANTED).to_numpy(zero_copy_only=False)
-        present = sequences >= 0
-        self._count_unsequenced(ids[keep & ~present])
-        keep &= present
-        chunk = ids, times, sequences
-        if not keep.all():
-            chunk = ids[keep], times[keep], sequences[keep]
-        if len(chunk[0]):
-            self.chunks.append(chunk)
+        chunk = ids, times, sequence.fill_null(UNWANTED).to_numpy(zero_copy_only=False)
+        if self.parts > 1:
+            keep = ids != UNWANTED
+            chunk = ids[keep], times[keep], chunk[2][keep]
+        self.chunks.append(chunk)
+        return True
 
-    def by_key(self) -> Iterator[KeyMessages]:
-        """Each key's messages. What was gathered is given up."""
+    def slices(self) -> Iterator[tuple[SymbolName, Slice]]:
+        """The slice of each key. What was gathered is given up."""
+        if not self.ids:
+            return
         names = list(self.ids)
-        times, sequences, ends = self._sorted()
-        begin = 0
-        for number, ((exchange, symbol), end) in enumerate(zip(names, ends, strict=True)):
-            unsequenced = self.unsequenced.get(number, 0)
-            yield KeyMessages(exchange, symbol, times[begin:end], sequences[begin:end], unsequenced)
-            begin = end
-
-    def _sorted(self) -> tuple[Ints, Ints, list[int]]:
-        """Times and sequences, key after key, and where each key ends."""
-        if not self.chunks:
-            nothing = np.zeros(0, dtype=np.int64)
-            return nothing, nothing, [0] * len(self.ids)
         ids, times, sequences = (np.concatenate(columns) for columns in zip(*self.chunks, strict=True))
         self.chunks.clear()
-        ends = np.bincount(ids, minlength=len(self.ids)).cumsum().tolist()
         if np.any(ids[1:] < ids[:-1]):
             # 16 bits where they suffice: numpy then sorts by radix.
-            order = np.argsort(ids.astype(np.uint16) if len(self.ids) <= 1 << 16 else ids, kind="stable")
-            times, sequences = times[order], sequences[order]
-        return times, sequences, ends
+            order = np.argsort(ids.astype(np.uint16) if len(names) <= 1 << 16 else ids, kind="stable")
+            ids = ids[order]
+            times = times[order]
+            sequences = sequences[order]
+        begin = 0
+        while begin < len(ids):
+            last = ids[min(begin + SLICED_AT_ONCE, len(ids)) - 1]
+            end = int(np.searchsorted(ids, last, "right"))
+            for code, piece in slice_runs(ids[begin:end], sequences[begin:end], times[begin:end], arrived=False):
+                yield names[code], piece
+            begin = end
 
-    def _ids(self, exchange: pa.DictionaryArray, symbol: pa.DictionaryArray) -> npt.NDArray[np.int32]:
-        """The key number of each row; UNWANTED for the keys of another part and those not asked for."""
+    def _of_day(self, times: Ints) -> bool:
+        return self.day.day is None or bool(
+            times.min() // MICROS_PER_DAY == times.max() // MICROS_PER_DAY == self.day.day
+        )
+
+    def _ids(self, exchange: pa.DictionaryArray, symbol: pa.DictionaryArray) -> npt.NDArray[np.int32] | None:
+        """The key number of each row, UNWANTED for keys of another part; None where one is of another exchange."""
         symbols = len(symbol.dictionary)
         pairs = exchange.indices.to_numpy().astype(np.int64) * symbols + symbol.indices.to_numpy()
         numbers = np.full(len(exchange.dictionary) * symbols, UNWANTED, dtype=np.int32)
         names = exchange.dictionary.to_pylist(), symbol.dictionary.to_pylist()
         for pair in np.flatnonzero(np.bincount(pairs, minlength=len(numbers))).tolist():
             key = names[0][pair // symbols], names[1][pair % symbols]
-            if self._wanted(key):
+            if self.day.exchange not in (None, key[0]):
+                return None
+            if self.parts == 1 or zlib.crc32(key[1].encode()) % self.parts == self.part:
                 numbers[pair] = self.ids.setdefault(key, len(self.ids))
         ids: npt.NDArray[np.int32] = numbers[pairs]
         return ids
-
-    def _wanted(self, key: tuple[str, str]) -> bool:
-        if self.keys is not None and key not in self.keys:
-            return False
-        return self.parts == 1 or zlib.crc32(key[1].encode()) % self.parts == self.part
-
-    def _count_unsequenced(self, ids: npt.NDArray[np.int32]) -> None:
-        for number, count in zip(*(part.tolist() for part in np.unique(ids, return_counts=True)), strict=True):
-            self.unsequenced[number] += count

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
@@ -155,14 +156,13 @@ def file_rows(task: FileScanTask) -> int | None:
     return None if task.delete_files else int(task.file.record_count)
 
 
-def partition_value(table: Table, task: FileScanTask, column: str) -> str | None:
-    """The value of an identity partition of the file; None where it isn't partitioned by ``column``."""
+def partition_value(table: Table, task: FileScanTask, column: str, transform: str = "identity") -> Any:
+    """The file's partition by a ``transform`` of ``column``, as Iceberg counts it; None where it has no such one."""
     spec = table.metadata.specs().get(task.file.spec_id)
     field_id = table.schema().find_field(column).field_id
     for position, field in enumerate(spec.fields if spec else ()):
-        if field.source_id == field_id and str(field.transform) == "identity":
-            value = task.file.partition[position]
-            return None if value is None else str(value)
+        if field.source_id == field_id and str(field.transform) == transform:
+            return task.file.partition[position]
     return None
 
 

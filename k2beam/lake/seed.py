@@ -4,75 +4,58 @@ Asked when a key has no state. What the tables had when the job was built counts
 rows before it folds them, and a gap between rows that the state knows already would never be declared. A worker
 makes its steps anew whenever it likes, so the moment is noted once, and travels with the job.
 
-What a worker may hold at once is recounted in one go, since the keys of a job come together; larger tables are
-asked key by key.
+All keys are seeded by one pass, since the keys of a job come together: days that are remembered are not read, and what
+is held of the others is a few bytes for each run of numbers.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.expressions import BooleanExpression, LessThan
-from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.clock import now_us
 from k2beam.config import LakeConfig
 from k2beam.errors import UnreadableFile
 from k2beam.lake.catalog import open_catalog
-from k2beam.lake.recount import ROWS_AT_ONCE, SEQUENCED_KINDS, gather_messages
-from k2beam.lake.scan import EVERYTHING, find_readable, plan_files
+from k2beam.lake.certified import CertifiedDays
+from k2beam.lake.days import DaySlices, SymbolName
+from k2beam.lake.recount import SEQUENCED_KINDS, slices_by_day
+from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.model import Kind
-from k2beam.sequence import KeyState
+from k2beam.sequence import KeyState, Slice
 
 
 class _KindSeed:
-    """The rows of one event table that were there at the start."""
+    """The rows of one event table that were there at the start; ``days`` reads them, anew after it failed."""
 
-    def __init__(
-        self, table: Table, kind: Kind, rows_at_once: int, snapshot: Snapshot | None, rows: BooleanExpression
-    ) -> None:
-        self._table = table
-        self._kind = kind
-        self._rows_at_once = rows_at_once
-        self._snapshot = snapshot
-        self._rows = rows
+    def __init__(self, days: Callable[[], Iterator[DaySlices]]) -> None:
+        self._days = days
 
-    def state(self, exchange: str, symbol: str) -> KeyState | None:
+    def state(self, name: SymbolName) -> KeyState | None:
         """The state of a key; None where it has no rows with a sequence number."""
-        if self._known is not None:
-            return self._known.get((exchange, symbol))
-        return self._states({(exchange, symbol)}).get((exchange, symbol))
+        state = KeyState.from_slices(self._slices.get(name, ()))
+        return state if state.epochs else None
 
     @functools.cached_property
-    def _known(self) -> Mapping[tuple[str, str], KeyState] | None:
-        """All keys' states; None where the table is too large for that."""
-        tasks = plan_files(self._table, self._rows, self._snapshot)
-        if sum(task.file.record_count for task in tasks) > self._rows_at_once:
-            return None
-        return self._states(None)
-
-    def _states(self, keys: Collection[tuple[str, str]] | None) -> dict[tuple[str, str], KeyState]:
-        messages = gather_messages(self._table, self._kind, keys=keys, rows=self._rows, snapshot=self._snapshot)
-        return {
-            (key.exchange, key.symbol): KeyState.from_messages(key.times, key.sequences)
-            for key in messages
-            if len(key.sequences)
-        }
+    def _slices(self) -> Mapping[SymbolName, Sequence[Slice]]:
+        """The slices of all keys, in order of days."""
+        slices: dict[SymbolName, list[Slice]] = defaultdict(list)
+        for day in self._days():
+            for name, piece in day.items():
+                slices[name].append(piece)
+        return slices
 
 
 @dataclass
 class LedgerSeed:
     """Loads the state of a key from the lake as it was at one moment. Picklable; each copy opens the catalog itself.
 
-    ``snapshots``: the event tables' snapshots at ``noted_at`` (microseconds UTC); a kind that is not in it had no
-    rows. ``rows_at_once``: a table of up to so many rows is recounted in one go at its first question.
+    ``snapshots``: the event tables' snapshots at ``noted_at`` (microseconds UTC); a kind that is not in it had no rows.
 
     A job that its runner restores from a checkpoint keeps the moment at which it was built. What it read after the
     checkpoint and had committed before it failed is left out when it is read again, so it is missing in the state of
@@ -82,11 +65,10 @@ class LedgerSeed:
     lake: LakeConfig
     snapshots: Mapping[Kind, int]
     noted_at: int
-    rows_at_once: int = ROWS_AT_ONCE
     _kinds: dict[Kind, _KindSeed] | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
-    def of_now(cls, lake: LakeConfig, rows_at_once: int = ROWS_AT_ONCE) -> LedgerSeed:
+    def of_now(cls, lake: LakeConfig) -> LedgerSeed:
         """Note the snapshots of the event tables. Raises UsageError, and LakeError for unreadable metadata."""
         catalog = open_catalog(lake)
         snapshots = {}
@@ -95,13 +77,13 @@ class LedgerSeed:
             snapshot = table.current_snapshot() if table is not None else None
             if snapshot is not None:
                 snapshots[kind] = snapshot.snapshot_id
-        return cls(lake, snapshots, now_us(), rows_at_once)
+        return cls(lake, snapshots, now_us())
 
-    def __getstate__(self) -> tuple[LakeConfig, Mapping[Kind, int], int, int]:
-        return self.lake, self.snapshots, self.noted_at, self.rows_at_once
+    def __getstate__(self) -> tuple[LakeConfig, Mapping[Kind, int], int]:
+        return self.lake, self.snapshots, self.noted_at
 
-    def __setstate__(self, state: tuple[LakeConfig, Mapping[Kind, int], int, int]) -> None:
-        self.lake, self.snapshots, self.noted_at, self.rows_at_once = state
+    def __setstate__(self, state: tuple[LakeConfig, Mapping[Kind, int], int]) -> None:
+        self.lake, self.snapshots, self.noted_at = state
         self._kinds = None
 
     def open(self) -> None:
@@ -137,7 +119,7 @@ class LedgerSeed:
         if self._kinds is None:
             self.open()
         seed = (self._kinds or {}).get(kind)
-        return seed.state(exchange, symbol) if seed else None
+        return seed.state((exchange, symbol)) if seed else None
 
     def _look_anew(self, kind: Kind) -> None:
         found = self._find(open_catalog(self.lake), kind, None)
@@ -150,12 +132,10 @@ class LedgerSeed:
         if table is None:
             return None
         snapshot = None if snapshot_id is None else table.metadata.snapshot_by_id(snapshot_id)
-        rows = EVERYTHING if snapshot is not None else _ingested_before(self.noted_at)
-        return _KindSeed(table, kind, self.rows_at_once, snapshot, rows)
+        before = self.noted_at if snapshot is None else None
 
+        def days() -> Iterator[DaySlices]:
+            certified = CertifiedDays(catalog, self.lake.namespace)
+            return slices_by_day(table, kind, certified=certified, snapshot=snapshot, before=before)
 
-def _ingested_before(moment: int) -> BooleanExpression:
-    # pyiceberg's predicates are pydantic models whose positional form type checkers don't see.
-    predicate: Any = LessThan
-    expression: BooleanExpression = predicate("_ingested_at", datetime.fromtimestamp(moment / 1e6, UTC).isoformat())
-    return expression
+        return _KindSeed(days)

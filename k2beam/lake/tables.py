@@ -20,7 +20,7 @@ from pyiceberg.exceptions import (
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.table import Table as Table  # noqa: PLC0414 - for the layers above
 from pyiceberg.table.sorting import SortField, SortOrder
-from pyiceberg.transforms import DayTransform, IdentityTransform, Transform
+from pyiceberg.transforms import DayTransform, IdentityTransform, MonthTransform, Transform
 from pyiceberg.types import IntegerType, LongType
 from sqlalchemy.exc import IntegrityError, OperationalError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -36,6 +36,7 @@ EVENT_TABLES: dict[Kind, str] = {
 }
 DEAD_LETTERS = "dead_letters"
 SEQUENCE_GAPS = "sequence_gaps"
+CERTIFIED_DAYS = "certified_days"
 COVERED_TABLES: tuple[str, ...] = (*EVENT_TABLES.values(), DEAD_LETTERS)
 """The tables whose rows stand for source offsets."""
 
@@ -97,6 +98,22 @@ GAP_SCHEMA = pa.schema(
     ]
 )
 
+CERTIFIED_SCHEMA = pa.schema(
+    [
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("day", TIMESTAMP, nullable=False),
+        pa.field("exchange", pa.string(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("snapshot_id", pa.int64(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("unsequenced", pa.int64(), nullable=False),
+        pa.field("symbols", pa.list_(pa.field("element", pa.string(), nullable=False)), nullable=False),
+        pa.field("slices", pa.list_(pa.field("element", pa.binary(), nullable=False)), nullable=False),
+        pa.field("certified_at", TIMESTAMP, nullable=False),
+        pa.field("checksum", pa.string(), nullable=False),
+    ]
+)
+
 
 @dataclass(frozen=True, slots=True)
 class TableSpec:
@@ -107,6 +124,7 @@ class TableSpec:
     day_column: str | None
     identity_column: str | None
     sort_columns: tuple[str, ...]
+    month_column: str | None = None
 
 
 def _event_spec(kind: Kind) -> TableSpec:
@@ -119,6 +137,7 @@ SPECS: dict[str, TableSpec] = {
     **{EVENT_TABLES[kind]: _event_spec(kind) for kind in KINDS},
     DEAD_LETTERS: TableSpec(DEAD_LETTERS, DEAD_LETTER_SCHEMA, "failed_at", None, ("_source", "_partition", "_offset")),
     SEQUENCE_GAPS: TableSpec(SEQUENCE_GAPS, GAP_SCHEMA, None, None, ("exchange", "symbol", "kind", "first_missing")),
+    CERTIFIED_DAYS: TableSpec(CERTIFIED_DAYS, CERTIFIED_SCHEMA, None, "kind", ("day", "exchange"), month_column="day"),
 }
 
 
@@ -205,6 +224,7 @@ def _partition_fields(spec: TableSpec, schema: object) -> list[PartitionField]:
     wanted: list[tuple[str | None, Transform, str]] = [  # type: ignore[type-arg]
         (spec.day_column, DayTransform(), "_day"),
         (spec.identity_column, IdentityTransform(), ""),
+        (spec.month_column, MonthTransform(), "_month"),
     ]
     return [
         PartitionField(

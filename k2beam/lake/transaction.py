@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from k2beam.config import Retention, RetryPolicy
 from k2beam.errors import CommitConflict, CommitUnknown, LakeError
 from k2beam.lake.expiry import expirable, remembered, stage_removal
-from k2beam.lake.lean import LeanTransaction, MergingAppend, MergingReplace
+from k2beam.lake.lean import LeanTransaction, MergingAppend, MergingOverwrite, MergingReplace
 from k2beam.lake.runs import RUN_ID, RunRecord, run_record, with_run
 
 COMMIT_ID = "k2.commit-id"
@@ -55,14 +55,16 @@ ROWS_ADDED = "k2.rows"
 class Append:
     """What one snapshot adds: files, changed table properties and entries of the summary.
 
-    Files that are ``replaced`` leave the table in the same snapshot: they hold the rows of ``files``. ``removed``:
-    properties that go. ``retention``: which snapshots it leaves in the table (None: all).
+    Files that are ``replaced`` leave the table in the same snapshot: they hold the rows of ``files``, or else
+    (``rows_change``) rows that are to go. ``removed``: properties that go. ``retention``: which snapshots it leaves in
+    the table (None: all).
     """
 
     files: Sequence[DataFile]
     properties: Mapping[str, str] = field(default_factory=dict)
     summary: Mapping[str, str] = field(default_factory=dict)
     replaced: Sequence[DataFile] = ()
+    rows_change: bool = False
     removed: Sequence[str] = ()
     retention: Retention | None = None
 
@@ -114,7 +116,7 @@ def append(table: Table, change: Append) -> None:
     """
     now_ms = time.time_ns() // 1_000_000
     transaction = LeanTransaction(table)
-    producer = _producer(transaction, table, {**change.summary, COMMITTED_IN: warehouse_of(table)}, change.replaced)
+    producer = _producer(transaction, table, change)
     gone = [] if change.retention is None else expirable(table.metadata, change.retention, now_ms, appended=1)
     properties, forgotten = _of_run(table, change, producer.snapshot_id, now_ms)
     if gone:
@@ -142,12 +144,12 @@ def warehouse_of(table: Table) -> str:
     return str(table.catalog.properties.get("warehouse") or table.catalog.name)
 
 
-def _producer(
-    transaction: LeanTransaction, table: Table, summary: dict[str, str], replaced: Sequence[DataFile]
-) -> MergingAppend | MergingReplace:
-    if replaced:
-        return MergingReplace(Operation.OVERWRITE, transaction, table.io, snapshot_properties=summary)
-    return MergingAppend(Operation.APPEND, transaction, table.io, snapshot_properties=summary)
+def _producer(transaction: LeanTransaction, table: Table, change: Append) -> MergingAppend | MergingOverwrite:
+    summary = {**change.summary, COMMITTED_IN: warehouse_of(table)}
+    if not change.replaced:
+        return MergingAppend(Operation.APPEND, transaction, table.io, snapshot_properties=summary)
+    overwrite = MergingOverwrite if change.rows_change else MergingReplace
+    return overwrite(Operation.OVERWRITE, transaction, table.io, snapshot_properties=summary)
 
 
 def _of_run(table: Table, change: Append, snapshot_id: int, now_ms: int) -> tuple[dict[str, str], list[str]]:

@@ -16,7 +16,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.errors import UsageError
 from k2beam.lake.scan import EVERYTHING, file_rows, find_readable, read_file
-from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, SPECS
+from k2beam.lake.tables import CERTIFIED_DAYS, DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, SPECS
 from k2beam.lake.transaction import replaces
 from k2beam.model import KINDS, Kind
 from k2beam.query import duck
@@ -30,6 +30,7 @@ TIME_COLUMNS: dict[str, str] = {
     **{EVENT_TABLES[kind]: EVENT_TIME_COLUMN[kind] for kind in KINDS},
     DEAD_LETTERS: "failed_at",
     SEQUENCE_GAPS: "opened_at",
+    CERTIFIED_DAYS: "day",
 }
 """The column whose first and last value the statistics give."""
 

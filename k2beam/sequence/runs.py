@@ -22,7 +22,7 @@ from urllib.parse import unquote
 import numpy as np
 import numpy.typing as npt
 
-from k2beam.arrays import Ints, Mask
+from k2beam.arrays import Bytes, Ints, Mask
 from k2beam.errors import K2BeamError
 from k2beam.model import KINDS, Kind
 
@@ -144,11 +144,15 @@ def slice_runs(
     event_times: Ints,
     valid: Mask | None = None,
     element_times: Ints | None = None,
+    *,
+    arrived: bool = True,
 ) -> list[tuple[int, Slice]]:
     """Slice a batch: for each key code that occurs, its :class:`Slice`.
 
     The arrays have one entry a row, in order of arrival: small non-negative key codes, sequences (where
-    ``valid``; negative ones count as null), event times and, if they differ, element times.
+    ``valid``; negative ones count as null), event times and, if they differ, element times. Rows that did not arrive
+    in the order of the arrays (``arrived`` is off), such as those of stored files, are not out of order either: then
+    the slices follow from the set of messages alone.
 
     Examples:
         >>> import numpy as np
@@ -162,9 +166,10 @@ def slice_runs(
         return []
     if element_times is None:
         element_times = event_times
-    narrow = codes.astype(np.uint16) if int(codes.max()) < 1 << 16 else codes.astype(np.int64)
-    order = np.argsort(narrow, kind="stable")
-    key, seq, time = narrow[order].astype(np.int64), sequences[order], event_times[order]
+    order: Ints | slice = slice(None)
+    if np.any(codes[1:] < codes[:-1]):
+        order = np.argsort(codes.astype(np.uint16) if int(codes.max()) < 1 << 16 else codes, kind="stable")
+    key, seq, time = codes[order].astype(np.int64), sequences[order], event_times[order]
     keys, begins = _groups(key)
     header = np.zeros((len(keys), _HEADER), dtype=np.int64)
     header[:, 0] = np.diff(np.append(begins, len(key)))
@@ -175,7 +180,8 @@ def slice_runs(
         header[:, 1] = np.add.reduceat((~sequenced).astype(np.int64), begins)
         key, seq, time = key[sequenced], seq[sequenced], time[sequenced]
     position = np.searchsorted(keys, key)
-    header[:, 3] = _out_of_order(position, seq, len(keys))
+    if arrived:
+        header[:, 3] = _out_of_order(position, seq, len(keys))
     position, seq, time, header[:, 2] = _sorted_distinct(position, seq, time, len(keys))
     unit = 1000 if not np.any(time % 1000) else 1
     header[:, 4] = unit == 1000
@@ -271,6 +277,55 @@ def _decode_runs(values: list[int]) -> list[Run]:
     return list(map(Run._make, zip(*(column.tolist() for column in columns), strict=True)))
 
 
+class RunColumns(NamedTuple):
+    """What some slices say together: messages, those of them without a number, and the runs.
+
+    ``runs`` has a row for each field of :class:`Run` and a column for each run, slice after slice.
+    """
+
+    messages: int
+    nulls: int
+    runs: Ints
+
+
+def unpack_slices(pieces: Sequence[Slice]) -> RunColumns:
+    """The content of slices as columns: many small ones are unpacked as quickly as a large one.
+
+    Examples:
+        >>> import numpy as np
+        >>> from k2beam.sequence import slice_runs, unpack_slices
+        >>> codes, sequences = np.array([0, 1, 0]), np.array([5, 70, 6])
+        >>> slices = slice_runs(codes, sequences, event_times=np.array([0, 1, 2]))
+        >>> messages, nulls, runs = unpack_slices([piece for _, piece in slices])
+        >>> messages, nulls, runs[0].tolist(), runs[1].tolist()
+        (3, 0, [5, 70], [6, 70])
+    """
+    if not pieces:
+        return RunColumns(0, 0, np.zeros((4, 0), dtype=np.int64))
+    octets = np.frombuffer(b"".join(piece.data for piece in pieces), dtype=np.uint8)
+    ends = np.flatnonzero(octets < 0x80)
+    values = _unpack_array(octets, ends)
+    bounds = np.searchsorted(ends, np.cumsum([len(piece.data) for piece in pieces]))
+    begins = np.concatenate(([0], bounds[:-1]))
+    runs = (bounds - begins - _HEADER) // 4
+    body = np.ones(len(values), dtype=np.bool_)
+    body[begins[:, None] + np.arange(_HEADER)] = False
+    step, length, wait, duration = values[body].reshape(-1, 4).T
+    last = _sums_by_slice(step + length + 1, runs) - 1
+    end = _sums_by_slice(wait + duration, runs)
+    unit = np.repeat(np.where(values[begins + 4] != 0, 1000, 1), runs)
+    columns = np.stack((last - length, last, (end - duration) * unit, end * unit))
+    return RunColumns(int(values[begins].sum()), int(values[begins + 1].sum()), columns)
+
+
+def _sums_by_slice(values: Ints, runs: Ints) -> Ints:
+    """Running sums that begin anew with each slice; they wrap round as the differences did."""
+    sums = np.cumsum(values)
+    before = np.concatenate(([0], sums))[np.cumsum(runs) - runs]
+    result: Ints = sums - np.repeat(before, runs)
+    return result
+
+
 def half(highest: Ints) -> Ints:
     """What a sequence must reach not to be a fall of more than half: ceil(highest / 2), without overflow."""
     return (highest >> 1) + (highest & 1)
@@ -321,7 +376,12 @@ def _unpack_short(data: bytes) -> list[int]:
 
 def _unpack_long(data: bytes) -> list[int]:
     octets = np.frombuffer(data, dtype=np.uint8)
-    ends = np.flatnonzero(octets < 0x80)
+    values: list[int] = _unpack_array(octets, np.flatnonzero(octets < 0x80)).tolist()
+    return values
+
+
+def _unpack_array(octets: Bytes, ends: Ints) -> Ints:
+    """The integers of packed bytes, of which each ends at one of ``ends``."""
     begins = np.concatenate(([0], ends[:-1] + 1))[: len(ends)]
     width = ends - begins + 1
     zigzag = np.zeros(len(ends), dtype=np.uint64)
@@ -329,5 +389,4 @@ def _unpack_long(data: bytes) -> list[int]:
         longer = np.flatnonzero(width > k)
         septet = (octets[begins[longer] + k] & 0x7F).astype(np.uint64)
         zigzag[longer] |= septet << np.uint64(7 * k)
-    values: list[int] = ((zigzag >> np.uint64(1)).view(np.int64) ^ -(zigzag & np.uint64(1)).view(np.int64)).tolist()
-    return values
+    return (zigzag >> np.uint64(1)).view(np.int64) ^ -(zigzag & np.uint64(1)).view(np.int64)

@@ -36,6 +36,9 @@ from k2beam.sequence.runs import HOUR, Run, Slice, SliceContent, pack_varints, s
 KEPT_EPOCHS = 33
 """The current epoch and the 32 before it; what comes late for an older one makes the key ambiguous."""
 
+_FOLDED_BYTES = 1 << 14
+"""Slices are folded together up to so many bytes, so that a long history is not unpacked all at once."""
+
 _VERSION = 1
 
 
@@ -237,9 +240,19 @@ class KeyState:
     @classmethod
     def from_messages(cls, event_times: Ints, sequences: Ints) -> KeyState:
         """The state after all of these messages (microseconds, sequences); what comes later folds as if after them."""
-        state = cls()
-        for _, piece in slice_runs(np.zeros(len(sequences), dtype=np.int64), sequences, event_times):
+        slices = slice_runs(np.zeros(len(sequences), dtype=np.int64), sequences, event_times)
+        return cls.from_slices(piece for _, piece in slices)
+
+    @classmethod
+    def from_slices(cls, slices: Iterable[Slice]) -> KeyState:
+        """The state after slices that follow each other in event time: that of all their messages, never ambiguous."""
+        state, waiting = cls(), 0
+        for piece in slices:
             state.add(piece)
+            waiting += len(piece.data)
+            if waiting > _FOLDED_BYTES:
+                state.fold()
+                waiting = 0
         state.fold()
         return state
 

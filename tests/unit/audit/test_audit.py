@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,16 @@ from typer.testing import CliRunner
 
 from k2beam.archive import count_archive, write_raw_archive
 from k2beam.audit.audit import audit
-from k2beam.audit.report import AuditReport, SourceFinding
+from k2beam.audit.report import AuditReport, DaysFinding, SourceFinding
 from k2beam.cli.audit import register
 from k2beam.config import NAMESPACE, LakeConfig
 from k2beam.coverage import SourcePartition, runs
 from k2beam.errors import UsageError
+from k2beam.lake import recount as recount_module
 from k2beam.lake.ledger import read_ledger
 from k2beam.lake.offsets import OffsetCount
-from k2beam.lake.tables import SEQUENCE_GAPS, find_table
+from k2beam.lake.reconcile import reconcile
+from k2beam.lake.tables import CERTIFIED_DAYS, SEQUENCE_GAPS, find_table
 from k2beam.model import RawRecord
 from k2beam.schemas import avro_schema
 from tests.audit_helpers import SOURCE, START, Row, SmallLake, event_table
@@ -80,7 +83,7 @@ def test_a_whole_lake_passes_against_its_source(lake: SmallLake, tmp_path: Path)
 def test_the_report_is_json(lake: SmallLake) -> None:
     lake.add(numbered([0, 2]))
     data = json.loads(json.dumps(run(lake).to_dict()))
-    assert list(data) == ["ok", "sources", "symbols", "tables", "ledger", "problems", "notes"]
+    assert list(data) == ["ok", "sources", "symbols", "tables", "ledger", "days", "problems", "notes"]
     assert data["ok"] is False
     assert data["sources"] == [
         {
@@ -316,6 +319,88 @@ def test_a_stale_ledger_is_mended_or_fails(lake: SmallLake) -> None:
     assert (clean.ok, clean.ledger.unfilled, clean.ledger.recounted, clean.ledger.stale) == (True, 1, 1, 0)
 
 
+def full(lake: SmallLake, *, mend: bool = True) -> AuditReport:
+    return audit(lake.catalog, NAMESPACE, mend=mend, full=True)
+
+
+def test_remembered_days_are_believed_unless_the_audit_is_full(lake: SmallLake) -> None:
+    lake.add([Row(0, 10), Row(1, 12)])
+    assert run(lake).days == DaysFinding(remembered=0, read=1, wrong=0)
+    assert find_table(lake.catalog, NAMESPACE, CERTIFIED_DAYS) is None, "an audit remembers nothing"
+    reconcile(lake.catalog, NAMESPACE)
+    lake.add([Row(2, 12, exchange="ASX")])
+    plain, whole = run(lake), full(lake, mend=False)
+    assert (plain.days, whole.days) == (DaysFinding(1, 1, 0), DaysFinding(0, 2, 0))
+    assert replace(plain, days=whole.days) == whole
+    assert (plain.ok, len(plain.symbols)) == (True, 2)
+
+
+def remember_wrongly(lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered of the one day misses its last message."""
+    with monkeypatch.context() as patched:
+        real = recount_module.read_file
+        patched.setattr(
+            recount_module, "read_file", lambda *args: (batch.slice(0, batch.num_rows - 1) for batch in real(*args))
+        )
+        reconcile(lake.catalog, NAMESPACE)
+
+
+def test_a_day_that_is_remembered_wrongly_is_found_by_the_full_audit(
+    lake: SmallLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.add([Row(0, 10), Row(1, 12), Row(2, 14)])
+    remember_wrongly(lake, monkeypatch)
+    assert (run(lake).ok, run(lake).ledger.unfilled) == (True, 1), "what it believes is wrong"
+    told = "certified_days: what was remembered of the trades of BINANCE on 2023-11-14 is not what its rows say"
+    refused = full(lake, mend=False)
+    assert [problem for problem in refused.problems if told in problem] != []
+    assert (refused.days.wrong, refused.ledger.recounted) == (1, 2)
+    mended = full(lake)
+    assert (mended.ok, mended.days.wrong, mended.notes) == (True, 1, (f"{told}; it is put right",))
+    assert (full(lake).days.wrong, run(lake).ledger.unfilled) == (0, 2)
+
+
+def test_an_audit_that_may_write_nothing_passes(lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.add([Row(0, 10), Row(1, 12)])
+    reconcile(lake.catalog, NAMESPACE)
+    lake.add([Row(2, 13)])
+
+    def commit_table(*_: object, **__: object) -> None:
+        pytest.fail("nothing may be written")
+
+    monkeypatch.setattr(type(lake.catalog), "commit_table", commit_table)
+    files = sorted(Path(str(lake.config.warehouse)).rglob("*"))
+    assert (run(lake, mend=False).days, full(lake, mend=False).days) == (DaysFinding(0, 1, 0), DaysFinding(0, 1, 0))
+    assert run(lake).ok
+    assert sorted(Path(str(lake.config.warehouse)).rglob("*")) == files
+
+
+def test_days_that_cannot_be_looked_up_are_a_note_and_are_read(lake: SmallLake) -> None:
+    lake.add([Row(0, 10), Row(1, 12)])
+    reconcile(lake.catalog, NAMESPACE)
+    (victim,) = lake.data_files(CERTIFIED_DAYS)
+    victim.unlink()
+    report = run(lake)
+    assert (report.ok, report.days, [victim.name in note for note in report.notes]) == (
+        True,
+        DaysFinding(0, 1, 0),
+        [True],
+    )
+
+
+def test_a_lost_data_file_is_found_though_its_day_is_remembered(lake: SmallLake) -> None:
+    lake.add(numbered([0, 1]))
+    reconcile(lake.catalog, NAMESPACE)
+    victim = lake.data_files()[0]
+    victim.unlink()
+    report = run(lake)
+    assert (report.days, [victim.name in problem for problem in report.problems].count(True)) == (
+        DaysFinding(1, 0, 0),
+        1,
+    )
+    assert not report.ledger.checked
+
+
 def test_deleted_rows_are_not_there(lake: SmallLake) -> None:
     lake.add(numbered(range(3)))
     lake.table("trades_v2").append(event_table("trades", numbered([3])))
@@ -381,6 +466,15 @@ def test_the_command_gives_json_jsonl_and_csv(lake: SmallLake) -> None:
 def test_the_command_without_mending_fails_on_a_stale_ledger(lake: SmallLake) -> None:
     lake.add([Row(0, 10), Row(1, 12)])
     assert [command(lake, *options).exit_code for options in (["--no-mend"], [], ["--no-mend"])] == [1, 0, 0]
+
+
+def test_the_command_says_how_many_days_it_believed(lake: SmallLake) -> None:
+    lake.add([Row(0, 10), Row(1, 12)])
+    reconcile(lake.catalog, NAMESPACE)
+    assert "Days recounted: 1 as they are remembered, 0 from their rows\n" in command(lake).stdout
+    assert "Days recounted: 0 as they are remembered, 1 from their rows\n" in command(lake, "--full").stdout
+    days = json.loads(command(lake, "--full", "--output", "json").stdout)["days"]
+    assert days == {"remembered": 0, "read": 1, "wrong": 0}
 
 
 def test_the_command_refuses_wrong_usage(lake: SmallLake, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -15,10 +16,15 @@ from pyiceberg.expressions import EqualTo
 from k2beam.config import NAMESPACE
 from k2beam.errors import UnreadableFile
 from k2beam.lake import recount as recount_module
+from k2beam.lake.certified import CertifiedDays
+from k2beam.lake.commit import commit_files
+from k2beam.lake.files import write_rows
 from k2beam.lake.recount import KeyRecount, recount_keys
 from k2beam.lake.scan import file_rows, partition_value, plan_files, read_file
+from k2beam.lake.tables import SPECS
 from k2beam.sequence import recount
-from tests.audit_helpers import HOUR, START, Row, SmallLake, two_exchanges
+from tests.audit_helpers import HOUR, START, Row, SmallLake, event_table, two_exchanges
+from tests.lake_helpers import DAY, QUICK
 
 # Independent of the recount: window functions over a feed whose numbers only fall at a reset.
 SQL_RECOUNT = """
@@ -99,20 +105,58 @@ def test_keys_are_gathered_over_files_and_exchanges(lake: SmallLake) -> None:
     assert summary(lake) == WHOLE
 
 
-def test_a_large_exchange_is_taken_in_parts(lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("held", "sliced"), [(1, 1), (3, 2), (1000, 3)])
+def test_a_large_day_is_taken_in_parts(
+    lake: SmallLake, monkeypatch: pytest.MonkeyPatch, held: int, sliced: int
+) -> None:
     two_exchanges(lake)
-    monkeypatch.setattr(recount_module, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(recount_module, "ROWS_AT_ONCE", held)
+    monkeypatch.setattr(recount_module, "SLICED_AT_ONCE", sliced)
     assert summary(lake) == WHOLE
 
 
-def test_keys_restrict_the_recount(lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_days_are_folded_in_their_order_whatever_the_order_of_commits(lake: SmallLake) -> None:
+    late = [Row(3, 1, time=START + 2 * DAY), Row(4, 2, time=START + 2 * DAY + 1), Row(5, 4, time=START + 2 * DAY + 2)]
+    lake.add(late)
+    lake.add([Row(0, 100), Row(1, 102), Row(2, 104, time=START + DAY)])
+    (found,) = recount_keys(lake.catalog, NAMESPACE)
+    assert [(epoch.first_sequence, epoch.last_sequence) for epoch in found.epochs] == [(100, 104), (1, 4)]
+    assert gaps(found) == [(101, 101), (103, 103), (3, 3)]
+    assert found.epochs == recount(
+        np.array([START, START + 1000, START + DAY, *(row.event_time for row in late)]),
+        np.array([100, 102, 104, 1, 2, 4]),
+    )
+
+
+def test_a_table_without_days_is_counted_as_one(tmp_path: Path) -> None:
+    lake = SmallLake(tmp_path)
+    spec = SPECS["trades_v2"]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(SPECS, "trades_v2", replace(spec, day_column=None, identity_column=None))
+        lake.table("trades_v2")
     two_exchanges(lake)
-    wanted = {("BINANCE", "BTC"), ("ASX", "ETH")}
-    keys = {(exchange, symbol, "trades") for exchange, symbol in wanted}
-    assert summary(lake, keys=keys) == {("BINANCE", "BTC"): WHOLE["BINANCE", "BTC"]}
-    monkeypatch.setattr(recount_module, "PUSHED_DOWN_KEYS", 0)
-    assert summary(lake, keys=keys) == {("BINANCE", "BTC"): WHOLE["BINANCE", "BTC"]}
-    assert summary(lake, keys={("BINANCE", "BTC", "quotes")}) == {}
+    lake.add([Row(10, 16, time=START + 2 * DAY)])
+    assert summary(lake)["BINANCE", "BTC"] == ([(13, 13), (15, 15)], 6, 1)
+    certified = CertifiedDays(lake.catalog, NAMESPACE, keep=True)
+    assert len(list(recount_keys(lake.catalog, NAMESPACE, certified=certified))) == 3
+    assert (certified.read, certified.save()) == (1, None)
+
+
+def test_a_file_with_rows_of_another_day_is_no_answer(lake: SmallLake) -> None:
+    """Its rows would be counted in a wrong order."""
+    rows = event_table("trades", [Row(0, 10), Row(1, 11, time=START + DAY)])
+    staged = write_rows(lake.table("trades_v2"), rows, window=0)
+    commit_files(lake.catalog, NAMESPACE, "trades_v2", [staged], run_id="r", policy=QUICK)
+    with pytest.raises(UnreadableFile, match="rows of another day or exchange than its partition says"):
+        list(recount_keys(lake.catalog, NAMESPACE))
+
+
+def test_a_file_with_rows_of_another_exchange_is_no_answer(lake: SmallLake) -> None:
+    rows = event_table("trades", [Row(0, 10), Row(1, 11, exchange="ASX")])
+    staged = write_rows(lake.table("trades_v2"), rows, window=0)
+    commit_files(lake.catalog, NAMESPACE, "trades_v2", [staged], run_id="r", policy=QUICK)
+    with pytest.raises(UnreadableFile, match="rows of another day or exchange than its partition says"):
+        list(recount_keys(lake.catalog, NAMESPACE))
 
 
 def test_a_key_without_numbers_is_still_named_and_a_negative_number_is_none(lake: SmallLake) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2beam.errors import K2BeamError
-from k2beam.sequence import SequenceKey, Slice, format_key, parse_key, slice_runs
+from k2beam.sequence import SequenceKey, Slice, format_key, parse_key, slice_runs, unpack_slices
 from k2beam.sequence.runs import HOUR, pack_varints, unpack_varints
 
 MICROS = st.integers(-(2**63), 2**63 - 1)
@@ -28,11 +28,29 @@ rows = st.lists(
 )
 
 
-def cut(batch: list[Row]) -> dict[int, Slice]:
+def cut(batch: list[Row], *, arrived: bool = True) -> dict[int, Slice]:
     codes, times = (np.array([row[k] for row in batch], dtype=np.int64) for k in (0, 2))
     sequences = np.array([-9 if row[1] is None else row[1] for row in batch], dtype=np.int64)
     valid = np.array([row[1] is not None for row in batch], dtype=np.bool_)
-    return dict(slice_runs(codes, np.where(valid, sequences, 5), times, valid=valid))
+    return dict(slice_runs(codes, np.where(valid, sequences, 5), times, valid=valid, arrived=arrived))
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows.flatmap(lambda batch: st.tuples(st.just(batch), st.permutations(batch))))
+def test_slices_of_rows_that_did_not_arrive_are_the_same_in_any_order(orders: tuple[list[Row], list[Row]]) -> None:
+    one, other = (cut(batch, arrived=False) for batch in orders)
+    assert one == other
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(rows, max_size=4))
+def test_slices_are_unpacked_together_as_one_by_one(batches: list[list[Row]]) -> None:
+    pieces = [piece for batch in batches for piece in cut(batch).values()]
+    contents = [piece.read() for piece in pieces]
+    together = unpack_slices(pieces)
+    assert together.messages == sum(content.messages for content in contents)
+    assert together.nulls == sum(content.nulls for content in contents)
+    assert list(map(tuple, together.runs.T.tolist())) == [tuple(run) for content in contents for run in content.runs]
 
 
 @settings(max_examples=200, deadline=None)
