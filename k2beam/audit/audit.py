@@ -8,7 +8,7 @@ for what the report proves.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pyiceberg.catalog import Catalog
@@ -21,7 +21,7 @@ from k2beam.audit.report import AuditReport, DaysFinding, LedgerFinding, SourceF
 from k2beam.coverage import Coverage, SourcePartition, runs
 from k2beam.errors import ArchiveError, LakeError, UnreadableFile
 from k2beam.lake.certified import CertifiedDays
-from k2beam.lake.offsets import OffsetCount, count_offsets
+from k2beam.lake.offsets import OffsetCount, count_offsets, rows_for
 from k2beam.lake.reconcile import LedgerDiff, compare_ledger, mend_ledger
 from k2beam.lake.recorded import recorded_ends
 from k2beam.lake.recount import KeyRecount, recount_keys
@@ -132,16 +132,21 @@ def _count_tables(
     findings: _Findings,
     on_step: Callable[[str], None],
 ) -> tuple[tuple[TableFinding, ...], dict[str, OffsetCount]]:
-    rows, counts = [], {}
-    for name in COVERED_TABLES:
+    # What was covered before any row is counted has its row then, in whichever table, whatever a job commits meanwhile.
+    claims = {
+        name: _claimed(table, findings)
+        for name in COVERED_TABLES
+        if (table := _find(catalog, namespace, name, findings)) is not None
+    }
+    tables: dict[str, Table] = {}
+    counts: dict[str, OffsetCount] = {}
+    for name in claims:
         on_step(f"counting {name}")
-        table = _find(catalog, namespace, name, findings)
-        if table is None:
-            continue
-        counts[name] = count_offsets(table, name, findings.file)
-        _expect_recorded(expectation, table, findings)
-        rows.append(_check_coverage(name, table, counts[name], findings))
-    return tuple(rows), counts
+        if (table := _find(catalog, namespace, name, findings)) is not None:
+            tables[name], counts[name] = table, count_offsets(table, name, findings.file)
+            _expect_recorded(expectation, table, findings)
+    rows = tuple(_check_coverage(table, claims[name], counts, findings) for name, table in tables.items())
+    return rows, counts
 
 
 def _find(catalog: Catalog, namespace: str, name: str, findings: _Findings) -> Table | None:
@@ -159,14 +164,28 @@ def _expect_recorded(expectation: Expectation, table: Table, findings: _Findings
         findings.problems.append(str(error))
 
 
-def _check_coverage(name: str, table: Table, count: OffsetCount, findings: _Findings) -> TableFinding:
+def _claimed(table: Table, findings: _Findings) -> Coverage:
     try:
-        claimed = Coverage.from_properties(table.properties)
+        return Coverage.from_properties(table.properties)
     except LakeError as error:
-        findings.problems.append(f"table {name}: {error}")
-        claimed = Coverage()
+        problem = f"table {table.name()[-1]}: {error}"
+        if problem not in findings.problems:
+            findings.problems.append(problem)
+        return Coverage()
+
+
+def _check_coverage(
+    table: Table, before: Coverage, counts: Mapping[str, OffsetCount], findings: _Findings
+) -> TableFinding:
+    """Compare what a table covered ``before`` the count, and covers in the snapshot counted, with the rows.
+
+    An event table may cover what has its row in another one (see :mod:`k2beam.lake.commit`).
+    """
+    name = table.name()[-1]
+    count = counts[name]
     found = Coverage(count.offsets)
-    without_rows, without_coverage = claimed - found, found - claimed
+    without_rows = before - rows_for(name, {other: Coverage(one.offsets) for other, one in counts.items()})
+    without_coverage = found - _claimed(table, findings)
     discrepancies = (
         (without_rows, "are covered but have no row; they would never be taken again"),
         (without_coverage, "have rows but are not covered; they would be taken again"),

@@ -225,12 +225,8 @@ class _Tables:
         from k2beam.lake.tables import COVERED_TABLES
         from k2beam.maintain.coverage import rebuild_coverage
 
-        covered = [name for name in self._each() if name in COVERED_TABLES]
-        return [
-            change
-            for name in covered
-            for change in rebuild_coverage(self.lake.catalog, self.lake.namespace, name, apply=apply)
-        ]
+        covered = [name for name in self.names if name in COVERED_TABLES]
+        return rebuild_coverage(self.lake.catalog, self.lake.namespace, covered, apply=apply, on_step=self.step)
 
     def verify(self) -> list[Damage]:
         from k2beam.lake.scan import load_readable

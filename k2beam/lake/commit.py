@@ -16,13 +16,19 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from k2beam.config import Retention, RetryPolicy
-from k2beam.coverage import Coverage
+from k2beam.coverage import PROPERTY_PREFIX, Coverage
 from k2beam.lake.files import StagedFile, rewrite_without
 from k2beam.lake.runs import RUN_ID
 from k2beam.lake.scan import find_readable
-from k2beam.lake.tables import COVERED_TABLES, EXPECTED_PREFIX, open_table
+from k2beam.lake.tables import COVERED_TABLES, EVENT_TABLES, EXPECTED_PREFIX, open_table
 from k2beam.lake.transaction import COMMIT_ID, ROWS_ADDED, Append, commit_loop
 from k2beam.model import CommitReceipt
+
+LARGE_PROPERTY = 64 << 10
+"""Characters from which the coverage of a source partition is large."""
+
+SHARED_EVERY = 10
+"""A large one is shared by each tenth commit: it takes a look at the other tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +125,11 @@ def commit_files(
         if not selection.files:
             return None
         selections.append(selection)
-        return replace(_append(table, selection, covered, summary), retention=retention)  # step 3
+        change = _append(table, selection, covered | selection.coverage, summary)  # step 3
+        if _is_to_be_shared(table, change):
+            others = read_coverage(catalog, namespace, [other for other in EVENT_TABLES.values() if other != name])
+            change = _append(table, selection, covered | selection.coverage | others, summary)
+        return replace(change, retention=retention)
 
     # Steps 1, 4 and 5 are the loop's.
     outcome = commit_loop(lambda: open_table(catalog, namespace, name), plan, policy, on_retry)
@@ -158,11 +168,24 @@ def read_coverage(catalog: Catalog, namespace: str, tables: Iterable[str] = COVE
     return coverage
 
 
+def _is_to_be_shared(table: Table, change: Append) -> bool:
+    """Whether the coverage is to take in what the other event tables cover, which makes it small.
+
+    Of a source whose messages are of several kinds each table has offsets here and there, which take much room; all
+    of them together are nearly all, and take little. An offset that is in one of these tables can't come into another,
+    so to cover it there too changes nothing. The dead letters are apart: an offset of theirs may become an event.
+    """
+    if table.name()[-1] not in EVENT_TABLES.values() or table.metadata.next_sequence_number() % SHARED_EVERY:
+        return False
+    coverage = (text for name, text in change.properties.items() if name.startswith(PROPERTY_PREFIX))
+    return max(map(len, coverage), default=0) >= LARGE_PROPERTY
+
+
 def _append(table: Table, selection: UncoveredFiles, covered: Coverage, summary: Mapping[str, str]) -> Append:
-    merged = covered | selection.coverage
+    """What the selection adds; ``covered`` is what the source partitions that it touches cover then."""
     return Append(
         files=[file.data_file() for file in selection.files],
-        properties={**merged.to_properties(only=selection.coverage), **_expected(table, selection)},
+        properties={**covered.to_properties(only=selection.coverage), **_expected(table, selection)},
         summary={
             **summary,
             ROWS_ADDED: str(selection.rows),

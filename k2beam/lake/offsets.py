@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ from pyiceberg.table import Table
 from pyroaring import BitMap64
 
 from k2beam.arrays import Ints
-from k2beam.coverage import SourcePartition
+from k2beam.coverage import Coverage, SourcePartition
 from k2beam.errors import UnreadableFile
 from k2beam.lake.scan import file_rows, plan_files, read_file, table_name
 from k2beam.lake.tables import DEAD_LETTERS
@@ -107,6 +107,18 @@ def count_offsets(table: Table, name: str, on_unreadable: Callable[[UnreadableFi
                 on_unreadable(UnreadableFile(table_name(table), task.file.file_path, reason))
         count.rows += rows
     return count
+
+
+def rows_for(name: str, found: Mapping[str, Coverage]) -> Coverage:
+    """The offsets of which there must be rows where the table ``name`` covers them; ``found`` are those of each table.
+
+    The dead letters' are in their own table, those of an event table in any of them: coverage is shared.
+    """
+    tables = (name,) if name == DEAD_LETTERS else (table for table in found if table != DEAD_LETTERS)
+    rows = Coverage()
+    for table in tables:
+        rows.update(found[table])
+    return rows
 
 
 def _bitmap(offsets: Ints) -> BitMap64:

@@ -61,16 +61,15 @@ class Content:
 class Pin:
     """A table as it was when it was pinned (milliseconds UTC), and the tables that were pinned with it.
 
-    ``coverage`` is the digest of the coverage that the snapshot was committed with. ``rows`` and ``digest`` are None
-    until the rows were read.
+    ``rows``, ``digest`` and ``coverage`` are as in :class:`Content`; None until the rows were read.
     """
 
     snapshot_id: int
     pinned_at_ms: int
     tables: tuple[str, ...]
-    coverage: str
     rows: int | None = None
     digest: str | None = None
+    coverage: str | None = None
 
 
 def pin_tables(
@@ -86,8 +85,8 @@ def pin_tables(
     The tables are tagged one after the other, in a moment: what a running job commits meanwhile may be in one and not
     yet in another. One that was interrupted is completed by the same command. Reads all columns of all rows.
 
-    Raises UsageError for a name that can't be one or is taken, LakeError where there is no table yet or the rows are
-    not those of the coverage, UnreadableFile, CommitConflict and CommitUnknown.
+    Raises UsageError for a name that can't be one or is taken, LakeError where there is no table yet, UnreadableFile,
+    CommitConflict and CommitUnknown.
     """
     if PIN_NAME.fullmatch(name) is None:
         raise UsageError(f"a tag is named by a letter and up to 99 letters, digits, dots, _ and -, not {name!r}")
@@ -186,7 +185,7 @@ def _with_snapshots(catalog: Catalog, namespace: str) -> tuple[str, ...]:
 def _tag(
     catalog: Catalog, namespace: str, table_id: str, name: str, tables: tuple[str, ...], policy: RetryPolicy
 ) -> Pin:
-    """Tag the current snapshot of a table, and remember its coverage in the same commit."""
+    """Tag the current snapshot of a table, and remember it in the same commit."""
     pins: list[Pin] = []
 
     def plan(table: Table) -> Sequence[TableUpdate]:
@@ -199,8 +198,7 @@ def _tag(
             raise UsageError(
                 f"table {table_name(table)} has a tag or branch {name} of another program; take another name"
             )
-        coverage = Coverage.from_properties(table.properties).digest() if table_id in COVERED_TABLES else ""
-        pins.append(Pin(snapshot_id, time.time_ns() // 1_000_000, tables, coverage))
+        pins.append(Pin(snapshot_id, time.time_ns() // 1_000_000, tables))
         ref = {"ref-name": name, "type": SnapshotRefType.TAG, "snapshot-id": snapshot_id}
         return SetSnapshotRefUpdate.model_validate(ref), _remembered(name, pins[-1])
 
@@ -215,12 +213,7 @@ def _digested(catalog: Catalog, namespace: str, table_id: str, name: str, pin: P
     if snapshot is None:
         raise LakeError(f"table {table_name(table)} has lost the snapshot {pin.snapshot_id} that is tagged {name}")
     content = read_pinned(table, snapshot)
-    if content.coverage != pin.coverage:
-        raise LakeError(
-            f"table {table_name(table)} can't be pinned: its coverage is not that of its rows; `k2beam audit` says "
-            f"where, `k2beam snapshots untag {name}` takes the tag away"
-        )
-    complete = replace(pin, rows=content.rows, digest=content.digest)
+    complete = replace(pin, **asdict(content))
 
     def plan(table: Table) -> Sequence[TableUpdate]:
         return () if _pins_of(table.properties).get(name) == complete else (_remembered(name, complete),)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
@@ -12,8 +13,9 @@ from pyiceberg.table import Table
 from k2beam.config import RetryPolicy
 from k2beam.coverage import PROPERTY_PREFIX, Coverage, SourcePartition
 from k2beam.errors import LakeError, UnreadableFile
-from k2beam.lake.offsets import count_offsets
-from k2beam.lake.scan import load_readable
+from k2beam.lake.offsets import count_offsets, rows_for
+from k2beam.lake.scan import find_readable, load_readable
+from k2beam.lake.tables import COVERED_TABLES, EVENT_TABLES
 from k2beam.lake.transaction import COMMIT_ID, Append, commit_loop
 
 
@@ -34,37 +36,57 @@ class CoverageChange:
 
 
 def rebuild_coverage(
-    catalog: Catalog, namespace: str, name: str, *, apply: bool, policy: RetryPolicy | None = None
+    catalog: Catalog,
+    namespace: str,
+    names: Sequence[str],
+    *,
+    apply: bool,
+    policy: RetryPolicy | None = None,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> list[CoverageChange]:
-    """Compare the coverage of a table with its rows; with ``apply`` make it what the rows say, in one commit.
+    """Compare the coverage of tables with their rows; with ``apply`` make it what the rows say, a commit for each.
 
+    ``names`` are covered tables that there are; of the event tables all are looked at or none, as they share coverage.
     What other writers commit between the count and the commit stays covered. Offsets whose rows are gone are taken
     again by the next job that reads them. Reads four columns of all rows, file by file; the bitmaps are in memory.
 
-    Raises UnreadableFile, before anything is changed, where a file of the table is gone or damaged: its rows would
+    Raises UnreadableFile, before anything is changed, where a file of the tables is gone or damaged: its rows would
     come twice. Raises CommitConflict and CommitUnknown.
     """
-    table = load_readable(catalog, namespace, name)
-    found = Coverage(count_offsets(table, name, _stop).offsets)
-    claimed, damaged = _claimed(table.properties)
-    changes = list(_changes(name, claimed, found, damaged))
-    if apply and changes:
-        commit_loop(
-            lambda: load_readable(catalog, namespace, name),
-            lambda fresh: _rebuilt(fresh, found, claimed),
-            policy or RetryPolicy(),
-        )
-    return changes
+    names = _together(catalog, namespace, names)
+    # Before any row is counted: what is covered then has its row, whatever is committed meanwhile.
+    before = {name: _claimed(load_readable(catalog, namespace, name).properties)[0] for name in names}
+    tables, found = {}, {}
+    for name in names:
+        on_step(name)
+        tables[name] = load_readable(catalog, namespace, name)
+        found[name] = Coverage(count_offsets(tables[name], name, _stop).offsets)
+    changes = {name: _changes(tables[name], before[name], found[name], rows_for(name, found)) for name in names}
+    for name in names:
+        if apply and changes[name]:
+            commit_loop(
+                lambda name=name: load_readable(catalog, namespace, name),  # type: ignore[misc]
+                partial(_rebuilt, before=before[name], own=found[name], rows=rows_for(name, found)),
+                policy or RetryPolicy(),
+            )
+    return [change for name in names for change in changes[name]]
+
+
+def _together(catalog: Catalog, namespace: str, names: Sequence[str]) -> list[str]:
+    wanted = set(names)
+    if wanted & set(EVENT_TABLES.values()):
+        wanted |= {name for name in EVENT_TABLES.values() if find_readable(catalog, namespace, name) is not None}
+    return [name for name in COVERED_TABLES if name in wanted]
 
 
 def _stop(error: UnreadableFile) -> None:
     raise error
 
 
-def _rebuilt(table: Table, found: Coverage, claimed: Coverage) -> Append | None:
+def _rebuilt(table: Table, before: Coverage, own: Coverage, rows: Coverage) -> Append | None:
     """What makes the coverage that of the rows counted, and of what was committed since; None where it is."""
     now, damaged = _claimed(table.properties)
-    right = found | (now - claimed)
+    right = own | (now & rows) | (now - before)
     if now == right and not damaged:
         return None
     properties = right.to_properties()
@@ -83,18 +105,21 @@ def _claimed(properties: Mapping[str, str]) -> tuple[Coverage, list[str]]:
     return coverage, damaged
 
 
-def _changes(name: str, claimed: Coverage, found: Coverage, damaged: Collection[str]) -> Iterator[CoverageChange]:
-    without_rows, without_coverage = claimed - found, found - claimed
+def _changes(table: Table, before: Coverage, own: Coverage, rows: Coverage) -> list[CoverageChange]:
+    now, damaged = _claimed(table.properties)
+    without_rows, without_coverage = before - rows, own - now
     unreadable = {_source_partition(property_name) for property_name in damaged}
-    for key in sorted({*without_rows, *without_coverage, *unreadable}):
-        yield CoverageChange(
-            name,
+    return [
+        CoverageChange(
+            table.name()[-1],
             key.source,
             key.partition,
             len(without_rows[key]),
             len(without_coverage[key]),
             damaged=key in unreadable,
         )
+        for key in sorted({*without_rows, *without_coverage, *unreadable})
+    ]
 
 
 def _source_partition(property_name: str) -> SourcePartition:

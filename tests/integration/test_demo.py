@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from k2beam import demo
-from k2beam.audit.report import AuditReport, LedgerFinding
+from k2beam.audit.report import AuditReport, DaysFinding, LedgerFinding
 from k2beam.cli import demo as demo_command
 from k2beam.demo import DemoConfig, Found, Scrape, judge, run_demo
 from k2beam.errors import K2BeamError, UsageError
@@ -119,7 +119,7 @@ FOUND = Found(
     dead_letters={"bad_magic": 1},
     gaps=(GAP,),
     metrics=Scrape(Counter(trades_v2=10, dead_letters=1), 2, 0.1),
-    audit_report=AuditReport((), (), (), LedgerFinding(True, 1, 1, 0, 0), ()),
+    audit_report=AuditReport((), (), (), LedgerFinding(True, 1, 1, 0, 0), DaysFinding(0, 0, 0), ()),
 )
 
 

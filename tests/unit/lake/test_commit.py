@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
 from pyiceberg.table import Table
 from sqlalchemy.exc import OperationalError
 
+from k2beam.audit.audit import audit
 from k2beam.config import NAMESPACE, Retention, RetryPolicy
 from k2beam.coverage import Coverage
 from k2beam.errors import CommitConflict, CommitUnknown, LakeError, UnreadableFile
@@ -20,12 +24,12 @@ from k2beam.lake import commit as commit_module
 from k2beam.lake import transaction
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files, read_coverage
-from k2beam.lake.files import StagedFile
+from k2beam.lake.files import StagedFile, write_rows
 from k2beam.lake.runs import RUN_ID
-from k2beam.lake.tables import open_table
+from k2beam.lake.tables import SPECS, open_table
 from k2beam.lake.transaction import Append
 from k2beam.model import CommitReceipt
-from tests.lake_helpers import QUICK, lake_config, offsets_in, stage
+from tests.lake_helpers import QUICK, START, lake_config, offsets_in, stage
 
 
 def commit(
@@ -314,6 +318,48 @@ def test_coverage_survives_expired_snapshots_and_foreign_commits(tmp_path: Path)
             table.maintenance.expire_snapshots().by_id(snapshot.snapshot_id).commit()
     assert commit(tmp_path, file, stage(tmp_path, range(8, 12))).rows == 2
     assert offsets_in(tmp_path) == [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11]
+
+
+def scattered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, shared: bool) -> dict[str, int]:
+    """The lengths of the coverage of trades and quotes that have every second offset each, at random; all committed."""
+    monkeypatch.setattr(commit_module, "LARGE_PROPERTY", 300 if shared else 1 << 30)
+    catalog, rng = open_catalog(lake_config(tmp_path)), random.Random(7)
+    for first in range(0, 24_000, 600):
+        picked = set(rng.sample(range(first, first + 600), 300))
+        for name, offsets in (("trades_v2", picked), ("quotes_v2", {*range(first, first + 600)} - picked)):
+            table = open_table(catalog, NAMESPACE, name)
+            rows = event_rows(name, sorted(offsets))
+            commit_files(catalog, NAMESPACE, name, [write_rows(table, rows, 0)], run_id="r", policy=QUICK)
+    assert len(read_coverage(catalog, NAMESPACE)["archive:a", 0]) == 24_000
+    assert audit(catalog, NAMESPACE, mend=False).problems == ()
+    tables = (open_table(catalog, NAMESPACE, name) for name in ("trades_v2", "quotes_v2"))
+    return {table.name()[-1]: len(table.properties["k2.coverage.0.archive:a"]) for table in tables}
+
+
+def event_rows(name: str, offsets: list[int]) -> pa.Table:
+    schema = SPECS[name].schema
+    times = [START + offset for offset in offsets]
+    given: dict[str, list[Any]] = {
+        **dict.fromkeys(("_offset", "_ingested_at"), offsets),
+        **dict.fromkeys(("timestamp", "ingestion_timestamp"), times),
+        "_source": ["archive:a"] * len(offsets),
+    }
+    columns = [pa.array(given.get(field.name, _filling(field, len(offsets))), type=field.type) for field in schema]
+    return pa.table(columns, schema=schema)
+
+
+def _filling(field: pa.Field, count: int) -> list[Any]:
+    if field.nullable:
+        return [None] * count
+    if pa.types.is_list(field.type):
+        return [[]] * count
+    return ["x" if pa.types.is_string(field.type) else 0] * count
+
+
+def test_coverage_of_two_kinds_that_are_mixed_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apart = scattered(tmp_path / "apart", monkeypatch, shared=False)
+    shared = scattered(tmp_path / "shared", monkeypatch, shared=True)
+    assert all(shared[name] < length / 3 for name, length in apart.items()), (apart, shared)
 
 
 def test_a_table_with_retries_is_refused(tmp_path: Path) -> None:

@@ -136,14 +136,6 @@ def test_a_tag_of_another_program_is_not_taken_over(lake: KeptLake) -> None:
     assert Lake(str(lake.folder)).trades(as_of="close").num_rows == 4
 
 
-def test_rows_that_are_not_those_of_the_coverage_are_not_pinned(tmp_path: Path) -> None:
-    lake = SmallLake(tmp_path)
-    lake.add([Row(0, 1)])
-    lake.cover(TABLE, [5])
-    with pytest.raises(LakeError, match="its coverage is not that of its rows"):
-        pin(lake)
-
-
 def test_nothing_to_pin(tmp_path: Path) -> None:
     with pytest.raises(LakeError, match="no table has a snapshot yet"):
         pin(SmallLake(tmp_path))

@@ -29,7 +29,7 @@ def lake(tmp_path: Path) -> SmallLake:
 
 
 def run(lake: SmallLake | KeptLake, *, apply: bool = False, name: str = TABLE) -> list[CoverageChange]:
-    return rebuild_coverage(lake.catalog, NAMESPACE, name, apply=apply, policy=QUICK)
+    return rebuild_coverage(lake.catalog, NAMESPACE, [name], apply=apply, policy=QUICK)
 
 
 def covered(lake: SmallLake) -> list[int]:
@@ -113,3 +113,22 @@ def test_a_lost_file_stops_it(lake: SmallLake) -> None:
     with pytest.raises(UnreadableFile, match="is gone"):
         run(lake, apply=True)
     assert 99 in covered(lake)
+
+
+def test_event_tables_share_coverage_and_are_rebuilt_together(lake: SmallLake) -> None:
+    lake.add(numbered(range(30, 33)), "quotes")
+    lake.cover(TABLE, range(30, 33))
+    assert run(lake) == []
+    lake.table("quotes_v2").delete("_offset = 31")
+    gone = [CoverageChange(name, SOURCE, 0, 1, 0, damaged=False) for name in (TABLE, "quotes_v2")]
+    assert run(lake, apply=True) == gone
+    assert covered(lake) == [*range(10), 30, 32]
+    assert list(read_coverage(lake.catalog, NAMESPACE)[SOURCE, 0]) == [*range(10), 30, 32]
+
+
+def test_dead_letters_share_nothing(lake: SmallLake) -> None:
+    lake.bury(50)
+    lake.cover("dead_letters", range(5))
+    lake.cover(TABLE, [50])
+    assert run(lake) == [CoverageChange(TABLE, SOURCE, 0, 1, 0, damaged=False)]
+    assert run(lake, name="dead_letters") == [CoverageChange("dead_letters", SOURCE, 0, 5, 0, damaged=False)]
