@@ -23,7 +23,7 @@ from k2beam.errors import ArchiveError, LakeError, UnreadableFile
 from k2beam.lake.certified import CertifiedDays
 from k2beam.lake.offsets import OffsetCount, count_offsets, rows_for
 from k2beam.lake.reconcile import LedgerDiff, compare_ledger, mend_ledger
-from k2beam.lake.recorded import recorded_ends
+from k2beam.lake.recorded import recorded_ends, recorded_holes
 from k2beam.lake.recount import KeyRecount, recount_keys
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import COVERED_TABLES, DEAD_LETTERS
@@ -160,6 +160,7 @@ def _find(catalog: Catalog, namespace: str, name: str, findings: _Findings) -> T
 def _expect_recorded(expectation: Expectation, table: Table, findings: _Findings) -> None:
     try:
         expectation.add_recorded(recorded_ends(table.properties))
+        expectation.holes.update(recorded_holes(table.properties))
     except LakeError as error:
         findings.problems.append(str(error))
 

@@ -42,7 +42,7 @@ class Expectation:
 
     ``counted`` are those found in the source's own files, ``spans`` the stretches from the first to
     the last offset of each such file: a hole inside a span is the source's own, one outside is not
-    explained by it. ``ends`` are recorded end offsets (exclusive).
+    explained by it. ``ends`` are recorded end offsets (exclusive), ``holes`` recorded legal holes.
 
     Offsets come from the data, so two that follow each other may be any distance apart: stretches are kept as their
     ends, and only what was received or counted is held one by one.
@@ -51,6 +51,7 @@ class Expectation:
     counted: Coverage = field(default_factory=Coverage)
     spans: dict[SourcePartition, list[Span]] = field(default_factory=lambda: defaultdict(list))
     ends: dict[SourcePartition, int] = field(default_factory=dict)
+    holes: Coverage = field(default_factory=Coverage)
 
     def add_file(self, file: SourceFile) -> None:
         """Expect all offsets of ``file``."""
@@ -78,9 +79,10 @@ class Expectation:
         """What is expected of ``key`` beyond the offsets ``seen`` of it in the tables, with the first ``shown`` ranges.
 
         Expected is what its files hold, what lies below its recorded end, and what lies between the
-        first and the last offset seen, where no file of the source says that it never was.
+        first and the last offset seen, where no file of the source says that it never was; recorded holes are not.
         """
         stretches = self._stretches(key, seen)
+        seen = seen | self.holes[key]
         counted = self.counted[key] - seen
         for first, last in stretches:
             counted.remove_range(first, last + 1)

@@ -29,7 +29,7 @@ from k2beam.lake.catalog import Catalog, open_catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.publish import commits_done
 from k2beam.lake.reconcile import reconcile
-from k2beam.lake.recorded import record_first_offsets
+from k2beam.lake.recorded import read_holes, record_first_offsets, record_holes
 from k2beam.logs import get_logger
 from k2beam.signals import stop_signal
 from transforms.read_kafka import ReadKafka
@@ -107,11 +107,13 @@ def run_live(
         # Before anything is read: what retention takes of a partition from now on is seen to be lost.
         first_offsets = {key: first_wanted(bound, covered[key]) for key, bound in bounds.items()}
         record_first_offsets(catalog, config.lake.namespace, first_offsets, config.write.retry)
-        with closing(HoleProbe(live.kafka, topics, ASK_SECONDS, stop)) as probe:
+        holes = read_holes(catalog, config.lake.namespace)
+        with closing(HoleProbe(live.kafka, topics, ASK_SECONDS, stop, holes)) as probe:
             goal = Goal(start_offsets(bounds, covered, probe.first_given), bounds)
             start = _Start(cluster, topics, goal, catalog, covered, probe)
             if not (stop.is_set() or (live.until_caught_up and start.is_caught_up())):
                 counted = _run(live, config, beam_arguments, resolver, start, stop)
+    record_holes(catalog, config.lake.namespace, probe.holes - holes, config.write.retry)
     reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
     return ingest_stats(catalog, config.lake.namespace, config.write.run_id, counted, time.monotonic() - started)
 

@@ -14,7 +14,7 @@ from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.holes import HoleProbe
 from k2beam.lake.catalog import Catalog
 from k2beam.lake.commit import read_coverage
-from k2beam.lake.recorded import read_first_offsets
+from k2beam.lake.recorded import read_first_offsets, read_holes
 
 
 def topics_as_source(
@@ -24,8 +24,9 @@ def topics_as_source(
     cluster = Cluster(config)
     topics = cluster.topics(names, pattern)
     claimed, first_offsets = read_coverage(catalog, namespace), read_first_offsets(catalog, namespace)
-    with closing(HoleProbe(config, topics)) as probe:
-        expected = count_topics(cluster, topics, probe, claimed, first_offsets)
+    holes = read_holes(catalog, namespace)
+    with closing(HoleProbe(config, topics, known=holes)) as probe:
+        expected = count_topics(cluster, topics, probe, claimed, first_offsets, holes)
     return SourceFile(f"kafka:{config.bootstrap}", expected)
 
 
@@ -35,18 +36,20 @@ def count_topics(
     probe: HoleProbe,
     claimed: Coverage,
     first_offsets: Mapping[SourcePartition, int] | None = None,
+    known: Coverage | None = None,
 ) -> Coverage:
     """Every offset of ``topics`` that must be in the tables.
 
     That is what the broker has now, without the holes it has by right (transaction markers,
-    compaction), which are looked for where ``claimed`` has nothing. Offsets between the first one
-    claimed or recorded (``first_offsets``) and the first one that the broker still has are expected as well: what
+    compaction): ``known`` ones, and those that are looked for where ``claimed`` has nothing. Offsets between the first
+    one claimed or recorded (``first_offsets``) and the first one that the broker still has are expected as well: what
     retention took before it was read is lost, and must be seen to be.
     """
     wanted, holes = {}, {}
+    known = known or Coverage()
     for key, bound in cluster.bounds(topics).items():
         taken = claimed[key]
-        wanted[key] = since_first(bound, taken, (first_offsets or {}).get(SourcePartition(*key)))
+        wanted[key] = since_first(bound, taken, (first_offsets or {}).get(SourcePartition(*key))) - known[key]
         unknown = wanted[key] - taken
         unknown.remove_range(0, bound.low)
         holes[key] = probe.probe(*key, unknown) if unknown else BitMap64()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from pyroaring import BitMap64
 
-from k2beam.coverage import runs
+from k2beam.coverage import Coverage, SourcePartition, runs
 from k2beam.errors import K2BeamError, KafkaUnreachable, Stopped
 from k2beam.kafka.cluster import CLIENT_LOG, ONE_MESSAGE, PATIENCE_SECONDS, TIMEOUT_SECONDS, Topic
 from k2beam.kafka.config import KafkaConfig
@@ -27,7 +27,7 @@ _Place = tuple[str, int]
 
 
 class HoleProbe:
-    """Tells which missing offsets the broker does not have either. Remembers what it found.
+    """Tells which missing offsets the broker does not have either. Remembers what it found, beside the ``known`` holes.
 
     One answer is waited for ``timeout_s`` seconds, and none any more once ``stop`` is set. Its connection stays open;
     :meth:`close` it.
@@ -39,13 +39,15 @@ class HoleProbe:
         topics: Sequence[Topic],
         timeout_s: float = TIMEOUT_SECONDS,
         stop: threading.Event | None = None,
+        known: Coverage | None = None,
     ) -> None:
+        self.holes = known.copy() if known else Coverage()
         self._config = config
         self._timeout_s = timeout_s
         self._stop = stop
         self._names = {topic.source: topic.name for topic in topics}
         self._consumer: Consumer | None = None
-        self._gone: dict[_Place, BitMap64] = {}
+        self._gone: dict[_Place, BitMap64] = {key: BitMap64(self.holes[key]) for key in self.holes}
         self._last: dict[_Place, BitMap64] = {}
         self._since = time.monotonic()
         self._away_since: float | None = None
@@ -99,9 +101,11 @@ class HoleProbe:
         remembered as lost, with a warning. Raises KafkaUnreachable when the broker does not answer, K2BeamError when
         it refuses, and Stopped.
         """
-        holes = BitMap64()
+        holes = offsets & self.holes[source, partition]
+        if holes == offsets:
+            return holes
         with self._cursor(source, partition) as cursor:
-            for first, last in runs(offsets):
+            for first, last in runs(offsets - holes):
                 found, _ = self._look(cursor, (source, partition), first, last)
                 holes |= found
         return holes
@@ -111,6 +115,9 @@ class HoleProbe:
 
         A probe that is told to stop takes the first of them for it. Raises as :meth:`probe` does.
         """
+        missing = missing - self.holes[source, partition]
+        if not missing:
+            return None
         try:
             with self._cursor(source, partition) as cursor:
                 for first, last in runs(missing):
@@ -130,6 +137,7 @@ class HoleProbe:
         holes.add_range(begin, end)
         gone = self._gone.setdefault(place, BitMap64())
         gone.update(holes)
+        self.holes.update(Coverage({SourcePartition(*place): holes}))
         if begin > first:
             gone.add_range(first, begin)
             self._say_lost(place, first, begin - 1)

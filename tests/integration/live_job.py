@@ -150,9 +150,15 @@ class Feeder:
     """Sends messages to a topic a few at a time, so that something is always on its way to the tables."""
 
     def __init__(
-        self, stack: LocalStack, topic: str, messages: Sequence[ArchivedMessage], ids: Mapping[int, int]
+        self,
+        stack: LocalStack,
+        topic: str,
+        messages: Sequence[ArchivedMessage],
+        ids: Mapping[int, int],
+        at_once: int = FED_AT_ONCE,
     ) -> None:
         self._stack = stack
+        self._at_once = at_once
         self._topic = topic
         self._messages = messages
         self._ids = ids
@@ -164,7 +170,7 @@ class Feeder:
     def _run(self) -> None:
         try:
             while self.sent < len(self._messages):
-                count = len(self._messages) if self._hurry.wait(POLL_S) else FED_AT_ONCE
+                count = len(self._messages) if self._hurry.wait(POLL_S) else self._at_once
                 part = self._messages[self.sent : self.sent + count]
                 produce_more(self._stack, self._topic, part, self._ids)
                 self.sent += len(part)

@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
+from k2beam.audit.audit import audit
 from k2beam.cli.main import main
 from k2beam.config import NAMESPACE
 from k2beam.errors import K2BeamError, UsageError
@@ -19,6 +20,7 @@ from k2beam.kafka.cluster import Cluster
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.guard import TopicGuard
 from k2beam.lake.catalog import open_catalog
+from k2beam.lake.recorded import read_holes
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, open_table
 from k2beam.produce.republish import ArchivedMessage, archived_messages, reframed, republish
 from k2beam.simulate.truth import read_truth
@@ -47,6 +49,33 @@ def test_the_faulty_feed_gives_its_true_answer_and_a_second_job_adds_nothing(
     again = ingest_live(live, topics, tmp_path / "wh", prism)
     assert sum(again.written.values()) + again.dead_letters == 0
     assert contents(tmp_path / "wh") == rows
+
+
+def test_the_holes_of_transactions_are_remembered_and_no_loss(
+    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str]
+) -> None:
+    ids = register(live)
+    simulated(tmp_path / "in", rows=40, faults="", kinds=("trades",), files=1)
+    early, late = halves(tmp_path / "in")
+    (topic,) = republish(live.bootstrap, early, ids, prefix=f"{unique('transactions')}.")
+    producer = Producer({"bootstrap.servers": live.bootstrap, "transactional.id": topic})
+    producer.init_transactions(30)
+    partition = late[0].partition
+    for end in (producer.commit_transaction, producer.abort_transaction, producer.commit_transaction):
+        producer.begin_transaction()
+        for message in late[:3]:
+            producer.produce(topic, reframed(message.value, ids), message.key, partition)
+        producer.flush(30)
+        end(30)
+    stats = ingest_live(live, [topic], tmp_path / "wh", prism)
+    assert stats.written[EVENT_TABLES["trades"]] == len(early) + 6
+    catalog, begin = open_catalog(lake_config(tmp_path / "wh")), sum(one.partition == partition for one in early)
+    (key,) = holes = read_holes(catalog, NAMESPACE)
+    # Three messages and their marker; three that were aborted, and the marker; three, and the last marker.
+    assert [offset - begin for offset in holes[key]] == [3, 4, 5, 6, 7, 11]
+    assert audit(catalog, NAMESPACE).problems == (), "without a broker"
+    assert_live_audit(live, [topic], tmp_path / "wh")
+    assert ingest_live(live, [topic], tmp_path / "wh", prism).consumed == 0
 
 
 def test_each_poison_message_is_a_dead_letter_at_its_offset_and_the_rest_is_written(

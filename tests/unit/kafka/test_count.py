@@ -73,6 +73,12 @@ def test_what_retention_took_before_anything_was_taken_is_expected_from_the_reco
     assert list(count_topics(Cluster(Bounds(3, 5)), [TOPIC], Probe(), taken, firsts)[KEY]) == [1, 2, 3, 4]  # type: ignore[arg-type]
 
 
+def test_a_hole_that_is_known_is_not_expected_even_where_the_log_begins_further_on() -> None:
+    log = Cluster(Bounds(6, 9))
+    found = count_topics(log, [TOPIC], Probe(), claimed(1, 2, 6, 7, 8), None, claimed(3, 5))  # type: ignore[arg-type]
+    assert list(found[KEY]) == [1, 2, 4, 6, 7, 8]
+
+
 def test_the_backlog_of_the_exporter_has_the_same_losses() -> None:
     backlogs = Backlogs(lambda _topic, _partition, _offset: None)
     assert backlogs.of(TOPIC, 0, Bounds(6, 6), BitMap64(), 2) == Backlog(lag=0, oldest=None, covered=0, lost=4)

@@ -116,6 +116,20 @@ def test_stretches_near_each_other_are_found_by_reading_on(monkeypatch: pytest.M
     assert log.closed == 1
 
 
+def test_what_is_known_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log([0, 1, 3, 4, 6], 8)
+    first = probing(monkeypatch, log)
+    assert list(first.probe(*KEY, BitMap64([2, 5, 7]))) == [2, 5, 7]
+    assert list(first.holes[KEY]) == [2, 5, 7]
+    asked = len(log.jumps)
+    again = HoleProbe(CONFIG, [TOPIC], known=first.holes)
+    assert list(again.probe(*KEY, BitMap64([2, 5, 7]))) == [2, 5, 7]
+    assert again.first_given(*KEY, BitMap64([2, 5])) is None
+    assert again.known({KEY: BitMap64([2, 6])}) == {KEY: BitMap64([6])}
+    assert len(log.jumps) == asked
+    assert again.first_given(*KEY, BitMap64([2, 6])) == 6
+
+
 def test_stretches_far_from_each_other_are_jumped_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cursor, "NEAR", 100)
     log = Log([offset for offset in range(1_000) if offset not in (5, 50, 500)], 1_000)
