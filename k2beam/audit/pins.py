@@ -54,6 +54,10 @@ def _finding(catalog: Catalog, namespace: str, table: str, name: str, pin: Pin |
         snapshot = opened.metadata.snapshot_by_id(pin.snapshot_id) if opened is not None else None
         if opened is None or snapshot is None:
             return _found(table, pin, None, "has lost the snapshot")
+        ref = opened.metadata.refs.get(name)
+        if ref is None or ref.snapshot_id != pin.snapshot_id:
+            moved = "is gone" if ref is None else f"was moved to snapshot {ref.snapshot_id}"
+            return _found(table, pin, None, f"is not tagged any more: the tag {moved}")
         content = read_pinned(opened, snapshot)
     except UnreadableFile as error:
         return _found(table, pin, None, f"file {error.path} {error.reason}")

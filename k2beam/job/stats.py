@@ -1,7 +1,7 @@
 """What a run did: the stats object that ``k2beam ingest`` ends with.
 
-Rows and snapshots come from the tables themselves, by the run's id in the snapshots' summaries;
-the rest are Beam's counters.
+Rows come from the tables themselves, by their record of the run, snapshots by the run's id in their summaries; the
+rest are Beam's counters.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from k2beam.lake.catalog import Catalog
 from k2beam.lake.runs import RUN_ID, run_record
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS
+from k2beam.lake.transaction import ROWS_ADDED
 
 SEQUENCE_PREFIX = "sequence_"
 
@@ -81,10 +82,11 @@ def _of_run(catalog: Catalog, namespace: str, name: str, run_id: str) -> tuple[i
     table = find_readable(catalog, namespace, name)
     if table is None:
         return 0, []
-    kept = [
-        snapshot.snapshot_id
+    kept = {
+        snapshot.snapshot_id: int(snapshot.summary.additional_properties.get(ROWS_ADDED, 0))
         for snapshot in table.metadata.snapshots
         if snapshot.summary is not None and snapshot.summary.additional_properties.get(RUN_ID) == run_id
-    ]
+    }
     record = run_record(table.properties, run_id)
-    return 0 if record is None else record.rows, kept
+    # The record of a run that committed nothing while many others did may have been forgotten.
+    return sum(kept.values()) if record is None else record.rows, list(kept)

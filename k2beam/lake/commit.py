@@ -7,6 +7,7 @@ whose offsets were taken meanwhile is left out.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from pyiceberg.table import Table
 
 from k2beam.config import Retention, RetryPolicy
 from k2beam.coverage import PROPERTY_PREFIX, Coverage
+from k2beam.errors import LakeError
 from k2beam.lake.files import StagedFile, rewrite_without
 from k2beam.lake.runs import RUN_ID
 from k2beam.lake.scan import find_readable
@@ -127,8 +129,10 @@ def commit_files(
         selections.append(selection)
         change = _append(table, selection, covered | selection.coverage, summary)  # step 3
         if _is_to_be_shared(table, change):
-            others = read_coverage(catalog, namespace, [other for other in EVENT_TABLES.values() if other != name])
-            change = _append(table, selection, covered | selection.coverage | others, summary)
+            # Without them the coverage is as right, and large.
+            with contextlib.suppress(LakeError):
+                others = read_coverage(catalog, namespace, [other for other in EVENT_TABLES.values() if other != name])
+                change = _append(table, selection, covered | selection.coverage | others, summary)
         return replace(change, retention=retention)
 
     # Steps 1, 4 and 5 are the loop's.

@@ -47,17 +47,18 @@ class Expired:
 def expirable(metadata: TableMetadata, retention: Retention, now_ms: int, *, appended: int = 0) -> list[Snapshot]:
     """The snapshots to let go of, oldest first; ``appended`` more are about to follow the current one.
 
-    Kept are the one that is current then; the newest ``retention.snapshots`` of the main branch that are not older
-    than ``retention.age_seconds``; what a tag or another branch names; what only other branches have; and, for that
-    age, what no branch has (another engine may be about to publish it).
+    Kept are the current one (somebody may be about to tag it, and the tag would go with it); the newest
+    ``retention.snapshots`` of the main branch, with those that are appended, that are not older than
+    ``retention.age_seconds``; what a tag or another branch names; what only other branches have; and, for that age,
+    what no branch has (another engine may be about to publish it).
     """
     oldest_ms = now_ms - round(retention.age_seconds * 1_000)
     by_id = {snapshot.snapshot_id: snapshot for snapshot in metadata.snapshots}
     main = list(_ancestry(by_id, metadata.current_snapshot_id))
     reached = {snapshot.snapshot_id for snapshot in main}
-    newest = main[: retention.snapshots - appended]
+    newest = main[: max(retention.snapshots - appended, 0)]
     kept = {snapshot.snapshot_id for snapshot in newest if snapshot.timestamp_ms >= oldest_ms}
-    kept.update(snapshot.snapshot_id for snapshot in main[: 1 - appended])
+    kept.update(snapshot.snapshot_id for snapshot in main[:1])
     for name, ref in metadata.refs.items():
         if name != MAIN_BRANCH:
             kept.add(ref.snapshot_id)

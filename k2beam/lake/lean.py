@@ -14,11 +14,12 @@ from typing import Any
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
+from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.manifest import ManifestContent, ManifestFile
 from pyiceberg.table import CommitTableResponse, Table, Transaction
 from pyiceberg.table.metadata import TableMetadata, TableMetadataV1, TableMetadataV2, TableMetadataV3
 from pyiceberg.table.snapshots import Operation, Summary
-from pyiceberg.table.update import TableRequirement, TableUpdate
+from pyiceberg.table.update import RemoveSnapshotsUpdate, TableRequirement, TableUpdate
 from pyiceberg.table.update.snapshot import _FastAppendFiles, _ManifestMergeManager, _OverwriteFiles
 from pyiceberg.typedef import EMPTY_DICT
 
@@ -81,16 +82,19 @@ def merge_manifests(manifests: Sequence[ManifestFile], producer: Any) -> list[Ma
 
     About the same: as many digits. So a file's entry is written anew once for each digit, and a table of any number
     of files has some thirty manifests more than one for each thousand. What this commit adds waits for the next, so
-    that no manifest is written for nothing.
+    that no manifest is written for nothing. An older one that only says what was deleted is of no use any more.
     """
     alike: dict[tuple[int, int], list[ManifestFile]] = defaultdict(list)
+    merged = []
     for manifest in manifests:
-        digits = len(str(_files(manifest)))
         is_older = manifest.added_snapshot_id != producer.snapshot_id
+        if is_older and manifest.added_files_count == 0 == manifest.existing_files_count:
+            continue
+        merged.append(manifest)
+        digits = len(str(_files(manifest)))
         if is_older and manifest.content == ManifestContent.DATA and digits <= LARGEST_MERGED:
             alike[manifest.partition_spec_id, digits].append(manifest)
     manager = _ManifestMergeManager(0, 0, True, producer)
-    merged = list(manifests)
     for (spec, _), group in alike.items():
         if len(group) >= MERGED_AT_ONCE:
             merged = [manager._create_manifest(spec, group), *(one for one in merged if one not in group)]
@@ -123,8 +127,16 @@ class LeanSqlCatalog(SqlCatalog):
     def commit_table(
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
     ) -> CommitTableResponse:
-        """Commit as SqlCatalog does, and remember the metadata that became the table's."""
-        response = super().commit_table(table, requirements, updates)
+        """Commit as SqlCatalog does, and remember the metadata that became the table's.
+
+        Raises CommitFailedException also where another one has expired a snapshot that was to be expired.
+        """
+        try:
+            response = super().commit_table(table, requirements, updates)
+        except ValueError as error:
+            if any(isinstance(update, RemoveSnapshotsUpdate) for update in updates):
+                raise CommitFailedException(f"{error}"[:200]) from error
+            raise
         name = self.namespace_to_string(self.namespace_from(table.name())), self.table_name_from(table.name())
         self._parsed[name] = response.metadata_location, response.metadata
         return response

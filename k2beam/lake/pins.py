@@ -216,6 +216,9 @@ def _digested(catalog: Catalog, namespace: str, table_id: str, name: str, pin: P
     complete = replace(pin, **asdict(content))
 
     def plan(table: Table) -> Sequence[TableUpdate]:
+        ref = table.metadata.refs.get(name)
+        if ref is None or ref.snapshot_id != pin.snapshot_id:
+            raise LakeError(f"table {table_name(table)} has lost the tag {name} meanwhile: tag again")
         return () if _pins_of(table.properties).get(name) == complete else (_remembered(name, complete),)
 
     _change(catalog, namespace, table_id, plan, policy)

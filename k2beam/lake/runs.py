@@ -14,7 +14,7 @@ RUN_ID = "k2.run-id"
 RUN_PREFIX = "k2.run."
 """Table properties ``k2.run.<run id>``: the fields of :class:`RunRecord`, as JSON."""
 
-RUNS_KEPT = 32
+RUNS_KEPT = 64
 """A table remembers so many runs, those that committed last."""
 
 
@@ -46,14 +46,23 @@ def run_record(properties: Mapping[str, str], run_id: str) -> RunRecord | None:
 def with_run(properties: Mapping[str, str], run_id: str, last: RunRecord) -> tuple[dict[str, str], list[str]]:
     """The properties to set once a run committed ``last`` (the rows of one commit), and those to remove.
 
-    Raises LakeError for a property that is damaged.
+    Records of other runs that are damaged go too. Raises LakeError for one of this run.
     """
     name = f"{RUN_PREFIX}{run_id}"
-    known = {key: _parse(key, text) for key, text in properties.items() if key.startswith(RUN_PREFIX)}
-    before = known.pop(name, None)
+    before = run_record(properties, run_id)
     total = last if before is None else _added(before, last)
-    oldest = sorted(known, key=lambda key: known[key].at_ms)
-    return {name: json.dumps(asdict(total))}, oldest[: max(0, len(oldest) + 1 - RUNS_KEPT)]
+    others = [key for key in properties if key.startswith(RUN_PREFIX) and key != name]
+    oldest = sorted(others, key=lambda key: _at_ms(key, properties[key]))
+    damaged = sum(_at_ms(key, properties[key]) < 0 for key in others)
+    return {name: json.dumps(asdict(total))}, oldest[: max(damaged, len(oldest) + 1 - RUNS_KEPT)]
+
+
+def _at_ms(name: str, text: str) -> int:
+    """When a run committed last; -1 where its record is damaged."""
+    try:
+        return _parse(name, text).at_ms
+    except LakeError:
+        return -1
 
 
 def _added(before: RunRecord, last: RunRecord) -> RunRecord:
@@ -65,4 +74,6 @@ def _parse(name: str, text: str) -> RunRecord:
     try:
         return RunRecord(**json.loads(text))
     except (ValueError, TypeError) as error:
-        raise LakeError(f"table property {RUN_PREFIX}{name.removeprefix(RUN_PREFIX)}={text!r} is damaged") from error
+        raise LakeError(
+            f"table property {RUN_PREFIX}{name.removeprefix(RUN_PREFIX)}={text!r} is damaged: remove it"
+        ) from error

@@ -14,9 +14,12 @@ from k2beam.config import RetryPolicy
 from k2beam.coverage import PROPERTY_PREFIX, Coverage, SourcePartition
 from k2beam.errors import LakeError, UnreadableFile
 from k2beam.lake.offsets import count_offsets, rows_for
-from k2beam.lake.scan import find_readable, load_readable
+from k2beam.lake.scan import find_readable, load_readable, table_name
 from k2beam.lake.tables import COVERED_TABLES, EVENT_TABLES
 from k2beam.lake.transaction import COMMIT_ID, Append, commit_loop
+
+REBUILT = "k2.rebuilt"
+"""Table property: the id of the last rebuild of the coverage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +56,10 @@ def rebuild_coverage(
     Raises UnreadableFile, before anything is changed, where a file of the tables is gone or damaged: its rows would
     come twice. Raises CommitConflict and CommitUnknown.
     """
-    names = _together(catalog, namespace, names)
+    names, rebuild_id = _together(catalog, namespace, names), uuid.uuid4().hex
     # Before any row is counted: what is covered then has its row, whatever is committed meanwhile.
-    before = {name: _claimed(load_readable(catalog, namespace, name).properties)[0] for name in names}
+    properties = {name: load_readable(catalog, namespace, name).properties for name in names}
+    before = {name: _claimed(properties[name])[0] for name in names}
     tables, found = {}, {}
     for name in names:
         on_step(name)
@@ -63,10 +67,18 @@ def rebuild_coverage(
         found[name] = Coverage(count_offsets(tables[name], name, _stop).offsets)
     changes = {name: _changes(tables[name], before[name], found[name], rows_for(name, found)) for name in names}
     for name in names:
-        if apply and changes[name]:
+        # All of them: one may have taken over meanwhile what another covers wrongly.
+        if apply and any(changes.values()):
             commit_loop(
                 lambda name=name: load_readable(catalog, namespace, name),  # type: ignore[misc]
-                partial(_rebuilt, before=before[name], own=found[name], rows=rows_for(name, found)),
+                partial(
+                    _rebuilt,
+                    rebuild_id=rebuild_id,
+                    rebuilt_before=properties[name].get(REBUILT),
+                    before=rows_for(name, before),
+                    own=found[name],
+                    rows=rows_for(name, found),
+                ),
                 policy or RetryPolicy(),
             )
     return [change for name in names for change in changes[name]]
@@ -83,15 +95,26 @@ def _stop(error: UnreadableFile) -> None:
     raise error
 
 
-def _rebuilt(table: Table, before: Coverage, own: Coverage, rows: Coverage) -> Append | None:
-    """What makes the coverage that of the rows counted, and of what was committed since; None where it is."""
+def _rebuilt(
+    table: Table, rebuild_id: str, rebuilt_before: str | None, before: Coverage, own: Coverage, rows: Coverage
+) -> Append | None:
+    """What makes the coverage that of the rows counted, and of what was committed since; None where it is.
+
+    ``before`` is what was covered when the count began, in whichever table that shares coverage. What is covered since
+    may have been dropped by another rebuild and taken again: then this count says nothing any more. Raises LakeError.
+    """
+    last = table.properties.get(REBUILT)
+    if last == rebuild_id:
+        return None
+    if last != rebuilt_before:
+        raise LakeError(f"the coverage of {table_name(table)} was rebuilt by another process meanwhile: run it again")
     now, damaged = _claimed(table.properties)
     right = own | (now & rows) | (now - before)
     if now == right and not damaged:
         return None
-    properties = right.to_properties()
+    properties = {**right.to_properties(), REBUILT: rebuild_id}
     gone = [key for key in table.properties if key.startswith(PROPERTY_PREFIX) and key not in properties]
-    return Append([], properties, {COMMIT_ID: uuid.uuid4().hex}, removed=gone)
+    return Append([], properties, {COMMIT_ID: rebuild_id}, removed=gone)
 
 
 def _claimed(properties: Mapping[str, str]) -> tuple[Coverage, list[str]]:

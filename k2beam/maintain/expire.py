@@ -63,7 +63,9 @@ def expire(
     ids = {snapshot.snapshot_id for snapshot in gone}
     kept = [snapshot for snapshot in table.metadata.snapshots if snapshot.snapshot_id not in ids]
     freed = _freed(table, gone, kept) if gone else set()
-    files = [file for file in old_files(table, older_than) if file.path in freed] if freed else []
+    # Anew: a busy job has deleted the metadata file that was looked at, and the folder is known by it.
+    fresh = load_readable(catalog, namespace, name)
+    files = [file for file in old_files(fresh, older_than) if file.path in freed] if freed else []
     if apply:
         delete_files(table, files, on_delete)
     return Expiry(name, len(gone), len(kept), len(files), sum(file.bytes for file in files))

@@ -179,7 +179,7 @@ def test_the_receipt_names_its_own_snapshot_and_not_a_later_writers(
 def test_a_commit_that_landed_unseen_and_was_expired_since_is_still_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, file, rivals = (stage(tmp_path, range(begin, begin + 10)) for begin in (0, 10, 20))
+    first, file, rivals, more = (stage(tmp_path, range(begin, begin + 10)) for begin in (0, 10, 20, 30))
     catalog = open_catalog(lake_config(tmp_path))
 
     def keep_one(
@@ -193,9 +193,10 @@ def test_a_commit_that_landed_unseen_and_was_expired_since_is_still_its_own(
     before = keep_one(first, "ours")
     failing_once(monkeypatch, CommitStateUnknownException("504"), landed=True)
     committed: list[CommitReceipt] = []
-    receipt = keep_one(file, "ours", lambda reason: committed.append(keep_one(rivals, "theirs")))
-    (rival,) = committed
-    assert snapshots(tmp_path) == 1
+    receipt = keep_one(file, "ours", lambda reason: committed.extend(keep_one(one, "theirs") for one in (rivals, more)))
+    rival, later = committed
+    assert snapshots(tmp_path) == 2
+    assert receipt.snapshot_after not in {rival.snapshot_after, later.snapshot_after}
     assert (receipt.rows, receipt.rows_left_out) == (10, 0)
     assert (receipt.snapshot_before, receipt.snapshot_after) == (before.snapshot_after, rival.snapshot_before)
 

@@ -19,6 +19,7 @@ from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.lake.lean import LeanSqlCatalog, LeanTransaction, lean
 from k2beam.lake.tables import open_table
+from k2beam.lake.transaction import Append, append
 from tests.lake_helpers import QUICK, lake_config, offsets_in, stage
 
 
@@ -50,6 +51,21 @@ def test_manifests_of_one_size_class_are_merged_by_the_next_commit(
     wide = tmp_path / "wide"
     wide.mkdir()
     assert sizes(commits(wide, 4, files=10)) == [30, 10], "two digits are a class of their own"
+
+
+def test_manifests_that_only_say_what_was_deleted_are_let_go_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lean_module, "MERGED_AT_ONCE", 3)
+    monkeypatch.setattr(lean_module, "LARGEST_MERGED", 1)
+    table = commits(tmp_path, 1, files=60)
+    live = [task.file for task in table.scan().plan_files()]
+    for number in range(6):
+        fresh = [stage(tmp_path, [offset]).data_file() for offset in range(10)]
+        append(table, Append(fresh, {}, {"k2.commit-id": str(number)}, replaced=live[10 * number : 10 * number + 10]))
+        table.refresh()
+    assert sum(sizes(table)) == 60
+    assert sizes(table).count(0) <= 1
 
 
 def test_large_manifests_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,6 +141,17 @@ def test_nothing_to_pin(tmp_path: Path) -> None:
         pin(SmallLake(tmp_path))
 
 
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_tag_that_was_moved_or_taken_away_is_told(lake: KeptLake, moved: bool) -> None:
+    pin(lake)
+    with lake.table().manage_snapshots() as change:
+        change.remove_tag("close")
+    if moved:
+        lake.table().manage_snapshots().create_tag(lake.snapshot_ids()[0], "close").commit()
+    said = f"was moved to snapshot {lake.snapshot_ids()[0]}" if moved else "is gone"
+    assert problems(lake) == {TABLE: f"is not tagged any more: the tag {said}"}
+
+
 def test_a_table_that_lost_its_tag_is_told(tmp_path: Path) -> None:
     lake = SmallLake(tmp_path)
     lake.add([Row(0, 1)])

@@ -46,5 +46,6 @@ def test_a_damaged_record_is_told(text: str) -> None:
     properties = {f"{RUN_PREFIX}r": text}
     with pytest.raises(LakeError, match=r"k2\.run\.r=.* is damaged"):
         run_record(properties, "r")
-    with pytest.raises(LakeError, match=r"k2\.run\.r=.* is damaged"):
-        with_run(properties, "s", FIRST)
+    with pytest.raises(LakeError, match=r"k2\.run\.r=.* is damaged: remove it"):
+        with_run(properties, "r", FIRST)
+    assert set(committed(properties, "s", FIRST)) == {f"{RUN_PREFIX}s"}, "that of another run goes"

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pyiceberg.exceptions import CommitStateUnknownException
+from pyiceberg.table import Table
 
 from k2beam.config import NAMESPACE
 from k2beam.coverage import PROPERTY_PREFIX, Coverage
-from k2beam.errors import UnreadableFile
+from k2beam.errors import LakeError, UnreadableFile
 from k2beam.lake.commit import read_coverage
+from k2beam.lake.lean import LeanSqlCatalog
 from k2beam.maintain import coverage as module
 from k2beam.maintain.coverage import CoverageChange, rebuild_coverage
 from tests.audit_helpers import SOURCE, Row, SmallLake
@@ -132,3 +135,57 @@ def test_dead_letters_share_nothing(lake: SmallLake) -> None:
     lake.cover(TABLE, [50])
     assert run(lake) == [CoverageChange(TABLE, SOURCE, 0, 1, 0, damaged=False)]
     assert run(lake, name="dead_letters") == [CoverageChange("dead_letters", SOURCE, 0, 5, 0, damaged=False)]
+
+
+def test_a_rebuild_whose_answer_was_lost_does_not_drop_what_was_taken_again(
+    lake: SmallLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.cover(TABLE, [77])
+    real, lost = LeanSqlCatalog.commit_table, [True]
+
+    def unanswered(self: LeanSqlCatalog, *arguments: object) -> object:
+        response = real(self, *arguments)  # type: ignore[arg-type]
+        if lost and lost.pop():
+            lake.add([Row(77, 77)])
+            raise CommitStateUnknownException("504")
+        return response
+
+    monkeypatch.setattr(LeanSqlCatalog, "commit_table", unanswered)
+    assert [change.without_rows for change in run(lake, apply=True)] == [1]
+    assert covered(lake) == [*range(10), 77]
+
+
+def test_of_two_rebuilds_at_once_one_gives_up(lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.cover(TABLE, [77])
+    real, calls = module.count_offsets, []
+
+    def counted(*arguments: object) -> object:
+        count = real(*arguments)  # type: ignore[arg-type]
+        calls.append(arguments)
+        if len(calls) == 1:
+            run(lake, apply=True)
+            lake.add([Row(77, 77)])
+        return count
+
+    monkeypatch.setattr(module, "count_offsets", counted)
+    with pytest.raises(LakeError, match="was rebuilt by another process meanwhile"):
+        run(lake, apply=True)
+    assert covered(lake) == [*range(10), 77]
+
+
+def test_what_another_table_covers_wrongly_is_not_taken_over_meanwhile(
+    lake: SmallLake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.add(numbered(range(30, 33)), "quotes")
+    lake.cover("quotes_v2", [77])
+    real = module.count_offsets
+
+    def counted(table: Table, name: str, stop: object) -> object:
+        count = real(table, name, stop)  # type: ignore[arg-type]
+        lake.cover(TABLE, [77])
+        return count
+
+    monkeypatch.setattr(module, "count_offsets", counted)
+    run(lake, apply=True)
+    assert covered(lake) == list(range(10))
+    assert 77 not in read_coverage(lake.catalog, NAMESPACE)[SOURCE, 0]
