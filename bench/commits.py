@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import statistics
 import time
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 
+from bench.compaction import START_US, make_trades
 from k2beam.config import NAMESPACE, LakeConfig, Retention, RetryPolicy
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.lake.files import write_rows
-from k2beam.lake.tables import SPECS, open_table
+from k2beam.lake.tables import open_table
 
 TABLE = "trades_v2"
 ROWS = 100
@@ -37,9 +37,9 @@ def _commits(number: int, warehouse: Path, retention: Retention | None) -> tuple
     """The CPU milliseconds of each commit, and the bytes of the table's metadata in the end."""
     catalog = open_catalog(LakeConfig(warehouse=str(warehouse)))
     table = open_table(catalog, NAMESPACE, TABLE)
-    taken = []
+    taken, random = [], np.random.default_rng(1)
     for first in range(0, number * ROWS, ROWS):
-        staged = write_rows(table, _rows(first), 0)
+        staged = write_rows(table, make_trades(random, first, ROWS, START_US + first * 1_000, ROWS * 1_000, 1), 0)
         started = time.process_time()
         commit_files(catalog, NAMESPACE, TABLE, [staged], run_id="bench", policy=RetryPolicy(), retention=retention)
         taken.append((time.process_time() - started) * 1000)
@@ -71,21 +71,3 @@ def _results(what: str, taken: list[float], metadata_bytes: int) -> list[dict[st
 
 def _p99(ordered: list[float]) -> float:
     return ordered[-1 - len(ordered) // 100]
-
-
-def _rows(first: int) -> pa.Table:
-    """A hundred trades of one symbol, a millisecond apart."""
-    numbers = list(range(first, first + ROWS))
-    times = [1_767_571_200_000_000 + number * 1000 for number in numbers]
-    given: dict[str, list[Any]] = {
-        **{name: [str(number) for number in numbers] for name in ("message_id", "trade_id")},
-        **dict.fromkeys(("source_sequence", "_offset"), numbers),
-        **dict.fromkeys(("timestamp", "ingestion_timestamp", "_ingested_at"), times),
-        **{name: [Decimal("1.5")] * ROWS for name in ("price", "quantity")},
-        "_partition": [0] * ROWS,
-    }
-    schema = SPECS[TABLE].schema
-    columns = [given.get(field.name, [None if field.nullable else field.name] * ROWS) for field in schema]
-    return pa.table(
-        [pa.array(values, type=field.type) for values, field in zip(columns, schema, strict=True)], schema=schema
-    )

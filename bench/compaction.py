@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from bench.memory import PEAK
 from k2beam import EventSelection, Lake, LakeConfig
+from k2beam.clock import MICROS_PER_DAY
 from k2beam.config import NAMESPACE, RetryPolicy
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
@@ -39,8 +40,7 @@ FILES = 2_000
 ROUNDS = 3
 TARGET = 64 << 20
 NAME = "trades_v2"
-_DAY_US = 86_400_000_000
-_START_US = 20_000 * _DAY_US
+START_US = 20_000 * MICROS_PER_DAY
 _SOURCE = "kafka:5L6g3nShT-eMCtK--X86sw/market.crypto.trades.binance/1kBxYtPdQhC0rN8vVbWzTg"
 _HOURS = 20
 _NEVER_BUSY = 1 << 62
@@ -72,17 +72,18 @@ def make_small_files(warehouse: Path, rows: int, symbols: int) -> None:
     random = np.random.default_rng(1)
     shares = random.uniform(0.4, 1.6, FILES)
     counts = np.maximum(1, (rows * shares / shares.sum()).astype(int))
-    firsts, step = np.cumsum(counts) - counts, _DAY_US // FILES
+    firsts, step = np.cumsum(counts) - counts, MICROS_PER_DAY // FILES
     staged = []
     for number, (count, first) in enumerate(zip(counts.tolist(), firsts.tolist(), strict=True)):
-        trades = _trades(random, first, count, _START_US + number * step, step, symbols)
-        staged.append(write_rows(table, trades, _START_US))
+        trades = make_trades(random, first, count, START_US + number * step, step, symbols)
+        staged.append(write_rows(table, trades, START_US))
         if len(staged) == FILES // 20:
             commit_files(catalog, NAMESPACE, NAME, staged, run_id="bench", policy=RetryPolicy())
             staged = []
 
 
-def _trades(random: np.random.Generator, first: int, count: int, start: int, step: int, symbols: int) -> pa.Table:
+def make_trades(random: np.random.Generator, first: int, count: int, start: int, step: int, symbols: int) -> pa.Table:
+    """Trades at random times of ``step`` microseconds from ``start`` on, with offsets from ``first`` on."""
     times, symbol = np.sort(random.integers(start, start + step, count)), random.integers(0, symbols, count)
     offsets = np.arange(first, first + count)
     ids = np.frombuffer(random.bytes(16 * count), np.uint8).reshape(count, 16)
@@ -171,7 +172,7 @@ def _symbol_hour(when: str, warehouse: Path, symbols: int) -> Iterator[dict[str,
     table, lake = _opened(warehouse), Lake(str(warehouse))
     seconds, groups, sizes = [], [], []
     for number in range(_HOURS):
-        hour = datetime.fromtimestamp(_START_US / 1e6, UTC) + timedelta(hours=number % 24)
+        hour = datetime.fromtimestamp(START_US / 1e6, UTC) + timedelta(hours=number % 24)
         symbol = f"S{number * symbols // _HOURS:04}USDT"
         selection = EventSelection(symbol=symbol, start=hour, end=hour + timedelta(hours=1))
         started = time.monotonic()

@@ -8,7 +8,7 @@ for what the report proves.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pyiceberg.catalog import Catalog
@@ -21,7 +21,7 @@ from k2beam.audit.report import AuditReport, DaysFinding, LedgerFinding, SourceF
 from k2beam.coverage import Coverage, SourcePartition, runs
 from k2beam.errors import ArchiveError, LakeError, UnreadableFile
 from k2beam.lake.certified import CertifiedDays
-from k2beam.lake.offsets import OffsetCount, count_offsets, rows_for
+from k2beam.lake.offsets import OffsetCount, count_offsets, may_cover
 from k2beam.lake.reconcile import LedgerDiff, compare_ledger, mend_ledger
 from k2beam.lake.recorded import recorded_ends, recorded_holes
 from k2beam.lake.recount import KeyRecount, recount_keys
@@ -145,8 +145,14 @@ def _count_tables(
         if (table := _find(catalog, namespace, name, findings)) is not None:
             tables[name], counts[name] = table, count_offsets(table, name, findings.file)
             _expect_recorded(expectation, table, findings)
-    rows = tuple(_check_coverage(table, claims[name], counts, findings) for name, table in tables.items())
-    return rows, counts
+    found = {name: Coverage(count.offsets) for name, count in counts.items()}
+    rows = may_cover(found)
+    return tuple(
+        _check_coverage(
+            table, counts[name], found[name] - _claimed(table, findings), claims[name] - rows[name], findings
+        )
+        for name, table in tables.items()
+    ), counts
 
 
 def _find(catalog: Catalog, namespace: str, name: str, findings: _Findings) -> Table | None:
@@ -176,17 +182,10 @@ def _claimed(table: Table, findings: _Findings) -> Coverage:
 
 
 def _check_coverage(
-    table: Table, before: Coverage, counts: Mapping[str, OffsetCount], findings: _Findings
+    table: Table, count: OffsetCount, without_coverage: Coverage, without_rows: Coverage, findings: _Findings
 ) -> TableFinding:
-    """Compare what a table covered ``before`` the count, and covers in the snapshot counted, with the rows.
-
-    An event table may cover what has its row in another one (see :mod:`k2beam.lake.commit`).
-    """
+    """Report the rows of a table that its coverage lacks, and what it covered before the count without a row."""
     name = table.name()[-1]
-    count = counts[name]
-    found = Coverage(count.offsets)
-    without_rows = before - rows_for(name, {other: Coverage(one.offsets) for other, one in counts.items()})
-    without_coverage = found - _claimed(table, findings)
     discrepancies = (
         (without_rows, "are covered but have no row; they would never be taken again"),
         (without_coverage, "have rows but are not covered; they would be taken again"),

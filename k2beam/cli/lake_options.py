@@ -37,6 +37,7 @@ def lake_config(warehouse: WarehouseOption = None, catalog: CatalogOption = None
     return LakeConfig(warehouse=warehouse, catalog=catalog)
 
 
+_DEFAULT = Retention()
 _KeepSnapshots = Annotated[
     int,
     typer.Option("--keep-snapshots", min=0, help="So many snapshots of each table are kept; 0 keeps all, of any age."),
@@ -44,7 +45,9 @@ _KeepSnapshots = Annotated[
 _KeepAge = Annotated[str, typer.Option("--keep-age", help="None that is older is kept, but the current one.")]
 
 
-def snapshot_retention(keep_snapshots: _KeepSnapshots = 100, keep_age: _KeepAge = "7d") -> Retention | None:
+def snapshot_retention(
+    keep_snapshots: _KeepSnapshots = _DEFAULT.snapshots, keep_age: _KeepAge = "7d"
+) -> Retention | None:
     """Which snapshots stay in a table; None for all. Tags and branches always do.
 
     A group of options, for :func:`k2beam.cli.option_groups.with_options`. Raises UsageError for what is no duration.

@@ -12,7 +12,7 @@ import typer
 
 import k2beam
 from k2beam.cli.guard import guarded
-from k2beam.cli.lake_options import lake_config, snapshot_retention
+from k2beam.cli.lake_options import CatalogOption, WarehouseOption, lake_config, snapshot_retention
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, printable
 from k2beam.cli.progress import step_progress
@@ -33,7 +33,6 @@ _HOUR_US = 3_600_000_000
 maintain_app = typer.Typer(help="Look after the tables.", no_args_is_help=True)
 
 ApplyOption = Annotated[bool, typer.Option("--apply", help="Do it; otherwise only say what would be done.")]
-TableOption = Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")]
 TargetOption = Annotated[
     int, typer.Option("--target-file-mb", min=1, max=512, help="Parquet size of the new files, MiB.")
 ]
@@ -47,6 +46,23 @@ AgeOption = Annotated[
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Where the tables are, and the names of those to look after (None: all)."""
+
+    lake: LakeConfig
+    names: list[str] | None
+
+
+def asked_for(
+    table: Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")] = None,
+    warehouse: WarehouseOption = None,
+    catalog: CatalogOption = None,
+) -> _Asked:
+    """The tables that a command is to look after. A group of options, for ``with_options``."""
+    return _Asked(lake_config(warehouse, catalog), table)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.add_typer(maintain_app, name="maintain")
@@ -54,18 +70,17 @@ def register(app: typer.Typer) -> None:
 
 @maintain_app.command("expire")
 @guarded
-@with_options(retention=snapshot_retention, lake=lake_config)
+@with_options(retention=snapshot_retention, asked=asked_for)
 def expire_snapshots(
     retention: Retention | None,
     older_than_hours: AgeOption = 24.0,
     apply: ApplyOption = False,
-    table: TableOption = None,
     *,
-    lake: LakeConfig,
+    asked: _Asked,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Let go of old snapshots, and delete the files that only they had. Tags and branches stay."""
-    with _tables("maintain expire", lake, table) as tables:
+    with _tables("maintain expire", asked) as tables:
         done = tables.expire(retention, older_than_hours, apply)
     emit_rows(("table", "snapshots", "kept", "files", "bytes"), map(asdict, done), output)
     _verdict(f"Expired {sum(one.snapshots for one in done):,} snapshots and deleted {_sizes(done)}", apply)
@@ -73,19 +88,18 @@ def expire_snapshots(
 
 @maintain_app.command("compact")
 @guarded
-@with_options(lake=lake_config)
+@with_options(asked=asked_for)
 def compact_files(
     target_file_mb: TargetOption = 64,
     quiet_hours: QuietOption = 1.0,
     apply: ApplyOption = False,
-    table: TableOption = None,
     *,
-    lake: LakeConfig,
+    asked: _Asked,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Make small data files of a partition into few large ones. Jobs may write meanwhile."""
     columns = ("table", "partition", "result", "rows", "files", "bytes", "files_after", "bytes_after", "digest")
-    with _tables("maintain compact", lake, table) as tables:
+    with _tables("maintain compact", asked) as tables:
         done = list(tables.compact(target_file_mb * _MIB, quiet_hours, apply))
     emit_rows(columns, map(asdict, done), output)
     _verdict(_compacted(done), apply)
@@ -93,17 +107,16 @@ def compact_files(
 
 @maintain_app.command("orphans")
 @guarded
-@with_options(lake=lake_config)
+@with_options(asked=asked_for)
 def find_orphans(
     older_than_hours: AgeOption = 24.0,
     delete: Annotated[bool, typer.Option("--delete", "--apply", help="Delete them; otherwise only list them.")] = False,
-    table: TableOption = None,
     *,
-    lake: LakeConfig,
+    asked: _Asked,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List files that no snapshot has, such as a crash leaves, or delete them."""
-    with _tables("maintain orphans", lake, table) as tables:
+    with _tables("maintain orphans", asked) as tables:
         found = tables.orphans(older_than_hours, delete)
     emit_rows(("table", "path", "bytes", "modified_at"), map(asdict, found), output)
     count, size = len(found), sum(file.bytes for file in found)
@@ -112,19 +125,18 @@ def find_orphans(
 
 @maintain_app.command("coverage")
 @guarded
-@with_options(lake=lake_config)
+@with_options(asked=asked_for)
 def check_coverage(
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Make it what the rows say, with --apply.")] = False,
     apply: ApplyOption = False,
-    table: TableOption = None,
     *,
-    lake: LakeConfig,
+    asked: _Asked,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Compare the coverage of the tables with their rows, or rebuild it. Exit code 1: it differs and was left so."""
     if apply and not rebuild:
         raise UsageError("--apply goes with --rebuild: to compare changes nothing")
-    with _tables("maintain coverage", lake, table) as tables:
+    with _tables("maintain coverage", asked) as tables:
         changes = tables.coverage(apply)
     columns = ("table", "source", "partition", "without_rows", "without_coverage", "damaged")
     emit_rows(columns, map(asdict, changes), output)
@@ -135,10 +147,10 @@ def check_coverage(
 
 @maintain_app.command("verify")
 @guarded
-@with_options(lake=lake_config)
-def verify_files(table: TableOption = None, *, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE) -> None:
+@with_options(asked=asked_for)
+def verify_files(*, asked: _Asked, output: OutputOption = OutputFormat.TABLE) -> None:
     """Look whether every file of every snapshot is there, in its size and with its rows. Exit code 1: one is not."""
-    with _tables("maintain verify", lake, table) as tables:
+    with _tables("maintain verify", asked) as tables:
         damaged = tables.verify()
     emit_rows(("table", "path", "problem"), map(asdict, damaged), output)
     _end_with(damaged)
@@ -146,20 +158,19 @@ def verify_files(table: TableOption = None, *, lake: LakeConfig, output: OutputO
 
 @maintain_app.command("run")
 @guarded
-@with_options(retention=snapshot_retention, lake=lake_config)
+@with_options(retention=snapshot_retention, asked=asked_for)
 def run_all(
     retention: Retention | None,
     older_than_hours: AgeOption = 24.0,
     target_file_mb: TargetOption = 64,
     quiet_hours: QuietOption = 1.0,
     apply: ApplyOption = False,
-    table: TableOption = None,
     *,
-    lake: LakeConfig,
+    asked: _Asked,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """All that a day asks for: expire, delete orphans, compact, verify. Exit code 1: a file is lost or damaged."""
-    with _tables("maintain run", lake, table) as tables:
+    with _tables("maintain run", asked) as tables:
         expired = tables.expire(retention, older_than_hours, apply)
         unused = tables.orphans(older_than_hours, apply)
         compacted = [one for one in tables.compact(target_file_mb * _MIB, quiet_hours, apply) if one.result != "busy"]
@@ -245,7 +256,7 @@ class _Tables:
 
 
 @contextmanager
-def _tables(title: str, lake: LakeConfig, asked: Sequence[str] | None) -> Iterator[_Tables]:
+def _tables(title: str, asked: _Asked) -> Iterator[_Tables]:
     """The tables that were made, or those of them that are asked for; with progress, while the context lasts.
 
     Raises UsageError for a table that there is not.
@@ -254,12 +265,12 @@ def _tables(title: str, lake: LakeConfig, asked: Sequence[str] | None) -> Iterat
     from k2beam.lake.scan import find_readable
     from k2beam.lake.tables import SPECS
 
-    opened = k2beam.Lake.of(lake)
+    opened = k2beam.Lake.of(asked.lake)
     there = tuple(name for name in SPECS if find_readable(opened.catalog, opened.namespace, name) is not None)
-    if unknown := [name for name in asked or () if name not in there]:
+    if unknown := [name for name in asked.names or () if name not in there]:
         raise UsageError(f"there is no table {', '.join(unknown)}; the tables are {', '.join(there) or 'none yet'}")
     with step_progress(title) as step:
-        yield _Tables(opened, tuple(name for name in there if asked is None or name in asked), step)
+        yield _Tables(opened, tuple(name for name in there if asked.names is None or name in asked.names), step)
 
 
 def _sizes(done: Sequence[Expiry]) -> str:

@@ -47,7 +47,7 @@ class HoleProbe:
         self._stop = stop
         self._names = {topic.source: topic.name for topic in topics}
         self._consumer: Consumer | None = None
-        self._gone: dict[_Place, BitMap64] = {key: BitMap64(self.holes[key]) for key in self.holes}
+        self._lost: dict[_Place, BitMap64] = {}
         self._last: dict[_Place, BitMap64] = {}
         self._since = time.monotonic()
         self._away_since: float | None = None
@@ -60,7 +60,8 @@ class HoleProbe:
 
     def known(self, missing: Mapping[_Place, BitMap64]) -> dict[_Place, BitMap64]:
         """``missing`` without what was found to be gone: holes, and what retention took. Asks nobody."""
-        return {key: rest for key, offsets in missing.items() if (rest := offsets - self._gone.get(key, BitMap64()))}
+        left = {key: offsets - self.holes[key] - self._lost.get(key, BitMap64()) for key, offsets in missing.items()}
+        return {key: rest for key, rest in left.items() if rest}
 
     def without_holes(self, missing: Mapping[_Place, BitMap64]) -> dict[_Place, BitMap64]:
         """``missing`` without what can't come; asks the broker only when nothing has changed for a while.
@@ -135,11 +136,9 @@ class HoleProbe:
         end = last + 1 if given is None else min(last + 1, given)
         begin = min(max(first, cursor.low), end)
         holes.add_range(begin, end)
-        gone = self._gone.setdefault(place, BitMap64())
-        gone.update(holes)
         self.holes.update(Coverage({SourcePartition(*place): holes}))
         if begin > first:
-            gone.add_range(first, begin)
+            self._lost.setdefault(place, BitMap64()).add_range(first, begin)
             self._say_lost(place, first, begin - 1)
         return holes, given
 

@@ -127,12 +127,13 @@ def commit_files(
         if not selection.files:
             return None
         selections.append(selection)
-        change = _append(table, selection, covered | selection.coverage, summary)  # step 3
+        merged = covered | selection.coverage
+        change = _append(table, selection, merged, summary)  # step 3
         if _is_to_be_shared(table, change):
             # Without them the coverage is as right, and large.
             with contextlib.suppress(LakeError):
                 others = read_coverage(catalog, namespace, [other for other in EVENT_TABLES.values() if other != name])
-                change = _append(table, selection, covered | selection.coverage | others, summary)
+                change = _append(table, selection, merged | others, summary)
         return replace(change, retention=retention)
 
     # Steps 1, 4 and 5 are the loop's.

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pyiceberg.table import Transaction
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot
@@ -76,11 +75,9 @@ def remembered(properties: Mapping[str, str], gone: Sequence[Snapshot], now_ms: 
     return Expired(before.snapshots + len(gone), until, now_ms).to_properties()
 
 
-def stage_removal(transaction: Transaction, gone: Sequence[Snapshot]) -> None:
-    """Let go of snapshots in the commit of a transaction; their files are not touched."""
-    if gone:
-        ids = [snapshot.snapshot_id for snapshot in gone]
-        transaction._stage((RemoveSnapshotsUpdate.model_validate({"snapshot-ids": ids}),))
+def removal_of(gone: Sequence[Snapshot]) -> RemoveSnapshotsUpdate:
+    """What lets go of snapshots in a commit; their files are not touched."""
+    return RemoveSnapshotsUpdate.model_validate({"snapshot-ids": [snapshot.snapshot_id for snapshot in gone]})
 
 
 def _ancestry(by_id: Mapping[int, Snapshot], newest: int | None, until: Collection[int] = ()) -> Iterator[Snapshot]:

@@ -7,11 +7,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from pyarrow import fs
-from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 
 from k2beam.errors import LakeError
 from k2beam.lake.scan import blaming, table_name
+from k2beam.lake.storage import store_of
 from k2beam.lake.transaction import COMMITTED_IN, warehouse_of
 
 _SUFFIX = ".metadata.json"
@@ -32,11 +32,7 @@ def foreign_metadata(table: Table) -> list[str]:
 
     Raises LakeError where the folder can't be listed, UnreadableFile where a file of it can't be read.
     """
-    if not isinstance(table.io, PyArrowFileIO):
-        raise LakeError(
-            f"table {table_name(table)}: its storage is read by {type(table.io).__name__}, which can't list"
-        )
-    system, folder = _folder(table, table.io)
+    system, folder = store_of(table, table.metadata_location.rpartition("/")[0])
     selector = fs.FileSelector(folder, allow_not_found=True)
     there = {
         PurePosixPath(found.path).name: found.path
@@ -59,12 +55,6 @@ def refuse_foreign(table: Table) -> None:
             "name may be live there. If a copy of this warehouse was written to, complete it first (k2beam warehouse "
             "copy); then, or if there is none, delete the metadata files, and run this again"
         )
-
-
-def _folder(table: Table, io: PyArrowFileIO) -> tuple[fs.FileSystem, str]:
-    location = table.metadata_location.rpartition("/")[0]
-    scheme, netloc, path = PyArrowFileIO.parse_location(location, io.properties)
-    return io.fs_by_scheme(scheme, netloc), path
 
 
 def _chain(table: Table, system: fs.FileSystem, there: dict[str, str]) -> set[str]:

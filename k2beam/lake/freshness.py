@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pyiceberg.conversions import from_bytes
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.lake.ledger import read_ledger
-from k2beam.lake.scan import blaming, plan_files, read_file, table_name
+from k2beam.lake.scan import bound_of, plan_files, read_file
+from k2beam.lake.storage import files_in, manifests_of
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.lake.transaction import replaces
 from k2beam.schemas import EVENT_TIME_COLUMN
@@ -91,27 +91,20 @@ class TableReader:
         snapshot = table.current_snapshot()
         if snapshot is None:
             return TableState(None, 0, Files())
-        with blaming(table_name(table), snapshot.manifest_list):
-            manifests = snapshot.manifests(table.io)
-        data = {one.manifest_path: one for one in manifests if one.content == ManifestContent.DATA}
+        manifests = manifests_of(table, [snapshot])
+        data = {path: one for path, one in manifests.items() if one.content == ManifestContent.DATA}
         digests = self._seen.only(data, lambda path: self._digest(table, data[path]))
         return TableState(_last_commit(table.snapshots()), len(table.metadata.snapshots), sum(digests, Files()))
 
     def _digest(self, table: Table, manifest: ManifestFile) -> Files:
-        with blaming(table_name(table), manifest.manifest_path):
-            entries = manifest.fetch_manifest_entry(table.io, discard_deleted=True)
-        return sum((self._of_file(table, entry.data_file) for entry in entries), Files())
+        return sum((self._of_file(table, file) for file in files_in(table, manifest)), Files())
 
     def _of_file(self, table: Table, file: DataFile) -> Files:
         size = int(file.file_size_in_bytes)
         return Files(int(file.record_count), 1, size, int(size < SMALL_BYTES), self._newest(table, file))
 
     def _newest(self, table: Table, file: DataFile) -> int | None:
-        if self._time_column is None:
-            return None
-        field = table.schema().find_field(self._time_column)
-        bound = (file.upper_bounds or {}).get(field.field_id)
-        return None if bound is None else int(from_bytes(field.field_type, bound))  # type: ignore[arg-type]
+        return None if self._time_column is None else bound_of(table, file.upper_bounds, self._time_column)
 
 
 class GapReader:

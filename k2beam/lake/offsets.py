@@ -14,7 +14,7 @@ from pyroaring import BitMap64
 from k2beam.arrays import Ints
 from k2beam.coverage import Coverage, SourcePartition
 from k2beam.errors import UnreadableFile
-from k2beam.lake.scan import file_rows, plan_files, read_file, table_name
+from k2beam.lake.scan import file_rows, other_rows, plan_files, read_file, table_name
 from k2beam.lake.tables import DEAD_LETTERS
 
 SPARSE = 4
@@ -103,22 +103,21 @@ def count_offsets(table: Table, name: str, on_unreadable: Callable[[UnreadableFi
         else:
             promised = file_rows(task)
             if promised is not None and rows != promised:
-                reason = f"has {rows:,} rows, but the snapshot says {promised:,}"
-                on_unreadable(UnreadableFile(table_name(table), task.file.file_path, reason))
+                on_unreadable(UnreadableFile(table_name(table), task.file.file_path, other_rows(rows, promised)))
         count.rows += rows
     return count
 
 
-def rows_for(name: str, found: Mapping[str, Coverage]) -> Coverage:
-    """The offsets of which there must be rows where the table ``name`` covers them; ``found`` are those of each table.
+def may_cover(own: Mapping[str, Coverage]) -> dict[str, Coverage]:
+    """What each table may cover by what is each one's own: event tables what any of them has, as they share coverage.
 
-    The dead letters' are in their own table, those of an event table in any of them: coverage is shared.
+    The dead letters only what they have themselves.
     """
-    tables = (name,) if name == DEAD_LETTERS else (table for table in found if table != DEAD_LETTERS)
-    rows = Coverage()
-    for table in tables:
-        rows.update(found[table])
-    return rows
+    events = Coverage()
+    for name, coverage in own.items():
+        if name != DEAD_LETTERS:
+            events.update(coverage)
+    return {name: coverage if name == DEAD_LETTERS else events for name, coverage in own.items()}
 
 
 def _bitmap(offsets: Ints) -> BitMap64:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.table import Table, Transaction
+from pyiceberg.table import Table
 from pyiceberg.table.refs import SnapshotRefType
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.update import (
-    AssertRefSnapshotId,
     RemovePropertiesUpdate,
     RemoveSnapshotRefUpdate,
     SetPropertiesUpdate,
@@ -25,15 +23,15 @@ from pyiceberg.table.update import (
     TableUpdate,
 )
 
+from k2beam.clock import now_us
 from k2beam.config import RetryPolicy
 from k2beam.coverage import Coverage
 from k2beam.errors import LakeError, UsageError
 from k2beam.lake.digest import RowDigest, digest_rows
-from k2beam.lake.lean import LeanTransaction
 from k2beam.lake.offsets import OffsetCount
 from k2beam.lake.scan import find_readable, load_readable, plan_files, read_file, table_name
 from k2beam.lake.tables import CERTIFIED_DAYS, COVERED_TABLES, SPECS
-from k2beam.lake.transaction import commit_loop
+from k2beam.lake.transaction import commit_loop, commit_updates
 
 PIN_PREFIX = "k2.pin."
 """Table properties ``k2.pin.<name>``: the fields of :class:`Pin`, as JSON."""
@@ -198,7 +196,7 @@ def _tag(
             raise UsageError(
                 f"table {table_name(table)} has a tag or branch {name} of another program; take another name"
             )
-        pins.append(Pin(snapshot_id, time.time_ns() // 1_000_000, tables))
+        pins.append(Pin(snapshot_id, now_us() // 1_000, tables))
         ref = {"ref-name": name, "type": SnapshotRefType.TAG, "snapshot-id": snapshot_id}
         return SetSnapshotRefUpdate.model_validate(ref), _remembered(name, pins[-1])
 
@@ -238,12 +236,9 @@ def _change(
 ) -> None:
     """Apply what ``plan`` wants of the fresh table, in one commit; nothing where it wants nothing."""
 
-    def commit(table: Table, updates: Sequence[TableUpdate]) -> None:
-        transaction: Transaction = LeanTransaction(table)
-        current = {"ref": "main", "snapshot-id": table.metadata.current_snapshot_id}
-        transaction._stage(tuple(updates), (AssertRefSnapshotId.model_validate(current),))
-        transaction.commit_transaction()
-
     commit_loop(
-        lambda: load_readable(catalog, namespace, table_id), lambda table: plan(table) or None, policy, commit=commit
+        lambda: load_readable(catalog, namespace, table_id),
+        lambda table: plan(table) or None,
+        policy,
+        commit=commit_updates,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.conversions import from_bytes
 from pyiceberg.expressions import BooleanExpression, LessThan
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
@@ -29,7 +28,7 @@ from k2beam.clock import MICROS_PER_DAY
 from k2beam.errors import UnreadableFile
 from k2beam.lake.certified import CertifiedDays
 from k2beam.lake.days import DayFiles, DaySlices, SymbolName, divide
-from k2beam.lake.scan import EVERYTHING, find_readable, plan_files, read_file, table_name
+from k2beam.lake.scan import EVERYTHING, bound_of, find_readable, plan_files, read_file, table_name
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.model import Kind
 from k2beam.schemas import EVENT_TIME_COLUMN
@@ -141,15 +140,8 @@ def _ingested_before(moment: int) -> BooleanExpression:
 
 def _all_before(table: Table, day: DayFiles, moment: int) -> bool:
     """Whether the statistics say that all rows were ingested before the moment."""
-    latest = [_bound(table, task.file.upper_bounds, INGESTED_AT) for task in day.files]
+    latest = [bound_of(table, task.file.upper_bounds, INGESTED_AT) for task in day.files]
     return all(time is not None and time < moment for time in latest)
-
-
-def _bound(table: Table, bounds: Mapping[int, bytes] | None, column: str) -> int | None:
-    """A bound of a time column by a file's statistics (microseconds UTC); None where they don't say."""
-    field = table.schema().find_field(column)
-    bound = (bounds or {}).get(field.field_id)
-    return None if bound is None else int(from_bytes(field.field_type, bound))  # type: ignore[arg-type]
 
 
 def _read_day(
@@ -160,7 +152,7 @@ def _read_day(
     whole = True
     # Files that follow each other in time give a key's rows in order: they need not be sorted then.
     time = EVENT_TIME_COLUMN[day.kind]
-    files = sorted(day.files, key=lambda task: _bound(table, task.file.lower_bounds, time) or 0)
+    files = sorted(day.files, key=lambda task: bound_of(table, task.file.lower_bounds, time) or 0)
     parts = -(-day.rows // ROWS_AT_ONCE)
     for part in range(parts):
         messages = _Messages(day, part, parts)

@@ -39,8 +39,8 @@ def run_record(properties: Mapping[str, str], run_id: str) -> RunRecord | None:
 
     Raises LakeError for a property that is damaged.
     """
-    text = properties.get(f"{RUN_PREFIX}{run_id}")
-    return None if text is None else _parse(run_id, text)
+    name = f"{RUN_PREFIX}{run_id}"
+    return _parse(name, properties[name]) if name in properties else None
 
 
 def with_run(properties: Mapping[str, str], run_id: str, last: RunRecord) -> tuple[dict[str, str], list[str]]:
@@ -51,9 +51,9 @@ def with_run(properties: Mapping[str, str], run_id: str, last: RunRecord) -> tup
     name = f"{RUN_PREFIX}{run_id}"
     before = run_record(properties, run_id)
     total = last if before is None else _added(before, last)
-    others = [key for key in properties if key.startswith(RUN_PREFIX) and key != name]
-    oldest = sorted(others, key=lambda key: _at_ms(key, properties[key]))
-    damaged = sum(_at_ms(key, properties[key]) < 0 for key in others)
+    others = {key: _at_ms(key, text) for key, text in properties.items() if key.startswith(RUN_PREFIX) and key != name}
+    oldest = sorted(others, key=lambda key: others[key])
+    damaged = sum(at_ms < 0 for at_ms in others.values())
     return {name: json.dumps(asdict(total))}, oldest[: max(damaged, len(oldest) + 1 - RUNS_KEPT)]
 
 
@@ -74,6 +74,4 @@ def _parse(name: str, text: str) -> RunRecord:
     try:
         return RunRecord(**json.loads(text))
     except (ValueError, TypeError) as error:
-        raise LakeError(
-            f"table property {RUN_PREFIX}{name.removeprefix(RUN_PREFIX)}={text!r} is damaged: remove it"
-        ) from error
+        raise LakeError(f"table property {name}={text!r} is damaged: remove it") from error

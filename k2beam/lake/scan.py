@@ -8,7 +8,7 @@ the caller decides whether to stop or to report it and go on.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.catalog import Catalog
+from pyiceberg.conversions import from_bytes
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.manifest import DataFile
@@ -44,7 +45,7 @@ def blaming(table: str, path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, EOFError) as error:
-        raise UnreadableFile(table, _path_in(error) or path, _reason(error)) from error
+        raise UnreadableFile(table, _path_in(error) or path, why_unreadable(error)) from error
 
 
 def find_readable(catalog: Catalog, namespace: str, name: str) -> Table | None:
@@ -96,7 +97,7 @@ def read_file(
         for batch in reader.to_record_batches([task]):
             yield batch.select(list(columns))
     except (OSError, pa.ArrowInvalid) as error:
-        raise UnreadableFile(table_name(table), _blamed(error, task), _reason(error)) from error
+        raise UnreadableFile(table_name(table), _blamed(error, task), why_unreadable(error)) from error
 
 
 def read_whole(table: Table, file: DataFile, dictionaries: bool = False) -> Iterator[pa.Table]:
@@ -123,10 +124,9 @@ def read_whole(table: Table, file: DataFile, dictionaries: bool = False) -> Iter
                 rows += group.num_rows
                 yield group.replace_schema_metadata()
     except (OSError, pa.ArrowInvalid) as error:
-        raise UnreadableFile(table_name(table), file.file_path, _reason(error)) from error
+        raise UnreadableFile(table_name(table), file.file_path, why_unreadable(error)) from error
     if rows != file.record_count:
-        reason = f"has {rows:,} rows, but the snapshot says {file.record_count:,}"
-        raise UnreadableFile(table_name(table), file.file_path, reason)
+        raise UnreadableFile(table_name(table), file.file_path, other_rows(rows, file.record_count))
 
 
 def _has_ids_of(table: Table, found: pa.Schema) -> bool:
@@ -156,6 +156,13 @@ def file_rows(task: FileScanTask) -> int | None:
     return None if task.delete_files else int(task.file.record_count)
 
 
+def bound_of(table: Table, bounds: Mapping[int, bytes] | None, column: str) -> int | None:
+    """A bound of a time column by a file's statistics (microseconds UTC); None where they don't say."""
+    field = table.schema().find_field(column)
+    bound = (bounds or {}).get(field.field_id)
+    return None if bound is None else int(from_bytes(field.field_type, bound))  # type: ignore[arg-type]
+
+
 def partition_value(table: Table, task: FileScanTask, column: str, transform: str = "identity") -> Any:
     """The file's partition by a ``transform`` of ``column``, as Iceberg counts it; None where it has no such one."""
     spec = table.metadata.specs().get(task.file.spec_id)
@@ -166,7 +173,13 @@ def partition_value(table: Table, task: FileScanTask, column: str, transform: st
     return None
 
 
-def _reason(error: Exception) -> str:
+def other_rows(found: int, promised: int) -> str:
+    """What is wrong with a file of ``found`` rows of which the snapshot promises another number."""
+    return f"has {found:,} rows, but the snapshot says {promised:,}"
+
+
+def why_unreadable(error: Exception) -> str:
+    """What is wrong with a file that could not be read."""
     if isinstance(error, FileNotFoundError):
         return "is gone"
     return f"can't be read: {error}".splitlines()[0]

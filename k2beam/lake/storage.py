@@ -20,31 +20,29 @@ from k2beam.lake.scan import blaming, table_name
 
 
 class TableFolder:
-    """The folder of one table, in whatever store it is. Raises LakeError where the store can't be listed.
-
-    Also where the table's metadata file isn't found below the folder by its own path: then paths are written in a way
-    that can't be compared, and everything would seem to be of no use.
-    """
+    """The folder of one table, in whatever store it is. Raises LakeError where the store can't be listed."""
 
     def __init__(self, table: Table) -> None:
+        self._table = table
         self._name = table_name(table)
-        if not isinstance(table.io, PyArrowFileIO):
-            raise LakeError(f"table {self._name}: its storage is read by {type(table.io).__name__}, which can't list")
-        scheme, netloc, self._path = PyArrowFileIO.parse_location(table.location(), table.io.properties)
-        self._system: fs.FileSystem = table.io.fs_by_scheme(scheme, netloc)
-        if bare(table.metadata_location) not in {file.path for file in self.files("metadata")}:
-            raise LakeError(
-                f"table {self._name}: its metadata {table.metadata_location} is not listed below {table.location()}"
-            )
+        self._system, self._path = store_of(table, table.location())
 
     def files(self, part: Literal["data", "metadata"]) -> list[fs.FileInfo]:
-        """The files below ``data`` or ``metadata``: bare paths, bytes and times of writing."""
+        """The files below ``data`` or ``metadata``: bare paths, bytes and times of writing.
+
+        Raises LakeError where the table's metadata file is not among those of ``metadata`` by its own path: then paths
+        are written in a way that can't be compared, and everything would seem to be of no use.
+        """
         selector = fs.FileSelector(f"{self._path}/{part}", recursive=True, allow_not_found=True)
         try:
             listed = self._system.get_file_info(selector)
         except OSError as error:
             raise LakeError(f"table {self._name}: its folder {self._path}/{part} can't be listed: {error}") from error
-        return [found for found in listed if found.type == fs.FileType.File]
+        files = [found for found in listed if found.type == fs.FileType.File]
+        current = self._table.metadata_location
+        if part == "metadata" and bare(current) not in {file.path for file in files}:
+            raise LakeError(f"table {self._name}: its metadata {current} is not listed below {self._table.location()}")
+        return files
 
     def delete(self, path: str) -> None:
         """Delete a file that :meth:`files` gave; nothing where another process was faster. Raises LakeError."""
@@ -54,6 +52,16 @@ class TableFolder:
             return
         except OSError as error:
             raise LakeError(f"table {self._name}: file {path} can't be deleted: {error}") from error
+
+
+def store_of(table: Table, location: str) -> tuple[fs.FileSystem, str]:
+    """The file system of a location of a table, and the path in it. Raises LakeError where it can't be listed."""
+    if not isinstance(table.io, PyArrowFileIO):
+        raise LakeError(
+            f"table {table_name(table)}: its storage is read by {type(table.io).__name__}, which can't list"
+        )
+    scheme, netloc, path = PyArrowFileIO.parse_location(location, table.io.properties)
+    return table.io.fs_by_scheme(scheme, netloc), path
 
 
 def bare(location: str) -> str:

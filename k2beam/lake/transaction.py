@@ -9,7 +9,6 @@ the caller again what is left to do, and goes by that.
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,12 +16,15 @@ from typing import Any
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, RESTError
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
+from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Operation, Snapshot
+from pyiceberg.table.update import AssertRefSnapshotId, TableUpdate
 from sqlalchemy.exc import DBAPIError
 
+from k2beam.clock import now_us
 from k2beam.config import Retention, RetryPolicy
 from k2beam.errors import CommitConflict, CommitUnknown, LakeError
-from k2beam.lake.expiry import expirable, remembered, stage_removal
+from k2beam.lake.expiry import expirable, remembered, removal_of
 from k2beam.lake.lean import LeanTransaction, MergingAppend, MergingOverwrite, MergingReplace
 from k2beam.lake.runs import RUN_ID, RunRecord, run_record, with_run
 
@@ -114,7 +116,7 @@ def append(table: Table, change: Append) -> None:
     Raises CommitFailedException when another writer won, and one of :data:`UNKNOWN_OUTCOME` when
     the outcome isn't known. No file is deleted either way.
     """
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = now_us() // 1_000
     transaction = LeanTransaction(table)
     producer = _producer(transaction, table, change)
     gone = [] if change.retention is None else expirable(table.metadata, change.retention, now_ms, appended=1)
@@ -133,7 +135,8 @@ def append(table: Table, change: Append) -> None:
             snapshot.append_data_file(data_file)
         for data_file in change.replaced:
             snapshot.delete_data_file(data_file)
-    stage_removal(transaction, gone)
+    if gone:
+        transaction._stage((removal_of(gone),))
     # With the producers gone pyiceberg has nothing to delete after a conflict.
     transaction._snapshot_producers = []
     transaction.commit_transaction()
@@ -162,6 +165,14 @@ def _of_run(table: Table, change: Append, snapshot_id: int, now_ms: int) -> tupl
     return with_run(
         table.properties, run_id, RunRecord(rows, 1, change.summary[COMMIT_ID], before, snapshot_id, now_ms)
     )
+
+
+def commit_updates(table: Table, updates: Sequence[TableUpdate]) -> None:
+    """Change the table's metadata and add no snapshot; refused where another one became current. Raises as append."""
+    transaction = LeanTransaction(table)
+    current = {"ref": MAIN_BRANCH, "snapshot-id": table.metadata.current_snapshot_id}
+    transaction._stage(tuple(updates), (AssertRefSnapshotId.model_validate(current),))
+    transaction.commit_transaction()
 
 
 def commit_loop(

@@ -6,11 +6,10 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pyiceberg.conversions import from_bytes
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
-from k2beam.lake.scan import plan_files
+from k2beam.lake.scan import bound_of, plan_files
 from k2beam.lake.tables import SPECS
 
 MIN_FILES = 5
@@ -73,8 +72,8 @@ def live_files(table: Table) -> list[LiveFile]:
         LiveFile(
             task.file,
             table.spec().partition_to_path(task.file.partition, table.schema()),
-            0 if spec.day_column is None else _bound(table, task.file.lower_bounds, spec.day_column) or 0,
-            _bound(table, task.file.upper_bounds, written_at),
+            0 if spec.day_column is None else bound_of(table, task.file.lower_bounds, spec.day_column) or 0,
+            bound_of(table, task.file.upper_bounds, written_at),
         )
         for task in plan_files(table)
         if task.file.spec_id == table.metadata.default_spec_id and not task.delete_files
@@ -112,9 +111,3 @@ def _parts(files: Sequence[LiveFile], most: int) -> list[list[LiveFile]]:
         parts[-1].append(one)
         taken += one.nbytes
     return parts
-
-
-def _bound(table: Table, bounds: dict[int, bytes] | None, column: str) -> int | None:
-    field = table.schema().find_field(column)
-    bound = (bounds or {}).get(field.field_id)
-    return None if bound is None else int(from_bytes(field.field_type, bound))  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from pyiceberg.table import Table
 from k2beam.config import RetryPolicy
 from k2beam.coverage import PROPERTY_PREFIX, Coverage, SourcePartition
 from k2beam.errors import LakeError, UnreadableFile
-from k2beam.lake.offsets import count_offsets, rows_for
+from k2beam.lake.offsets import count_offsets, may_cover
 from k2beam.lake.scan import find_readable, load_readable, table_name
 from k2beam.lake.tables import COVERED_TABLES, EVENT_TABLES
 from k2beam.lake.transaction import COMMIT_ID, Append, commit_loop
@@ -65,7 +65,8 @@ def rebuild_coverage(
         on_step(name)
         tables[name] = load_readable(catalog, namespace, name)
         found[name] = Coverage(count_offsets(tables[name], name, _stop).offsets)
-    changes = {name: _changes(tables[name], before[name], found[name], rows_for(name, found)) for name in names}
+    rows, claimed = may_cover(found), may_cover(before)
+    changes = {name: _changes(tables[name], before[name], found[name], rows[name]) for name in names}
     for name in names:
         # All of them: one may have taken over meanwhile what another covers wrongly.
         if apply and any(changes.values()):
@@ -75,9 +76,9 @@ def rebuild_coverage(
                     _rebuilt,
                     rebuild_id=rebuild_id,
                     rebuilt_before=properties[name].get(REBUILT),
-                    before=rows_for(name, before),
+                    before=claimed[name],
                     own=found[name],
-                    rows=rows_for(name, found),
+                    rows=rows[name],
                 ),
                 policy or RetryPolicy(),
             )

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
-from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot
-from pyiceberg.table.update import AssertRefSnapshotId
+from pyiceberg.table.update import SetPropertiesUpdate
 
+from k2beam.clock import now_us
 from k2beam.config import Retention, RetryPolicy
-from k2beam.lake.expiry import expirable, remembered, stage_removal
+from k2beam.lake.expiry import expirable, remembered, removal_of
 from k2beam.lake.foreign import refuse_foreign
-from k2beam.lake.lean import LeanTransaction
 from k2beam.lake.scan import load_readable
 from k2beam.lake.storage import bare, manifests_of, referenced_data
-from k2beam.lake.transaction import commit_loop
+from k2beam.lake.transaction import commit_loop, commit_updates
 from k2beam.maintain.orphans import UnusedFile, delete_files, old_files
 
 
@@ -62,10 +60,12 @@ def expire(
         table = load_readable(catalog, namespace, name)
     ids = {snapshot.snapshot_id for snapshot in gone}
     kept = [snapshot for snapshot in table.metadata.snapshots if snapshot.snapshot_id not in ids]
-    freed = _freed(table, gone, kept) if gone else set()
-    # Anew: a busy job has deleted the metadata file that was looked at, and the folder is known by it.
-    fresh = load_readable(catalog, namespace, name)
-    files = [file for file in old_files(fresh, older_than) if file.path in freed] if freed else []
+    files: list[UnusedFile] = []
+    if gone:
+        freed = _freed(table, gone, kept)
+        # Anew: a busy job has deleted the metadata file that was looked at, and the folder is known by it.
+        fresh = load_readable(catalog, namespace, name)
+        files = [file for file in old_files(fresh, older_than) if file.path in freed]
     if apply:
         delete_files(table, files, on_delete)
     return Expiry(name, len(gone), len(kept), len(files), sum(file.bytes for file in files))
@@ -86,15 +86,8 @@ def _commit(catalog: Catalog, namespace: str, name: str, retention: Retention, p
 
 
 def _remove(table: Table, gone: Sequence[Snapshot]) -> None:
-    transaction = LeanTransaction(table)
-    transaction.set_properties(remembered(table.properties, gone, _now_ms()))
-    # A catalog that merges changes by itself must not expire what became current meanwhile.
-    current = AssertRefSnapshotId.model_validate(
-        {"ref": MAIN_BRANCH, "snapshot-id": table.metadata.current_snapshot_id}
-    )
-    transaction._stage((), (current,))
-    stage_removal(transaction, gone)
-    transaction.commit_transaction()
+    properties = SetPropertiesUpdate(updates=remembered(table.properties, gone, _now_ms()))
+    commit_updates(table, (properties, removal_of(gone)))
 
 
 def _freed(table: Table, gone: Sequence[Snapshot], kept: Sequence[Snapshot]) -> set[str]:
@@ -111,4 +104,4 @@ def _freed(table: Table, gone: Sequence[Snapshot], kept: Sequence[Snapshot]) -> 
 
 
 def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    return now_us() // 1_000

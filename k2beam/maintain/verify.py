@@ -11,6 +11,7 @@ from pyiceberg.manifest import DataFile, FileFormat, ManifestFile
 from pyiceberg.table import Table
 
 from k2beam.errors import UnreadableFile
+from k2beam.lake.scan import other_rows, why_unreadable
 from k2beam.lake.storage import TableFolder, bare, files_in, manifests_of
 
 
@@ -67,8 +68,6 @@ def _problem(table: Table, file: DataFile, listed: int | None) -> str | None:
             return None
         with source.open() as stream:
             rows = pq.read_metadata(stream).num_rows
-    except FileNotFoundError:
-        return "is gone"
     except (OSError, pa.ArrowInvalid) as error:
-        return f"can't be read: {error}".splitlines()[0]
-    return None if rows == file.record_count else f"has {rows:,} rows, but the snapshot says {file.record_count:,}"
+        return why_unreadable(error)
+    return None if rows == file.record_count else other_rows(rows, file.record_count)

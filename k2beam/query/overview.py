@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
-from pyiceberg.conversions import from_bytes
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.errors import UsageError
-from k2beam.lake.scan import EVERYTHING, file_rows, find_readable, read_file
+from k2beam.lake.scan import EVERYTHING, bound_of, file_rows, find_readable, read_file
 from k2beam.lake.tables import CERTIFIED_DAYS, DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, SPECS
 from k2beam.lake.transaction import replaces
 from k2beam.model import KINDS, Kind
@@ -148,18 +146,12 @@ def _rows(table: Table, task: FileScanTask, column: str) -> int:
 
 def _span(table: Table, task: FileScanTask, column: str) -> tuple[int, int] | None:
     """The first and last time in a file, microseconds: from its bounds, else (none, or deletes) from its rows."""
-    field = table.schema().find_field(column)
-    lowest = (task.file.lower_bounds or {}).get(field.field_id)
-    highest = (task.file.upper_bounds or {}).get(field.field_id)
-    if lowest and highest and not task.delete_files:
-        return _as_int(from_bytes(field.field_type, lowest)), _as_int(from_bytes(field.field_type, highest))  # type: ignore[arg-type]
+    lowest, highest = (bound_of(table, bounds, column) for bounds in (task.file.lower_bounds, task.file.upper_bounds))
+    if lowest is not None and highest is not None and not task.delete_files:
+        return lowest, highest
     ends = [pc.min_max(batch[column].cast(pa.int64())).as_py() for batch in read_file(table, task, [column])]
     known = [end for end in ends if end["min"] is not None]
     return (min(end["min"] for end in known), max(end["max"] for end in known)) if known else None
-
-
-def _as_int(value: Any) -> int:
-    return int(value)
 
 
 def _snapshot_info(name: str, snapshot: Snapshot) -> SnapshotInfo:

@@ -17,7 +17,7 @@ from k2beam.lake.pins import PIN_NAME
 from k2beam.lake.scan import plan_files, read_file, table_name
 from k2beam.query.predicates import all_of, equal, term
 from k2beam.query.selections import AsOf, EventSelection
-from k2beam.query.times import EPOCH, to_instant
+from k2beam.query.times import EPOCH, moment, to_instant
 
 
 def event_filter(selection: EventSelection, time_column: str) -> BooleanExpression:
@@ -85,7 +85,7 @@ def _expired_of(table: Table) -> str:
     expired = Expired.from_properties(table.properties)
     if expired is None:
         return ""
-    until, at = (EPOCH + timedelta(milliseconds=moment) for moment in (expired.until_ms, expired.at_ms))
+    until, at = (moment(milliseconds * 1_000) for milliseconds in (expired.until_ms, expired.at_ms))
     return (
         f": {expired.snapshots:,} were expired, of up to {until.isoformat(timespec='seconds')}, "
         f"the last at {at.isoformat(timespec='seconds')}"

@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from k2beam.errors import PlatformError
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES
 from k2beam.produce.republish import republish
 from k2beam.stack.stack import LocalStack
@@ -41,19 +40,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 }
 NOTHING_WRONG = ("coverage", "verify")
 """What these find is wrong with the tables: nothing ever may be."""
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    local = LocalStack(tmp_path_factory.mktemp("maintain"), services=("kafka", "registry", "expansion"))
-    try:
-        local.up()
-    except PlatformError as error:
-        pytest.skip(f"no local stack (kafka, registry, expansion): {error}")
-    try:
-        yield local
-    finally:
-        local.down()
 
 
 class Maintenance:
@@ -103,20 +89,20 @@ def maintained(job: LiveJob, kills: int, enough: int) -> None:
     ("rows", "kills"), [(60_000, 1), pytest.param(500_000, 10, marks=pytest.mark.full)], ids=["some", "many"]
 )
 def test_maintenance_killed_beside_a_live_job_loses_nothing(
-    servers: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str], rows: int, kills: int
+    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str], rows: int, kills: int
 ) -> None:
     truth = simulated(tmp_path / "in", rows=rows, faults=FAULTS, kinds=("trades",), files=1)
     early, late = halves(tmp_path / "in")
-    ids, warehouse = register(servers), tmp_path / "wh"
-    (topic,) = republish(servers.bootstrap, early, ids, prefix=f"{unique('maintain')}.")
-    with live_job(servers, [topic], warehouse, prism, "--keep-snapshots", "5") as job:
-        with Feeder(servers, topic, late, ids, FED_AT_ONCE):
+    ids, warehouse = register(live), tmp_path / "wh"
+    (topic,) = republish(live.bootstrap, early, ids, prefix=f"{unique('maintain')}.")
+    with live_job(live, [topic], warehouse, prism, "--keep-snapshots", "5") as job:
+        with Feeder(live, topic, late, ids, FED_AT_ONCE):
             maintained(job, kills, len(early) // 2)
         job.wait_for_rows(len(early) + len(late))
         job.tell(signal.SIGTERM)
         assert job.end() == 0, job.said()
     written = job.stats()
-    assert_live_audit(servers, [topic], warehouse)
+    assert_live_audit(live, [topic], warehouse)
     found = contents(warehouse)
     assert len(found[EVENT_TABLES["trades"]]) == truth.rows["trades"] == written["written"][EVENT_TABLES["trades"]]
     assert len(found[DEAD_LETTERS]) == written["dead_letters"] > 0

@@ -239,7 +239,7 @@ def test_what_is_remembered_does_not_depend_on_the_order_in_which_rows_are_read(
     for number in (5, 3, 4, 1, 2):
         lake.add([Row(number, 10 * number), Row(10 + number, 10 * number + 1)])
     reconcile(lake.catalog, NAMESPACE)
-    monkeypatch.setattr("k2beam.lake.recount._bound", lambda *_: None)
+    monkeypatch.setattr("k2beam.lake.recount.bound_of", lambda *_: None)
     full, _ = asked(lake, believe=False)
     assert (full.read, full.wrong) == (1, [])
 

@@ -7,9 +7,7 @@ import multiprocessing
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
@@ -26,10 +24,11 @@ from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files, read_coverage
 from k2beam.lake.files import StagedFile, write_rows
 from k2beam.lake.runs import RUN_ID
-from k2beam.lake.tables import SPECS, open_table
+from k2beam.lake.tables import EVENT_TABLES, open_table
 from k2beam.lake.transaction import Append
-from k2beam.model import CommitReceipt
-from tests.lake_helpers import QUICK, START, lake_config, offsets_in, stage
+from k2beam.model import CommitReceipt, Kind
+from tests.audit_helpers import Row, event_table
+from tests.lake_helpers import QUICK, lake_config, offsets_in, stage
 
 
 def commit(
@@ -325,36 +324,18 @@ def scattered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, shared: bool) 
     """The lengths of the coverage of trades and quotes that have every second offset each, at random; all committed."""
     monkeypatch.setattr(commit_module, "LARGE_PROPERTY", 300 if shared else 1 << 30)
     catalog, rng = open_catalog(lake_config(tmp_path)), random.Random(7)
+    kinds: tuple[Kind, Kind] = ("trades", "quotes")
     for first in range(0, 24_000, 600):
         picked = set(rng.sample(range(first, first + 600), 300))
-        for name, offsets in (("trades_v2", picked), ("quotes_v2", {*range(first, first + 600)} - picked)):
+        for kind, offsets in zip(kinds, (picked, {*range(first, first + 600)} - picked), strict=True):
+            name = EVENT_TABLES[kind]
             table = open_table(catalog, NAMESPACE, name)
-            rows = event_rows(name, sorted(offsets))
+            rows = event_table(kind, [Row(offset) for offset in sorted(offsets)])
             commit_files(catalog, NAMESPACE, name, [write_rows(table, rows, 0)], run_id="r", policy=QUICK)
     assert len(read_coverage(catalog, NAMESPACE)["archive:a", 0]) == 24_000
     assert audit(catalog, NAMESPACE, mend=False).problems == ()
     tables = (open_table(catalog, NAMESPACE, name) for name in ("trades_v2", "quotes_v2"))
     return {table.name()[-1]: len(table.properties["k2.coverage.0.archive:a"]) for table in tables}
-
-
-def event_rows(name: str, offsets: list[int]) -> pa.Table:
-    schema = SPECS[name].schema
-    times = [START + offset for offset in offsets]
-    given: dict[str, list[Any]] = {
-        **dict.fromkeys(("_offset", "_ingested_at"), offsets),
-        **dict.fromkeys(("timestamp", "ingestion_timestamp"), times),
-        "_source": ["archive:a"] * len(offsets),
-    }
-    columns = [pa.array(given.get(field.name, _filling(field, len(offsets))), type=field.type) for field in schema]
-    return pa.table(columns, schema=schema)
-
-
-def _filling(field: pa.Field, count: int) -> list[Any]:
-    if field.nullable:
-        return [None] * count
-    if pa.types.is_list(field.type):
-        return [[]] * count
-    return ["x" if pa.types.is_string(field.type) else 0] * count
 
 
 def test_coverage_of_two_kinds_that_are_mixed_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,47 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from pyiceberg.table import Table
 
-from k2beam.config import NAMESPACE, Retention
 from k2beam.lake import lean
-from k2beam.lake.catalog import open_catalog
-from k2beam.lake.commit import commit_files
 from k2beam.lake.sweep import Sweeper
-from k2beam.lake.tables import open_table
-from tests.lake_helpers import QUICK, lake_config, offsets_in, stage
+from tests.lake_helpers import offsets_in
+from tests.maintain_helpers import TABLE, KeptLake
 
 GRACE = 100.0
 
 
-class Lake:
+class Lake(KeptLake):
     """A table that is committed to and swept, with a clock of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.now = 0.0
         self.sweeper = Sweeper(GRACE, lambda: self.now)
-        self._next = 0
-
-    def commit(self, times: int, keep: int = 2) -> None:
-        catalog = open_catalog(lake_config(self.folder))
-        for _ in range(times):
-            staged = [stage(self.folder, [self._next])]
-            commit_files(catalog, NAMESPACE, "trades_v2", staged, run_id="r", policy=QUICK, retention=Retention(keep))
-            self._next += 1
-
-    def load(self) -> Table:
-        return open_table(open_catalog(lake_config(self.folder)), NAMESPACE, "trades_v2")
 
     def sweep(self, after: float = 0.0) -> int:
         self.now += after
-        return self.sweeper.sweep("trades_v2", self.load)
+        return self.sweeper.sweep(TABLE, self.table)
 
     def avro(self) -> set[str]:
-        return {path.name for path in self.folder.rglob("trades_v2/metadata/*.avro")}
+        return self.files("*.avro")
 
     def needed(self) -> set[str]:
-        table = self.load()
+        table = self.table()
         lists = [Path(snapshot.manifest_list).name for snapshot in table.metadata.snapshots]
         manifests = [m.manifest_path for s in table.metadata.snapshots for m in s.manifests(table.io)]
         return {*lists, *(Path(path).name for path in manifests)}
@@ -58,7 +43,7 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lake:
 
 
 def test_what_no_snapshot_has_goes_a_grace_after_it_was_first_seen(lake: Lake) -> None:
-    lake.commit(10)
+    lake.commit(10, keep=2)
     everything = lake.avro()
     assert everything > lake.needed()
     assert lake.sweep() == 0
@@ -70,10 +55,10 @@ def test_what_no_snapshot_has_goes_a_grace_after_it_was_first_seen(lake: Lake) -
 
 
 def test_what_expired_in_between_stays_for_a_grace_of_its_own(lake: Lake) -> None:
-    lake.commit(4)
+    lake.commit(4, keep=2)
     lake.sweep()
     before = lake.avro() - lake.needed()
-    lake.commit(4)
+    lake.commit(4, keep=2)
     after = lake.avro() - lake.needed() - before
     assert after
     assert lake.sweep(GRACE) == len(before)
@@ -82,19 +67,19 @@ def test_what_expired_in_between_stays_for_a_grace_of_its_own(lake: Lake) -> Non
 
 
 def test_tags_keep_their_files(lake: Lake) -> None:
-    lake.commit(2)
-    table = lake.load()
+    lake.commit(2, keep=2)
+    table = lake.table()
     first = table.history()[0].snapshot_id
     table.manage_snapshots().create_tag(first, "close").commit()
-    lake.commit(8)
+    lake.commit(8, keep=2)
     lake.sweep()
     lake.sweep(GRACE)
-    table = lake.load()
+    table = lake.table()
     assert table.scan(snapshot_id=first, selected_fields=("_offset",)).to_arrow()["_offset"].to_pylist() == [0]
 
 
 def test_only_manifests_and_their_lists_are_swept(lake: Lake) -> None:
-    lake.commit(5)
+    lake.commit(5, keep=2)
     folder = next(lake.folder.rglob("trades_v2/metadata"))
     others = [folder / "00000-other.metadata.json", folder / "statistics.puffin", folder.parent / "data" / "x.parquet"]
     for path in others:
@@ -105,20 +90,20 @@ def test_only_manifests_and_their_lists_are_swept(lake: Lake) -> None:
 
 
 def test_two_sweepers_do_no_harm(lake: Lake) -> None:
-    lake.commit(6)
+    lake.commit(6, keep=2)
     rival = Sweeper(GRACE, lambda: lake.now)
     lake.sweep()
-    rival.sweep("trades_v2", lake.load)
+    rival.sweep(TABLE, lake.table)
     unused = lake.avro() - lake.needed()
     assert lake.sweep(GRACE) == len(unused)
-    assert rival.sweep("trades_v2", lake.load) == 0
+    assert rival.sweep(TABLE, lake.table) == 0
     assert lake.avro() == lake.needed()
 
 
 def test_what_fails_is_logged_and_nothing_is_deleted(lake: Lake, caplog: pytest.LogCaptureFixture) -> None:
-    lake.commit(6)
+    lake.commit(6, keep=2)
     lake.sweep()
-    table = lake.load()
+    table = lake.table()
     snapshot = table.current_snapshot()
     assert snapshot is not None
     lost = Path(snapshot.manifest_list.removeprefix("file://"))
