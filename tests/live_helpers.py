@@ -69,11 +69,17 @@ def halves(folder: Path) -> tuple[list[ArchivedMessage], list[ArchivedMessage]]:
     return early, late
 
 
+WAITING_AT_MOST = 50_000
+"""Half of what a producer's queue holds."""
+
+
 def produce_more(stack: LocalStack, topic: str, messages: Sequence[ArchivedMessage], ids: Mapping[int, int]) -> None:
     """Further messages of one source behind those that the topic has."""
     producer = Producer({"bootstrap.servers": stack.bootstrap, "enable.idempotence": True, "linger.ms": 20})
     for message in messages:
         value = reframed(message.value, ids)
+        while len(producer) >= WAITING_AT_MOST:
+            producer.poll(0.1)
         producer.produce(topic, value, message.key, message.partition, timestamp=message.timestamp // 1000)
         producer.poll(0)
     assert producer.flush(60) == 0

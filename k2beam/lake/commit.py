@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
+from k2beam.clock import now_us
 from k2beam.config import Retention, RetryPolicy
 from k2beam.coverage import PROPERTY_PREFIX, Coverage
-from k2beam.errors import LakeError
+from k2beam.errors import LakeError, UnreadableFile
 from k2beam.lake.files import StagedFile, rewrite_without
 from k2beam.lake.runs import RUN_ID
-from k2beam.lake.scan import find_readable
+from k2beam.lake.scan import find_readable, table_name
 from k2beam.lake.tables import COVERED_TABLES, EVENT_TABLES, EXPECTED_PREFIX, open_table
 from k2beam.lake.transaction import COMMIT_ID, ROWS_ADDED, Append, commit_loop
 from k2beam.model import CommitReceipt
@@ -31,6 +32,9 @@ LARGE_PROPERTY = 64 << 10
 
 SHARED_EVERY = 10
 """A large one is shared by each tenth commit: it takes a look at the other tables."""
+
+WAITED_LONG_US = 3_600_000_000
+"""What waited so long for its commit may have been deleted as an orphan: it's looked for before it's committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,8 @@ def commit_files(
 
     Exactly once: repeating it, at once or after a crash, with the same or overlapping files, adds nothing twice.
     ``on_retry`` hears the reason of each further try. Raises CommitConflict and CommitUnknown when the tries of
-    ``policy`` are used up; no file was deleted then, and running it again is right.
+    ``policy`` are used up; no file was deleted then, and running it again is right. Raises UnreadableFile for a file
+    that waited for over an hour and is gone: nothing is committed then.
     """
     started = time.monotonic_ns()
     summary = {RUN_ID: run_id, COMMIT_ID: uuid.uuid4().hex}
@@ -126,6 +131,7 @@ def commit_files(
         selection = select(table, staged, covered)  # step 2
         if not selection.files:
             return None
+        _require_files(table, selection.files)
         selections.append(selection)
         merged = covered | selection.coverage
         change = _append(table, selection, merged, summary)  # step 3
@@ -184,6 +190,19 @@ def _is_to_be_shared(table: Table, change: Append) -> bool:
         return False
     coverage = (text for name, text in change.properties.items() if name.startswith(PROPERTY_PREFIX))
     return max(map(len, coverage), default=0) >= LARGE_PROPERTY
+
+
+def _require_files(table: Table, files: Iterable[StagedFile]) -> None:
+    """Look whether files that waited long are there still. Raises UnreadableFile."""
+    limit = now_us() - WAITED_LONG_US
+    for file in files:
+        if file.written_at < limit and not table.io.new_input(file.path).exists():
+            raise UnreadableFile(
+                table_name(table),
+                file.path,
+                "waited so long for its commit that it was deleted as an orphan; start the job anew without a "
+                "checkpoint or savepoint, and its offsets are read again",
+            )
 
 
 def _append(table: Table, selection: UncoveredFiles, covered: Coverage, summary: Mapping[str, str]) -> Append:

@@ -19,6 +19,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
 from k2beam.arrays import Ints, Mask
+from k2beam.clock import now_us
 from k2beam.coverage import Coverage
 from k2beam.lake.tables import SPECS, TableSpec
 from k2beam.lake.writer import DataFileWriter
@@ -34,7 +35,8 @@ class StagedFile:
     microseconds, ``expected`` the extents of its sources. ``oldest`` and ``newest`` are the least and
     greatest element time of its rows (microseconds; the log's time where a job is live), if known. ``repeated`` rows
     came for it with an offset that another of its rows has, and were not written. ``offsets`` are all source offsets
-    that the rows which came stand for, repeated ones each time (a dead letter may stand for many).
+    that the rows which came stand for, repeated ones each time (a dead letter may stand for many). ``written_at`` is
+    when the file was written (microseconds UTC).
     """
 
     table: str
@@ -49,6 +51,7 @@ class StagedFile:
     newest: int | None = None
     repeated: int = 0
     offsets: int = 0
+    written_at: int = 0
 
     @property
     def came(self) -> int:
@@ -85,6 +88,7 @@ def write_rows(table: Table, rows: pa.Table, window: int, expected: Iterable[Ext
         expected=tuple(extent for extent in expected if (extent.source, extent.partition) in covered),
         repeated=came - rows.num_rows,
         offsets=offsets,
+        written_at=now_us(),
     )
 
 

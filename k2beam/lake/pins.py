@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
@@ -81,10 +82,11 @@ def pin_tables(
     """Keep the state of all tables that have a snapshot under ``name``: tag them, then read their rows for the digests.
 
     The tables are tagged one after the other, in a moment: what a running job commits meanwhile may be in one and not
-    yet in another. One that was interrupted is completed by the same command. Reads all columns of all rows.
+    yet in another. One that was interrupted is completed by the same command, with the snapshots that the other tables
+    had when the first was tagged. Reads all columns of all rows.
 
-    Raises UsageError for a name that can't be one or is taken, LakeError where there is no table yet, UnreadableFile,
-    CommitConflict and CommitUnknown.
+    Raises UsageError for a name that can't be one or is taken, LakeError where there is no table yet or one has no
+    snapshot of that moment any more, UnreadableFile, CommitConflict and CommitUnknown.
     """
     if PIN_NAME.fullmatch(name) is None:
         raise UsageError(f"a tag is named by a letter and up to 99 letters, digits, dots, _ and -, not {name!r}")
@@ -95,10 +97,11 @@ def pin_tables(
     tables = _named(pins) or _with_snapshots(catalog, namespace)
     if not tables:
         raise LakeError("there is nothing to tag: no table has a snapshot yet")
+    begun_at_ms = min((pin.pinned_at_ms for pin in pins.values()), default=None)
     for table in tables:
         if table not in pins:
             on_step(f"tagging {table}")
-            pins[table] = _tag(catalog, namespace, table, name, tables, policy)
+            pins[table] = _tag(catalog, namespace, table, name, tables, begun_at_ms, policy)
     for table, pin in pins.items():
         if pin.digest is None:
             on_step(f"reading {table}")
@@ -181,9 +184,15 @@ def _with_snapshots(catalog: Catalog, namespace: str) -> tuple[str, ...]:
 
 
 def _tag(
-    catalog: Catalog, namespace: str, table_id: str, name: str, tables: tuple[str, ...], policy: RetryPolicy
+    catalog: Catalog,
+    namespace: str,
+    table_id: str,
+    name: str,
+    tables: tuple[str, ...],
+    at_ms: int | None,
+    policy: RetryPolicy,
 ) -> Pin:
-    """Tag the current snapshot of a table, and remember it in the same commit."""
+    """Tag the snapshot that a table had at a time (None: now), and remember it in the same commit."""
     pins: list[Pin] = []
 
     def plan(table: Table) -> Sequence[TableUpdate]:
@@ -191,7 +200,7 @@ def _tag(
         if known is not None:
             pins.append(known)
             return ()
-        snapshot_id = table.metadata.current_snapshot_id
+        snapshot_id = table.metadata.current_snapshot_id if at_ms is None else _snapshot_at(table, name, at_ms)
         if snapshot_id is None or name in table.metadata.refs:
             raise UsageError(
                 f"table {table_name(table)} has a tag or branch {name} of another program; take another name"
@@ -202,6 +211,17 @@ def _tag(
 
     _change(catalog, namespace, table_id, plan, policy)
     return pins[-1]
+
+
+def _snapshot_at(table: Table, name: str, at_ms: int) -> int:
+    """The snapshot that a table had at a time (milliseconds UTC). Raises LakeError where it's not there any more."""
+    snapshot = table.snapshot_as_of_timestamp(at_ms)
+    if snapshot is None:
+        raise LakeError(
+            f"the tag {name} was begun at {datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}, and table "
+            f"{table_name(table)} has no snapshot of that time any more: `k2beam snapshots untag {name}`, and tag again"
+        )
+    return snapshot.snapshot_id
 
 
 def _digested(catalog: Catalog, namespace: str, table_id: str, name: str, pin: Pin, policy: RetryPolicy) -> Pin:

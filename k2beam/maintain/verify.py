@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from pyiceberg.manifest import DataFile, FileFormat, ManifestFile
 from pyiceberg.table import Table
 
 from k2beam.errors import UnreadableFile
-from k2beam.lake.scan import other_rows, why_unreadable
+from k2beam.lake.scan import blaming, other_rows, table_name, why_unreadable
 from k2beam.lake.storage import TableFolder, bare, files_in, manifests_of
 
 
@@ -28,8 +29,38 @@ def verify(table: Table, on_file: Callable[[DataFile], None] = lambda file: None
     """What is lost or damaged of the files of all snapshots, tags and branches; nothing where all is well.
 
     Each manifest list, manifest and data file is looked at once: data files for their size and, Parquet's, the rows
-    that their footers tell. Values are not read: that is the audit's. Reads only.
+    that their footers tell. Values are not read: that is the audit's. Snapshots that were expired meanwhile count no
+    more: their files may be deleted. Reads only.
     """
+    found = list(_damages(table, on_file))
+    if not found:
+        return
+    known = {snapshot.snapshot_id for snapshot in table.metadata.snapshots}
+    with blaming(table_name(table), "of its metadata"):
+        table = table.refresh()
+    if known <= {snapshot.snapshot_id for snapshot in table.metadata.snapshots}:
+        yield from found
+    else:
+        live = _live_paths(table)
+        yield from (damage for damage in found if damage.path in live)
+
+
+def _live_paths(table: Table) -> set[str]:
+    """The manifest lists, manifests and files of the snapshots that there are, as far as they can be read."""
+    lists = {snapshot.manifest_list for snapshot in table.metadata.snapshots}
+    manifests: dict[str, ManifestFile] = {}
+    paths: set[str] = set()
+    for snapshot in table.metadata.snapshots:
+        with suppress(UnreadableFile):
+            manifests.update(manifests_of(table, [snapshot]))
+    for manifest in manifests.values():
+        with suppress(UnreadableFile):
+            paths.update(file.file_path for file in files_in(table, manifest))
+    return {*lists, *manifests, *paths}
+
+
+def _damages(table: Table, on_file: Callable[[DataFile], None]) -> Iterator[Damage]:
+    """What is lost or damaged of the files of the snapshots that ``table`` was loaded with."""
     sizes = {file.path: file.size for file in TableFolder(table).files("data")}
     manifests: dict[str, ManifestFile] = {}
     for snapshot in table.metadata.snapshots:

@@ -6,6 +6,7 @@ import errno
 import multiprocessing
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -232,6 +233,21 @@ def test_a_staged_file_that_is_gone_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=Path(file.path).name):
         commit(tmp_path, file, on_retry=reasons.append)
     assert reasons == []
+
+
+@pytest.mark.parametrize("hours", [0, 2])
+def test_a_file_that_waited_long_is_looked_for_before_its_commit(tmp_path: Path, hours: int) -> None:
+    commit(tmp_path, stage(tmp_path, range(5)))
+    file = stage(tmp_path, range(5, 10))
+    file = replace(file, written_at=file.written_at - hours * 3_600_000_000)
+    Path(file.path).unlink()
+    if not hours:
+        assert commit(tmp_path, file).rows == 5
+        return
+    with pytest.raises(UnreadableFile, match=rf"{Path(file.path).name} waited so long .*; start the job anew"):
+        commit(tmp_path, file)
+    assert list(covered(tmp_path)["archive:a", 0]) == list(range(5))
+    assert commit(tmp_path, stage(tmp_path, range(5, 10))).rows == 5
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.ENOENT])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyiceberg.types import StringType
@@ -107,6 +109,49 @@ def test_an_interrupted_tag_is_completed(lake: KeptLake, monkeypatch: pytest.Mon
     pinned = pin(lake)[TABLE]
     assert (pinned.snapshot_id, pinned.rows) == (at_first, 12)
     assert problems(lake) == {TABLE: None}
+
+
+def interrupted_after_the_first(lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two tables, of which one is tagged."""
+    lake.add([Row(0, 1), Row(1, 2)])
+    lake.bury(5, 9)
+    time.sleep(0.002)  # snapshots are told apart by milliseconds
+    tag, tagged = module._tag, []
+
+    def killed_at_the_second(*arguments: Any) -> module.Pin:
+        if tagged:
+            raise KeyboardInterrupt
+        tagged.append(tag(*arguments))
+        return tagged[0]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "_tag", killed_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            pin(lake)
+
+
+def test_a_tag_is_completed_with_what_there_was_when_it_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = SmallLake(tmp_path)
+    interrupted_after_the_first(lake, monkeypatch)
+    time.sleep(0.002)
+    lake.add([Row(2, 3)])
+    lake.bury(6, 9)
+    assert {table: found.rows for table, found in pin(lake).items()} == {TABLE: 2, "dead_letters": 1}
+    assert problems(lake) == {TABLE: None, "dead_letters": None}
+
+
+def test_a_tag_whose_moment_is_gone_is_not_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = SmallLake(tmp_path)
+    interrupted_after_the_first(lake, monkeypatch)
+    (tagged,) = module.find_pins(lake.catalog, NAMESPACE)["close"]
+    (other,) = {TABLE, "dead_letters"} - {tagged}
+    table = lake.catalog.load_table((NAMESPACE, other))
+    with monkeypatch.context() as patched:
+        patched.setattr(type(table), "snapshot_as_of_timestamp", lambda *_: None)
+        with pytest.raises(LakeError, match=rf"{other} has no snapshot of that time any more: .* untag close"):
+            pin(lake)
 
 
 def test_a_name_is_taken_once_and_free_again(lake: KeptLake) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from k2beam.config import NAMESPACE
 from k2beam.lake import lean
 from k2beam.maintain.verify import verify
 from tests.maintain_helpers import TABLE, KeptLake
@@ -95,3 +96,14 @@ def test_a_file_outside_the_tables_folder_is_found(lake: KeptLake, tmp_path: Pat
     assert problems(lake) == []
     path.unlink()
     assert problems(lake) == [(path.name, "is gone")]
+
+
+def test_what_was_expired_meanwhile_is_not_missed(lake: KeptLake) -> None:
+    loaded, lost = lake.table(), data_file(lake)
+    lake.commit(2, keep=1)
+    expired = loaded.current_snapshot()
+    assert expired is not None
+    (lake.folder / NAMESPACE / TABLE / "metadata" / Path(expired.manifest_list).name).unlink()
+    assert list(verify(loaded)) == []
+    lost.unlink()
+    assert [(Path(damage.path), damage.problem) for damage in verify(loaded)] == [(lost, "is gone")]
