@@ -56,8 +56,8 @@ def compaction(rows: int, symbols: int, scratch: Path) -> Iterator[dict[str, Any
     paths = [file.file_path.removeprefix("file://") for file in group.files]
     plain, certified = [], []
     for _ in range(ROUNDS):
-        plain.append(_timed(lambda: _plain(paths, scratch / "plain.parquet")))
-        certified.append(_timed(lambda: _rewritten_and_deleted(table, group.files)))
+        plain.append(timed(lambda: _plain(paths, scratch / "plain.parquet")))
+        certified.append(timed(lambda: _rewritten_and_deleted(table, group.files)))
     yield from _beside("plain read and write", "rewrite with its proof", plain, certified, group.rows)
     before = list(_symbol_hour("before", warehouse, symbols))
     yield _command(warehouse, group.rows)
@@ -136,7 +136,8 @@ def _rewritten_and_deleted(table: Table, files: Any) -> None:
         table.io.delete(file.file_path)
 
 
-def _timed(run: Callable[[], None]) -> tuple[float, float]:
+def timed(run: Callable[[], None]) -> tuple[float, float]:
+    """Seconds and CPU seconds of a call."""
     wall, cpu = time.monotonic(), time.process_time()
     run()
     return time.monotonic() - wall, time.process_time() - cpu
@@ -148,7 +149,7 @@ def _beside(
     for index, unit in enumerate(("rows/s", "rows/CPU s")):
         rates = {name: rows / min(one[index] for one in times) for name, times in ((floor, floors), (what, taken))}
         for name, rate in rates.items():
-            yield _line(name, rows, round(rate), unit, round(rate / rates[floor], 2), floor)
+            yield result_line(name, rows, round(rate), unit, round(rate / rates[floor], 2), floor)
 
 
 def _command(warehouse: Path, rows: int) -> dict[str, Any]:
@@ -162,7 +163,7 @@ def _command(warehouse: Path, rows: int) -> dict[str, Any]:
         raise RuntimeError(f"not what was to be compacted: {result}")
     peak = int(done.stderr.rpartition("peak ")[2]) // 1024
     what = f"compaction of {result['files']:,} to {result['files_after']} files, peak memory"
-    return _line(
+    return result_line(
         what, rows, peak, "MiB", round(result["bytes_after"] / result["bytes"], 2), "bytes of the files before"
     )
 
@@ -186,7 +187,7 @@ def _symbol_hour(when: str, warehouse: Path, symbols: int) -> Iterator[dict[str,
         sizes.append(sum(read))
     for value, unit in ((seconds, "ms"), (groups, "row groups"), (sizes, "KiB")):
         median = statistics.median(value) * (1000 if unit == "ms" else 1) / (1024 if unit == "KiB" else 1)
-        yield _line(f"a symbol's hour {when}", None, round(median), unit, None, "")
+        yield result_line(f"a symbol's hour {when}", None, round(median), unit, None, "")
 
 
 def _row_groups(table: Table, selection: EventSelection, symbol: str, hour: datetime) -> Iterator[int]:
@@ -202,5 +203,8 @@ def _row_groups(table: Table, selection: EventSelection, symbol: str, hour: date
                 yield sum(column.total_compressed_size for column in columns)
 
 
-def _line(what: str, rows: int | None, value: float, unit: str, ratio: float | None, beside: str) -> dict[str, Any]:
+def result_line(
+    what: str, rows: int | None, value: float, unit: str, ratio: float | None, beside: str
+) -> dict[str, Any]:
+    """One line of the table that a benchmark prints."""
     return {"what": what, "rows": rows, "value": value, "unit": unit, "ratio": ratio, "beside": beside}

@@ -12,21 +12,27 @@ from typing import Any
 
 PEAK = """
 import sys
+from bench.memory import own_peak_kib
 from k2beam.cli.main import main
 try:
     main(sys.argv[1:])
 finally:
-    with open("/proc/self/status") as status:
-        sys.stderr.write("peak " + next(line.split()[1] for line in status if line.startswith("VmHWM:")))
+    sys.stderr.write(f"peak {own_peak_kib()}")
 """
-"""Runs a command of k2beam and ends standard error with its peak of memory, KiB.
-
-The high-water mark of the program's own memory, by /proc (Linux): what getrusage tells is also that of the process
-that started it, up to the start, so a benchmark that was larger itself would hide the job.
-"""
+"""Runs a command of k2beam and ends standard error with its peak of memory, KiB."""
 _DAY_MS = 86_400_000
 _STEP_MS = 5
 _LINES_A_WRITE = 100_000
+
+
+def own_peak_kib() -> int:
+    """The high-water mark of this process's own memory, by /proc (Linux).
+
+    What getrusage tells is also that of the process that started it, up to the start, so a benchmark that was larger
+    itself would hide the job.
+    """
+    with Path("/proc/self/status").open(encoding="ascii") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
 
 
 def memory(small: Path, large: Path, scratch: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bench.compaction import NAME, START_US, make_trades
+from bench.compaction import NAME, START_US, make_trades, result_line, timed
+from bench.memory import own_peak_kib
 from k2beam import LakeConfig
 from k2beam.arrays import Ints
 from k2beam.audit.audit import audit
@@ -41,6 +41,7 @@ STEPS = {
     "audit": "audit",
     "audit --full": "full",
 }
+_TIMES = ("timestamp", "_ingested_at")
 
 
 def size(rows: int, symbols: int, scratch: Path) -> Iterator[dict[str, Any]]:
@@ -53,9 +54,6 @@ def size(rows: int, symbols: int, scratch: Path) -> Iterator[dict[str, Any]]:
     feed.half_day(2 * DAYS - 1, rows // MORE)
     for what, step in STEPS.items():
         yield from _measured(what, step, warehouse, rows + rows // MORE)
-
-
-_TIMES = ("timestamp", "_ingested_at")
 
 
 class _Feed:
@@ -76,7 +74,7 @@ class _Feed:
             self._made = make_trades(self._random, 0, count, START_US, MICROS_PER_DAY // 2, self._symbols)
         trades = self._made
         symbol = trades.column("symbol").cast(pa.string())
-        symbol = pc.cast(pc.utf8_slice_codeunits(symbol, 1, 5), pa.int64()).to_numpy()
+        symbol = pc.cast(pc.utf8_slice_codeunits(symbol, 1, -4), pa.int64()).to_numpy()
         sequence = _numbered(symbol, self._next_sequence)
         offsets = _numbered(symbol % PARTITIONS, self._next_offset)
         shift = half * MICROS_PER_DAY // 2
@@ -101,7 +99,7 @@ def _measured(what: str, step: str, warehouse: Path, rows: int) -> Iterator[dict
     line = [sys.executable, "-m", "bench.size", step, str(warehouse)]
     done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True)
     for unit, value in json.loads(done.stdout).items():
-        yield {"what": what, "rows": rows, "value": value, "unit": unit, "ratio": None, "beside": ""}
+        yield result_line(what, rows, value, unit, None, "")
 
 
 def _start(lake: LakeConfig) -> None:
@@ -132,17 +130,10 @@ _RUNS: dict[str, Callable[[LakeConfig], None]] = {
 }
 
 
-def _peak_mib() -> int:
-    with Path("/proc/self/status").open(encoding="ascii") as status:
-        return int(next(line.split()[1] for line in status if line.startswith("VmHWM:"))) // 1024
-
-
 def main(step: str, warehouse: str) -> None:
     """Run one step, and say what it took."""
-    wall, cpu = time.monotonic(), time.process_time()
-    _RUNS[step](LakeConfig(warehouse=warehouse))
-    taken = {"s": round(time.monotonic() - wall, 2), "CPU s": round(time.process_time() - cpu, 2), "MiB": _peak_mib()}
-    sys.stdout.write(json.dumps(taken))
+    wall, cpu = timed(lambda: _RUNS[step](LakeConfig(warehouse=warehouse)))
+    sys.stdout.write(json.dumps({"s": round(wall, 2), "CPU s": round(cpu, 2), "MiB": own_peak_kib() // 1024}))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -32,56 +31,54 @@ def verify(table: Table, on_file: Callable[[DataFile], None] = lambda file: None
     that their footers tell. Values are not read: that is the audit's. Snapshots that were expired meanwhile count no
     more: their files may be deleted. Reads only.
     """
-    found = list(_damages(table, on_file))
-    if not found:
-        return
-    known = {snapshot.snapshot_id for snapshot in table.metadata.snapshots}
+    found: list[Damage] = []
+    sizes = {file.path: file.size for file in TableFolder(table).files("data")}
+    for file in _files(table, lambda error: found.append(_damage(table, error))):
+        problem = _problem(table, file, sizes.get(bare(file.file_path)))
+        on_file(file)
+        if problem is not None:
+            found.append(Damage(table.name()[-1], file.file_path, problem))
+    yield from _without_expired(table, found) if found else ()
+
+
+def _without_expired(table: Table, found: list[Damage]) -> list[Damage]:
+    """The damages without those of snapshots that were expired since ``table`` was loaded."""
+    known = _snapshot_ids(table)
     with blaming(table_name(table), "of its metadata"):
         table = table.refresh()
-    if known <= {snapshot.snapshot_id for snapshot in table.metadata.snapshots}:
-        yield from found
-    else:
-        live = _live_paths(table)
-        yield from (damage for damage in found if damage.path in live)
+    if known <= _snapshot_ids(table):
+        return found
+    unreadable: list[str] = []
+    live = {file.file_path for file in _files(table, lambda error: unreadable.append(error.path))}
+    return [damage for damage in found if damage.path in live or damage.path in unreadable]
 
 
-def _live_paths(table: Table) -> set[str]:
-    """The manifest lists, manifests and files of the snapshots that there are, as far as they can be read."""
-    lists = {snapshot.manifest_list for snapshot in table.metadata.snapshots}
-    manifests: dict[str, ManifestFile] = {}
-    paths: set[str] = set()
-    for snapshot in table.metadata.snapshots:
-        with suppress(UnreadableFile):
-            manifests.update(manifests_of(table, [snapshot]))
-    for manifest in manifests.values():
-        with suppress(UnreadableFile):
-            paths.update(file.file_path for file in files_in(table, manifest))
-    return {*lists, *manifests, *paths}
+def _snapshot_ids(table: Table) -> set[int]:
+    return {snapshot.snapshot_id for snapshot in table.metadata.snapshots}
 
 
-def _damages(table: Table, on_file: Callable[[DataFile], None]) -> Iterator[Damage]:
-    """What is lost or damaged of the files of the snapshots that ``table`` was loaded with."""
-    sizes = {file.path: file.size for file in TableFolder(table).files("data")}
+def _files(table: Table, on_unreadable: Callable[[UnreadableFile], None]) -> Iterator[DataFile]:
+    """The data and delete files of all snapshots, tags and branches, each once.
+
+    ``on_unreadable`` hears of each manifest list and manifest that is gone or damaged.
+    """
     manifests: dict[str, ManifestFile] = {}
     for snapshot in table.metadata.snapshots:
         try:
             manifests.update(manifests_of(table, [snapshot]))
         except UnreadableFile as error:
-            yield _damage(table, error)
+            on_unreadable(error)
     seen: set[str] = set()
     for manifest in manifests.values():
         try:
             files = list(files_in(table, manifest))
         except UnreadableFile as error:
-            yield _damage(table, error)
+            on_unreadable(error)
             continue
         for file in files:
             if file.file_path not in seen:
                 seen.add(file.file_path)
-                problem = _problem(table, file, sizes.get(bare(file.file_path)))
-                on_file(file)
-                if problem is not None:
-                    yield Damage(table.name()[-1], file.file_path, problem)
+                yield file
 
 
 def _damage(table: Table, error: UnreadableFile) -> Damage:

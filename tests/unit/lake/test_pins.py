@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from k2beam.errors import LakeError, UsageError
 from k2beam.lake import pins as module
 from k2beam.lake.expiry import expirable
 from k2beam.lake.pins import PIN_PREFIX, find_pins, pin_tables, unpin_tables
+from k2beam.maintain.expire import expire
 from k2beam.query.lake import Lake
 from tests.audit_helpers import Row, SmallLake
 from tests.lake_helpers import QUICK
@@ -145,13 +147,14 @@ def test_a_tag_is_completed_with_what_there_was_when_it_was_begun(
 def test_a_tag_whose_moment_is_gone_is_not_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lake = SmallLake(tmp_path)
     interrupted_after_the_first(lake, monkeypatch)
-    (tagged,) = module.find_pins(lake.catalog, NAMESPACE)["close"]
+    (tagged,) = find_pins(lake.catalog, NAMESPACE)["close"]
     (other,) = {TABLE, "dead_letters"} - {tagged}
-    table = lake.catalog.load_table((NAMESPACE, other))
-    with monkeypatch.context() as patched:
-        patched.setattr(type(table), "snapshot_as_of_timestamp", lambda *_: None)
-        with pytest.raises(LakeError, match=rf"{other} has no snapshot of that time any more: .* untag close"):
-            pin(lake)
+    time.sleep(0.002)
+    lake.add([Row(2, 3)])
+    lake.bury(6, 9)
+    expire(lake.catalog, NAMESPACE, other, Retention(1), timedelta(0), apply=True)
+    with pytest.raises(LakeError, match=rf"{other} has no snapshot of that time any more: .* untag close"):
+        pin(lake)
 
 
 def test_a_name_is_taken_once_and_free_again(lake: KeptLake) -> None:
