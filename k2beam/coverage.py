@@ -76,6 +76,13 @@ class Coverage:
             offsets = offsets.astype(np.uint64)
         self._bitmap(source, partition).update(BitMap64(offsets))
 
+    def add_ranges(self, source: str, partition: int, firsts: Ints, lasts: Ints) -> None:
+        """Add many ranges, each from its first to its last offset, both included."""
+        bitmap, single = self._bitmap(source, partition), firsts == lasts
+        bitmap.update(BitMap64(firsts[single].astype(np.uint64)))
+        for first, last in zip(firsts[~single].tolist(), lasts[~single].tolist(), strict=True):
+            bitmap.add_range(first, last + 1)
+
     def covered(self, source: str, partition: int, offsets: Ints) -> Mask:
         """Which of ``offsets`` are covered: a boolean array of the same length."""
         mine = self._bitmaps.get(SourcePartition(source, partition))
@@ -179,12 +186,14 @@ def _canonical(bitmap: BitMap64) -> bytes:
 
 def runs(bitmap: BitMap64) -> Iterator[tuple[int, int]]:
     """The maximal runs (first, last) of a bitmap, without walking through their offsets."""
-    rank = 0
-    while rank < len(bitmap):
-        first = bitmap[rank]
-        last = end_of_run(bitmap, first)
-        yield first, last
-        rank += last - first + 1
+    firsts, lasts = run_bounds(bitmap)
+    yield from zip(firsts.tolist(), lasts.tolist(), strict=True)
+
+
+def run_bounds(bitmap: BitMap64) -> tuple[Ints, Ints]:
+    """The first and the last offsets of the maximal runs of a bitmap, in order: two arrays of the same length."""
+    firsts, lasts = bitmap - bitmap.shift(1), bitmap - bitmap.shift(-1)
+    return tuple(np.fromiter(ends, dtype=np.int64, count=len(ends)) for ends in (firsts, lasts))  # type: ignore[return-value]
 
 
 def span(first: int, end: int) -> BitMap64:

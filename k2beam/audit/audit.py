@@ -21,9 +21,10 @@ from k2beam.audit.report import AuditReport, DaysFinding, LedgerFinding, SourceF
 from k2beam.coverage import Coverage, SourcePartition, runs
 from k2beam.errors import ArchiveError, LakeError, UnreadableFile
 from k2beam.lake.certified import CertifiedDays
+from k2beam.lake.holes import read_holes
 from k2beam.lake.offsets import OffsetCount, count_offsets, may_cover
 from k2beam.lake.reconcile import LedgerDiff, compare_ledger, mend_ledger
-from k2beam.lake.recorded import recorded_ends, recorded_holes
+from k2beam.lake.recorded import recorded_ends
 from k2beam.lake.recount import KeyRecount, recount_keys
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import COVERED_TABLES, DEAD_LETTERS
@@ -138,6 +139,8 @@ def _count_tables(
         for name in COVERED_TABLES
         if (table := _find(catalog, namespace, name, findings)) is not None
     }
+    # Recorded before they are covered: what was covered above is among them.
+    expectation.holes = _recorded_holes(catalog, namespace, findings)
     tables: dict[str, Table] = {}
     counts: dict[str, OffsetCount] = {}
     for name in claims:
@@ -146,7 +149,7 @@ def _count_tables(
             tables[name], counts[name] = table, count_offsets(table, name, findings.file)
             _expect_recorded(expectation, table, findings)
     found = {name: Coverage(count.offsets) for name, count in counts.items()}
-    rows = may_cover(found)
+    rows = may_cover(found, expectation.holes)
     return tuple(
         _check_coverage(
             table, counts[name], found[name] - _claimed(table, findings), claims[name] - rows[name], findings
@@ -163,10 +166,17 @@ def _find(catalog: Catalog, namespace: str, name: str, findings: _Findings) -> T
         return None
 
 
+def _recorded_holes(catalog: Catalog, namespace: str, findings: _Findings) -> Coverage:
+    try:
+        return read_holes(catalog, namespace)
+    except UnreadableFile as error:
+        findings.file(error)
+        return Coverage()
+
+
 def _expect_recorded(expectation: Expectation, table: Table, findings: _Findings) -> None:
     try:
         expectation.add_recorded(recorded_ends(table.properties))
-        expectation.holes.update(recorded_holes(table.properties))
     except LakeError as error:
         findings.problems.append(str(error))
 

@@ -79,10 +79,11 @@ class Expectation:
         """What is expected of ``key`` beyond the offsets ``seen`` of it in the tables, with the first ``shown`` ranges.
 
         Expected is what its files hold, what lies below its recorded end, and what lies between the
-        first and the last offset seen, where no file of the source says that it never was; recorded holes are not.
+        first and the last offset seen, where no file of the source says that it never was; recorded holes are not, but
+        for those that a file has a message of.
         """
         stretches = self._stretches(key, seen)
-        seen = seen | self.holes[key]
+        seen = seen | (self.holes[key] - self.counted[key])
         counted = self.counted[key] - seen
         for first, last in stretches:
             counted.remove_range(first, last + 1)

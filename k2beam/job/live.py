@@ -13,12 +13,13 @@ from typing import Any
 import apache_beam as beam
 from pyroaring import BitMap64
 
-from k2beam.coverage import Coverage, span
+from k2beam.coverage import Coverage, SourcePartition, span
 from k2beam.errors import K2BeamError
 from k2beam.flink import FlinkRun
 from k2beam.job.beam import AGAIN, ENDED_STATES, cancel, quiet, reason_of, signals_to_us, state_of
 from k2beam.job.bounded import counters
 from k2beam.job.config import IngestConfig, LiveConfig
+from k2beam.job.holes import HoleKeeper
 from k2beam.job.options import beam_options, flink_run, uneven_readers
 from k2beam.job.pipeline import build
 from k2beam.job.stats import IngestStats, ingest_stats
@@ -27,9 +28,10 @@ from k2beam.kafka.guard import TopicGuard
 from k2beam.kafka.holes import HoleProbe
 from k2beam.lake.catalog import Catalog, open_catalog
 from k2beam.lake.commit import read_coverage
+from k2beam.lake.holes import read_holes
 from k2beam.lake.publish import commits_done
 from k2beam.lake.reconcile import reconcile
-from k2beam.lake.recorded import read_holes, record_first_offsets, record_holes
+from k2beam.lake.recorded import record_first_offsets
 from k2beam.logs import get_logger
 from k2beam.signals import stop_signal
 from transforms.read_kafka import ReadKafka
@@ -58,9 +60,15 @@ class Goal:
                 missing[key] = left
         return missing
 
-    def taken(self, covered: Coverage) -> int:
-        """How many offsets of these source partitions are covered."""
-        return sum(len(covered[key]) for key in self.bounds)
+    def taken(self, covered: Coverage, holes: Coverage) -> int:
+        """How many offsets of these source partitions are covered, but for ``holes``."""
+        return sum(len(covered[key] - holes[key]) for key in self.bounds)
+
+    def missing_within(self, covered: Coverage) -> dict[tuple[str, int], BitMap64]:
+        """What is not covered between the starts and the last offsets that are, by source partition."""
+        newest = {key: covered[key].max() for key in self.bounds if covered[key]}
+        missing = {key: span(self.starts[key], end) - covered[key] for key, end in newest.items()}
+        return {key: left for key, left in missing.items() if left}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,7 @@ class _Start:
     catalog: Catalog
     covered: Coverage
     probe: HoleProbe
+    keeper: HoleKeeper
 
     def is_caught_up(self) -> bool:
         """Whether nothing was left to take, by what the probe knows already."""
@@ -107,13 +116,16 @@ def run_live(
         # Before anything is read: what retention takes of a partition from now on is seen to be lost.
         first_offsets = {key: first_wanted(bound, covered[key]) for key, bound in bounds.items()}
         record_first_offsets(catalog, config.lake.namespace, first_offsets, config.write.retry)
-        holes = read_holes(catalog, config.lake.namespace)
+        wanted = Coverage({SourcePartition(*key): span(bound.low, bound.end) for key, bound in bounds.items()})
+        holes = read_holes(catalog, config.lake.namespace, wanted - covered)
         with closing(HoleProbe(live.kafka, topics, ASK_SECONDS, stop, holes)) as probe:
             goal = Goal(start_offsets(bounds, covered, probe.first_given), bounds)
-            start = _Start(cluster, topics, goal, catalog, covered, probe)
+            keeper = HoleKeeper(probe, catalog, config.lake, config.write, cluster.keep_every_message(topics), holes)
+            keeper.save()
+            start = _Start(cluster, topics, goal, catalog, covered, probe, keeper)
             if not (stop.is_set() or (live.until_caught_up and start.is_caught_up())):
                 counted = _run(live, config, beam_arguments, resolver, start, stop)
-    record_holes(catalog, config.lake.namespace, probe.holes - holes, config.write.retry)
+    keeper.save()
     reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
     return ingest_stats(catalog, config.lake.namespace, config.write.run_id, counted, time.monotonic() - started)
 
@@ -144,7 +156,7 @@ def _run(
     with signals_to_us():
         result = pipeline.run()
     try:
-        _follow(result, stop, guard, _reached(live, config, start))
+        _follow(result, stop, guard, _reached(live, config, start), lambda: _look_for_holes(start))
         # A streaming job on Flink tells its job server no counters while it runs.
         counted = counters(result) if on_flink is None else on_flink.counters()
     finally:
@@ -156,19 +168,30 @@ def _reached(live: LiveConfig, config: IngestConfig, start: _Start) -> Callable[
     """Asks the tables whether the goal is reached by what is committed; a job without a goal asks nothing."""
     if not live.has_goal:
         return lambda: False
-    goal, taken_before = start.goal, start.goal.taken(start.covered)
+    goal, taken_before = start.goal, start.goal.taken(start.covered, start.probe.holes)
 
     def reached() -> bool:
         covered = read_coverage(start.catalog, config.lake.namespace)
-        if live.max_messages is not None and goal.taken(covered) - taken_before >= live.max_messages:
+        if live.max_messages is not None and goal.taken(covered, start.probe.holes) - taken_before >= live.max_messages:
             return True
         return live.until_caught_up and not start.probe.without_holes(goal.missing(covered))
 
     return reached
 
 
-def _follow(result: Any, stop: threading.Event, guard: TopicGuard, reached: Callable[[], bool]) -> None:
-    """Wait until the goal is reached, or until told to stop.
+def _look_for_holes(start: _Start) -> None:
+    if start.keeper.is_due:
+        start.keeper.look(start.goal.missing_within)
+
+
+def _follow(
+    result: Any,
+    stop: threading.Event,
+    guard: TopicGuard,
+    reached: Callable[[], bool],
+    between: Callable[[], None] = lambda: None,
+) -> None:
+    """Wait until the goal is reached, or until told to stop; ``between`` is called again and again meanwhile.
 
     The guard looks before each commit; it looks here too, since a reader whose topic is gone may wait for ever, and
     then there is no commit.
@@ -184,6 +207,7 @@ def _follow(result: Any, stop: threading.Event, guard: TopicGuard, reached: Call
             raise K2BeamError(f"the job ended as {state}: {reason_of(result)}; {AGAIN}")
         if reached():
             return
+        between()
 
 
 def _end(result: Any, on_flink: FlinkRun | None, guard: TopicGuard) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 from pyroaring import BitMap64
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
@@ -107,6 +107,23 @@ class Cluster:
         futures = self._admin.describe_topics(TopicCollection(wanted), request_timeout=self._timeout_s)
         self._admin.poll(0)  # hands over the client's log lines
         return [self._topic(cluster_id, name, futures[name]) for name in wanted]
+
+    def keep_every_message(self, topics: Iterable[Topic]) -> frozenset[str]:
+        """The sources whose log is not compacted: what retention has left of it is all that was ever written.
+
+        A topic of which the broker does not tell (to describe its settings may be forbidden) is not among them.
+        """
+        resources = {ConfigResource(ResourceType.TOPIC, topic.name): topic.source for topic in topics}
+        asked = self._admin.describe_configs(list(resources), request_timeout=self._timeout_s)
+        return frozenset(source for resource, source in resources.items() if self._policy(asked[resource]) == "delete")
+
+    def _policy(self, future: Any) -> str | None:
+        try:
+            entry = future.result(timeout=self._timeout_s + 1).get("cleanup.policy")
+        except (KafkaException, TimeoutError) as error:
+            CLIENT_LOG.info("the settings of a topic are not told: %s", error)
+            return None
+        return None if entry is None else str(entry.value)
 
     def bounds(self, topics: Iterable[Topic]) -> dict[tuple[str, int], Bounds]:
         """Where each partition begins and ends now, by (source, partition).

@@ -14,7 +14,8 @@ from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.holes import HoleProbe
 from k2beam.lake.catalog import Catalog
 from k2beam.lake.commit import read_coverage
-from k2beam.lake.recorded import read_first_offsets, read_holes
+from k2beam.lake.holes import read_holes
+from k2beam.lake.recorded import read_first_offsets
 
 
 def topics_as_source(

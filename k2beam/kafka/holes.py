@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,19 +95,21 @@ class HoleProbe:
         else:
             self._away_since = None
 
-    def probe(self, source: str, partition: int, offsets: BitMap64) -> BitMap64:
+    def probe(self, source: str, partition: int, offsets: BitMap64, until: float = math.inf) -> BitMap64:
         """Which of ``offsets`` the broker skips by right: one look at the start of each stretch of them.
 
-        A stretch that begins with a message is left as it is behind that message: something of it
-        is missing that is no hole, and it will be looked at again. What retention took meanwhile is no hole: it is
-        remembered as lost, with a warning. Raises KafkaUnreachable when the broker does not answer, K2BeamError when
-        it refuses, and Stopped.
+        A stretch that begins with a message is left as it is behind that message: something of it is missing that is no
+        hole, and it will be looked at again. What retention took meanwhile is no hole: it is remembered as lost, with a
+        warning. No stretch is begun after ``until`` (monotonic seconds). Raises KafkaUnreachable when the broker does
+        not answer, K2BeamError when it refuses, and Stopped.
         """
         holes = offsets & self.holes[source, partition]
         if holes == offsets:
             return holes
         with self._cursor(source, partition) as cursor:
             for first, last in runs(offsets - holes):
+                if time.monotonic() >= until:
+                    break
                 found, _ = self._look(cursor, (source, partition), first, last)
                 holes |= found
         return holes

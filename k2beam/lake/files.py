@@ -112,9 +112,13 @@ def rewrite_without(table: Table, staged: StagedFile, taken: Coverage) -> Staged
 
 def row_coverage(rows: pa.Table | pa.RecordBatch) -> Coverage:
     """The offsets that the rows stand for (a dead letter may stand for more than one)."""
-    coverage = _first_offsets(rows)
-    if "_offset_last" in rows.schema.names:
-        _add_ranges(coverage, rows)
+    if "_offset_last" not in rows.schema.names:
+        return _first_offsets(rows)
+    coverage = Coverage()
+    firsts, lasts = (rows.column(name).to_numpy(zero_copy_only=False) for name in ("_offset", "_offset_last"))
+    for source, partition, index in _by_source_partition(rows):
+        where = slice(None) if index is None else index
+        coverage.add_ranges(source, partition, firsts[where], lasts[where])
     return coverage
 
 
@@ -166,13 +170,6 @@ def _by_source_partition(
     for code in distinct:
         index = None if len(distinct) == 1 else np.flatnonzero(codes == code)
         yield sources.dictionary[int(code) >> 32].as_py(), int(code) & (2**32 - 1), index
-
-
-def _add_ranges(coverage: Coverage, rows: pa.Table | pa.RecordBatch) -> None:
-    names = ("_source", "_partition", "_offset", "_offset_last")
-    wide = pc.not_equal(rows.column("_offset"), rows.column("_offset_last"))
-    for row in rows.filter(wide).select(names).to_pylist():
-        coverage.add_range(*(row[name] for name in names))
 
 
 def _offsets(rows: pa.Table) -> int:

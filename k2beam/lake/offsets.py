@@ -108,12 +108,12 @@ def count_offsets(table: Table, name: str, on_unreadable: Callable[[UnreadableFi
     return count
 
 
-def may_cover(own: Mapping[str, Coverage]) -> dict[str, Coverage]:
+def may_cover(own: Mapping[str, Coverage], holes: Coverage | None = None) -> dict[str, Coverage]:
     """What each table may cover by what is each one's own: event tables what any of them has, as they share coverage.
 
-    The dead letters only what they have themselves.
+    They may cover recorded legal ``holes`` too. The dead letters only what they have themselves.
     """
-    events = Coverage()
+    events = Coverage() if holes is None else holes.copy()
     for name, coverage in own.items():
         if name != DEAD_LETTERS:
             events.update(coverage)

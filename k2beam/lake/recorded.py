@@ -1,10 +1,7 @@
-"""What readers recorded of each source partition, as properties of the tables: its end, its beginning, its holes.
+"""What readers recorded of each source partition, as properties of the tables: its end and its beginning.
 
 Coverage tells what was taken, and so not what was lost of a partition before anything of it was taken: retention may
 empty it first. The first offset that is recorded here, before that job reads, makes such a loss visible.
-
-Legal holes that a broker was asked about are recorded, so that it need not be asked again, and the audit knows them
-without a broker.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from k2beam.config import RetryPolicy
-from k2beam.coverage import Coverage, SourcePartition
+from k2beam.coverage import SourcePartition
 from k2beam.errors import LakeError
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import DEAD_LETTERS, EXPECTED_PREFIX, open_table
@@ -24,13 +21,6 @@ from k2beam.lake.transaction import COMMIT_ID, Append, commit_loop
 
 FIRST_PREFIX = "k2.first."
 """Table properties ``k2.first.<partition>.<source>``: the offset from which the first job was to read."""
-
-
-HOLES_PREFIX = "k2.holes."
-"""Table properties ``k2.holes.<partition>.<source>``: offsets that the log skips by right, as coverage is written."""
-
-MOST_HOLES = 256 << 10
-"""Characters that the holes of a source partition may take; those of a topic with more are asked for again."""
 
 
 def read_first_offsets(catalog: Catalog, namespace: str) -> dict[SourcePartition, int]:
@@ -59,40 +49,6 @@ def record_first_offsets(
         return Append([], news, {COMMIT_ID: uuid.uuid4().hex}) if news else None
 
     commit_loop(lambda: open_table(catalog, namespace, DEAD_LETTERS), plan, policy or RetryPolicy())
-
-
-def read_holes(catalog: Catalog, namespace: str) -> Coverage:
-    """The recorded legal holes; none where no live job has found any. Raises LakeError for a damaged property."""
-    table = find_readable(catalog, namespace, DEAD_LETTERS)
-    return Coverage() if table is None else recorded_holes(table.properties)
-
-
-def record_holes(catalog: Catalog, namespace: str, holes: Coverage, policy: RetryPolicy | None = None) -> None:
-    """Record legal holes, beside those that are recorded; they stay holes for as long as the source is the same.
-
-    Properties of the dead letters, as first offsets are, and with a snapshot likewise. Repeating it changes nothing.
-    Raises CommitConflict and CommitUnknown.
-    """
-
-    def plan(table: Table) -> Append | None:
-        known = recorded_holes(table.properties)
-        news = (known | holes).to_properties(only=holes - known, prefix=HOLES_PREFIX)
-        kept = {name: text for name, text in news.items() if len(text) <= MOST_HOLES}
-        return Append([], kept, {COMMIT_ID: uuid.uuid4().hex}) if kept else None
-
-    if holes:
-        commit_loop(lambda: open_table(catalog, namespace, DEAD_LETTERS), plan, policy or RetryPolicy())
-
-
-def recorded_holes(properties: Mapping[str, str]) -> Coverage:
-    """The legal holes by a table's properties. Raises LakeError for a damaged one."""
-    try:
-        return Coverage.from_properties(properties, HOLES_PREFIX)
-    except LakeError as error:
-        name = next(name for name in properties if name.startswith(HOLES_PREFIX) and name in str(error))
-        raise LakeError(
-            f"property {name} of table {DEAD_LETTERS} is damaged: remove it, and the broker is asked for them again"
-        ) from error
 
 
 def recorded_first_offsets(properties: Mapping[str, str]) -> dict[SourcePartition, int]:

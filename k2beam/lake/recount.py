@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from k2beam.clock import MICROS_PER_DAY
 from k2beam.errors import UnreadableFile
 from k2beam.lake.certified import CertifiedDays
 from k2beam.lake.days import DayFiles, DaySlices, SymbolName, divide
+from k2beam.lake.predicates import term
 from k2beam.lake.scan import EVERYTHING, bound_of, find_readable, plan_files, read_file, table_name
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.model import Kind
@@ -132,10 +133,7 @@ def slices_by_day(
 
 
 def _ingested_before(moment: int) -> BooleanExpression:
-    # pyiceberg's predicates are pydantic models whose positional form type checkers don't see.
-    predicate: Any = LessThan
-    expression: BooleanExpression = predicate(INGESTED_AT, datetime.fromtimestamp(moment / 1e6, UTC).isoformat())
-    return expression
+    return term(LessThan, INGESTED_AT, datetime.fromtimestamp(moment / 1e6, UTC).isoformat())
 
 
 def _all_before(table: Table, day: DayFiles, moment: int) -> bool:

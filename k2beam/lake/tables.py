@@ -37,6 +37,7 @@ EVENT_TABLES: dict[Kind, str] = {
 DEAD_LETTERS = "dead_letters"
 SEQUENCE_GAPS = "sequence_gaps"
 CERTIFIED_DAYS = "certified_days"
+LEGAL_HOLES = "legal_holes"
 COVERED_TABLES: tuple[str, ...] = (*EVENT_TABLES.values(), DEAD_LETTERS)
 """The tables whose rows stand for source offsets."""
 
@@ -114,6 +115,16 @@ CERTIFIED_SCHEMA = pa.schema(
     ]
 )
 
+HOLE_SCHEMA = pa.schema(
+    [
+        pa.field("_source", pa.string(), nullable=False),
+        pa.field("_partition", pa.int32(), nullable=False),
+        pa.field("_offset", pa.int64(), nullable=False),
+        pa.field("_offset_last", pa.int64(), nullable=False),
+        pa.field("found_at", TIMESTAMP, nullable=False),
+    ]
+)
+
 
 @dataclass(frozen=True, slots=True)
 class TableSpec:
@@ -138,6 +149,7 @@ SPECS: dict[str, TableSpec] = {
     DEAD_LETTERS: TableSpec(DEAD_LETTERS, DEAD_LETTER_SCHEMA, "failed_at", None, ("_source", "_partition", "_offset")),
     SEQUENCE_GAPS: TableSpec(SEQUENCE_GAPS, GAP_SCHEMA, None, None, ("exchange", "symbol", "kind", "first_missing")),
     CERTIFIED_DAYS: TableSpec(CERTIFIED_DAYS, CERTIFIED_SCHEMA, None, "kind", ("day", "exchange"), month_column="day"),
+    LEGAL_HOLES: TableSpec(LEGAL_HOLES, HOLE_SCHEMA, "found_at", None, ("_source", "_partition", "_offset")),
 }
 
 

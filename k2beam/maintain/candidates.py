@@ -19,7 +19,7 @@ SMALL_SHARE = 0.75
 GROUP_TARGETS = 16
 """So many files of the target's size are written and committed at once, at most."""
 
-_WRITTEN_AT = ("_ingested_at", "failed_at", "detected_at", "certified_at")
+_WRITTEN_AT = ("_ingested_at", "failed_at", "detected_at", "certified_at", "found_at")
 """The column of a table that says when a row was made: one of these."""
 
 

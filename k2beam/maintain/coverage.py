@@ -13,6 +13,7 @@ from pyiceberg.table import Table
 from k2beam.config import RetryPolicy
 from k2beam.coverage import PROPERTY_PREFIX, Coverage, SourcePartition
 from k2beam.errors import LakeError, UnreadableFile
+from k2beam.lake.holes import read_holes
 from k2beam.lake.offsets import count_offsets, may_cover
 from k2beam.lake.scan import find_readable, load_readable, table_name
 from k2beam.lake.tables import COVERED_TABLES, EVENT_TABLES
@@ -50,8 +51,9 @@ def rebuild_coverage(
     """Compare the coverage of tables with their rows; with ``apply`` make it what the rows say, a commit for each.
 
     ``names`` are covered tables that there are; of the event tables all are looked at or none, as they share coverage.
-    What other writers commit between the count and the commit stays covered. Offsets whose rows are gone are taken
-    again by the next job that reads them. Reads four columns of all rows, file by file; the bitmaps are in memory.
+    What other writers commit between the count and the commit stays covered, and so do recorded legal holes. Offsets
+    whose rows are gone are taken again by the next job that reads them. Reads four columns of all rows, file by file;
+    the bitmaps are in memory.
 
     Raises UnreadableFile, before anything is changed, where a file of the tables is gone or damaged: its rows would
     come twice. Raises CommitConflict and CommitUnknown.
@@ -65,7 +67,8 @@ def rebuild_coverage(
         on_step(name)
         tables[name] = load_readable(catalog, namespace, name)
         found[name] = Coverage(count_offsets(tables[name], name, _stop).offsets)
-    rows, claimed = may_cover(found), may_cover(before)
+    # Recorded before they are covered: what was covered above is among them.
+    rows, claimed = may_cover(found, read_holes(catalog, namespace)), may_cover(before)
     changes = {name: _changes(tables[name], before[name], found[name], rows[name]) for name in names}
     for name in names:
         # All of them: one may have taken over meanwhile what another covers wrongly.

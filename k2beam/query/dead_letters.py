@@ -15,9 +15,9 @@ from pyiceberg.table import Table
 from k2beam.coverage import Coverage
 from k2beam.errors import UsageError
 from k2beam.lake.commit import read_coverage
+from k2beam.lake.predicates import all_of, equal, term
 from k2beam.lake.scan import find_readable, plan_files, read_file
 from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, EVENT_TABLES
-from k2beam.query.predicates import all_of, equal, term
 from k2beam.query.selections import DeadLetterSelection
 
 _STORED = ("_source", "_partition", "_offset", "_offset_last", "stage", "error_class", "error_message", "failed_at")

@@ -8,10 +8,10 @@ from typing import Any
 from pyiceberg.catalog import Catalog
 
 from k2beam.lake.ledger import read_ledger, read_revisions, sort_key
+from k2beam.lake.predicates import all_of, equal
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import GAP_SCHEMA, SEQUENCE_GAPS
 from k2beam.model import Gap
-from k2beam.query.predicates import all_of, equal
 from k2beam.query.selections import GapSelection
 from k2beam.query.times import moment
 

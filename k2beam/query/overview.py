@@ -14,7 +14,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.errors import UsageError
 from k2beam.lake.scan import EVERYTHING, bound_of, file_rows, find_readable, read_file
-from k2beam.lake.tables import CERTIFIED_DAYS, DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, SPECS
+from k2beam.lake.tables import CERTIFIED_DAYS, DEAD_LETTERS, EVENT_TABLES, LEGAL_HOLES, SEQUENCE_GAPS, SPECS
 from k2beam.lake.transaction import replaces
 from k2beam.model import KINDS, Kind
 from k2beam.query import duck
@@ -29,6 +29,7 @@ TIME_COLUMNS: dict[str, str] = {
     DEAD_LETTERS: "failed_at",
     SEQUENCE_GAPS: "opened_at",
     CERTIFIED_DAYS: "day",
+    LEGAL_HOLES: "found_at",
 }
 """The column whose first and last value the statistics give."""
 

@@ -14,8 +14,8 @@ from pyiceberg.table.snapshots import Snapshot
 from k2beam.errors import UsageError
 from k2beam.lake.expiry import Expired
 from k2beam.lake.pins import PIN_NAME
+from k2beam.lake.predicates import all_of, equal, term
 from k2beam.lake.scan import plan_files, read_file, table_name
-from k2beam.query.predicates import all_of, equal, term
 from k2beam.query.selections import AsOf, EventSelection
 from k2beam.query.times import EPOCH, moment, to_instant
 

@@ -22,6 +22,7 @@ from k2beam.config import NAMESPACE
 from k2beam.coverage import Coverage
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import read_coverage
+from k2beam.lake.holes import read_holes
 from k2beam.produce.republish import ArchivedMessage
 from k2beam.stack.stack import LocalStack
 from tests.lake_helpers import lake_config
@@ -33,6 +34,8 @@ FED_AT_ONCE = 250
 COMMAND = ("-m", "k2beam.cli.main")
 PATIENT_COMMAND = (str(Path(__file__).with_name("patient_command.py")),)
 """The same with more patience for a registry."""
+HASTY_COMMAND = (str(Path(__file__).with_name("hasty_command.py")),)
+"""The same with a job that looks for holes twice a second."""
 
 
 @dataclass
@@ -49,6 +52,12 @@ class LiveJob:
         if not (self.warehouse / "catalog.db").exists():
             return Coverage()
         return read_coverage(open_catalog(lake_config(self.warehouse)), NAMESPACE)
+
+    def holes(self) -> Coverage:
+        """The legal holes that are recorded now."""
+        if not (self.warehouse / "catalog.db").exists():
+            return Coverage()
+        return read_holes(open_catalog(lake_config(self.warehouse)), NAMESPACE)
 
     def wait_for_rows(self, count: int = 1) -> int:
         """Until so many offsets are committed; gives how many there are then."""

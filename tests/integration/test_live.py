@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from k2beam.audit.audit import audit
 from k2beam.cli.main import main
@@ -20,12 +20,13 @@ from k2beam.kafka.cluster import Cluster
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.guard import TopicGuard
 from k2beam.lake.catalog import open_catalog
-from k2beam.lake.recorded import read_holes
+from k2beam.lake.commit import read_coverage
+from k2beam.lake.holes import read_holes
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, open_table
 from k2beam.produce.republish import ArchivedMessage, archived_messages, reframed, republish
 from k2beam.simulate.truth import read_truth
 from k2beam.stack.stack import LocalStack
-from tests.integration.live_job import Feeder, live_job
+from tests.integration.live_job import HASTY_COMMAND, Feeder, live_job
 from tests.lake_helpers import lake_config
 from tests.live_helpers import assert_live_audit, halves, ingest_live, produce, produce_more, register
 from tests.replay_helpers import contents, dead_letter_classes, ingest, open_gaps, simulated, true_gaps
@@ -73,9 +74,41 @@ def test_the_holes_of_transactions_are_remembered_and_no_loss(
     (key,) = holes = read_holes(catalog, NAMESPACE)
     # Three messages and their marker; three that were aborted, and the marker; three, and the last marker.
     assert [offset - begin for offset in holes[key]] == [3, 4, 5, 6, 7, 11]
+    assert list(read_coverage(catalog, NAMESPACE)[key]) == list(range(begin + 12)), "no hole is left in it"
     assert audit(catalog, NAMESPACE).problems == (), "without a broker"
     assert_live_audit(live, [topic], tmp_path / "wh")
     assert ingest_live(live, [topic], tmp_path / "wh", prism).consumed == 0
+
+
+@pytest.mark.parametrize("policy", ["delete", "compact"])
+def test_a_job_without_an_end_writes_holes_down_as_it_runs(
+    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str], policy: str
+) -> None:
+    ids, topic, warehouse = register(live), unique(f"holes-{policy}"), tmp_path / "wh"
+    simulated(tmp_path / "in", rows=40, faults="", kinds=("trades",), files=1)
+    messages = [(message.key, reframed(message.value, ids)) for message in archived_messages(tmp_path / "in")]
+    admin = AdminClient({"bootstrap.servers": live.bootstrap})
+    admin.create_topics([NewTopic(topic, 1, config={"cleanup.policy": policy})])[topic].result(30)
+    producer = Producer({"bootstrap.servers": live.bootstrap, "transactional.id": topic})
+    producer.init_transactions(30)
+    with live_job(live, [topic], warehouse, prism, program=HASTY_COMMAND) as job:
+        for begin in range(0, 40, 10):
+            producer.begin_transaction()
+            for key, value in messages[begin : begin + 10]:
+                producer.produce(topic, value, key, 0)
+            producer.commit_transaction(30)
+        job.wait_until(lambda: len(job.holes()) == 3, "the markers of all transactions but the last are recorded")
+        (key,) = holes = job.holes()
+        assert list(holes[key]) == [10, 21, 32]
+        if policy == "delete":
+            job.wait_until(lambda: list(job.committed()[key]) == list(range(43)), "they are covered")
+        job.runs_for(2.0)
+        assert len(job.committed()) == (43 if policy == "delete" else 40)
+        job.kill()
+    assert audit(open_catalog(lake_config(warehouse)), NAMESPACE).problems == (), "without a broker"
+    assert_live_audit(live, [topic], warehouse)
+    assert ingest_live(live, [topic], warehouse, prism).consumed == 0
+    assert list(job.holes()[key]) == [10, 21, 32, 43]
 
 
 def test_each_poison_message_is_a_dead_letter_at_its_offset_and_the_rest_is_written(

@@ -50,7 +50,7 @@ def test_gaps_of_rows_without_their_ledger_are_there_before_the_seed_is_taken(
             config=config,
             beam_arguments=["--runner=FnApiRunner"],
             resolver=None,
-            start=live._Start(nothing, (), nothing, lake.catalog, Coverage(), nothing),
+            start=live._Start(nothing, (), nothing, lake.catalog, Coverage(), nothing, nothing),
             stop=threading.Event(),
         )
     assert found == [(11, 13)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -128,6 +129,14 @@ def test_what_is_known_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -
     assert again.known({KEY: BitMap64([2, 6])}) == {KEY: BitMap64([6])}
     assert len(log.jumps) == asked
     assert again.first_given(*KEY, BitMap64([2, 6])) == 6
+
+
+def test_nothing_is_begun_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log([0, 1, 3, 4, 6], 8)
+    probe = probing(monkeypatch, log)
+    assert not probe.probe(*KEY, BitMap64([2, 5]), until=time.monotonic())
+    assert not probe.holes
+    assert log.polled == 0
 
 
 def test_stretches_far_from_each_other_are_jumped_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,140 @@
+"""Legal holes of logs that a broker was asked about: the rows of ``legal_holes``.
+
+With them each offset of a topic is in one place that can be looked at: an event, a dead letter or a hole. So the broker
+need not be asked again, and the audit knows them without a broker. Once they are written down, an event table covers
+them too, so that its coverage is few ranges whatever the log skips.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from functools import partial
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.expressions import BooleanExpression, GreaterThanOrEqual, In, LessThanOrEqual
+from pyiceberg.table import Table
+
+from k2beam.clock import now_us
+from k2beam.config import Retention, RetryPolicy
+from k2beam.coverage import Coverage, run_bounds
+from k2beam.lake.files import row_coverage, write_rows
+from k2beam.lake.predicates import all_of, term
+from k2beam.lake.scan import EVERYTHING, find_readable, load_readable, plan_files, read_file
+from k2beam.lake.tables import EVENT_TABLES, HOLE_SCHEMA, LEGAL_HOLES, open_table
+from k2beam.lake.transaction import COMMIT_ID, ROWS_ADDED, Append, commit_loop
+
+_COLUMNS = ("_source", "_partition", "_offset", "_offset_last")
+
+
+def read_holes(catalog: Catalog, namespace: str, within: Coverage | None = None) -> Coverage:
+    """The recorded legal holes (those of offsets in ``within``, if given); none where no live job has found any.
+
+    Raises UnreadableFile for a file of the table that is gone or damaged.
+    """
+    table = find_readable(catalog, namespace, LEGAL_HOLES)
+    if table is None or (within is not None and not within):
+        return Coverage()
+    return _read(table, within)
+
+
+def _read(table: Table, within: Coverage | None) -> Coverage:
+    row_filter = EVERYTHING if within is None else _near(within)
+    holes = Coverage()
+    for task in plan_files(table, row_filter):
+        for batch in read_file(table, task, _COLUMNS, row_filter):
+            holes.update(row_coverage(batch))
+    return holes if within is None else holes & within
+
+
+def _near(offsets: Coverage) -> BooleanExpression:
+    """Passes every hole that one of ``offsets`` is in, and others."""
+    bitmaps = [offsets[key] for key in offsets]
+    return all_of(
+        [
+            term(In, "_source", {key.source for key in offsets}),
+            term(GreaterThanOrEqual, "_offset_last", min(bitmap.min() for bitmap in bitmaps)),
+            term(LessThanOrEqual, "_offset", max(bitmap.max() for bitmap in bitmaps)),
+        ]
+    )
+
+
+def record_holes(
+    catalog: Catalog,
+    namespace: str,
+    holes: Coverage,
+    policy: RetryPolicy | None = None,
+    retention: Retention | None = None,
+) -> None:
+    """Write legal holes down, but for those that are there; they stay holes for as long as the source is the same.
+
+    ``retention`` says which snapshots of the table are left. Exactly once: repeating it writes nothing. Raises
+    UnreadableFile, CommitConflict and CommitUnknown.
+    """
+
+    def plan(table: Table) -> Append | None:
+        fresh = holes - _read(table, holes)
+        if not fresh:
+            return None
+        staged = write_rows(table, _rows(fresh), window=0)
+        summary = {COMMIT_ID: uuid.uuid4().hex, ROWS_ADDED: str(staged.rows)}
+        return Append([staged.data_file()], summary=summary, retention=retention)
+
+    if holes:
+        commit_loop(lambda: open_table(catalog, namespace, LEGAL_HOLES), plan, policy or RetryPolicy())
+
+
+def _rows(holes: Coverage) -> pa.Table:
+    now = pa.scalar(now_us(), HOLE_SCHEMA.field("found_at").type)
+    tables = [HOLE_SCHEMA.empty_table()]
+    for key in holes:
+        firsts, lasts = run_bounds(holes[key])
+        columns = [
+            pa.repeat(key.source, len(firsts)),
+            pa.repeat(pa.scalar(key.partition, pa.int32()), len(firsts)),
+            pa.array(firsts),
+            pa.array(lasts),
+            pa.repeat(now, len(firsts)),
+        ]
+        tables.append(pa.Table.from_arrays(columns, schema=HOLE_SCHEMA))
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def cover_holes(
+    catalog: Catalog,
+    namespace: str,
+    holes: Coverage,
+    policy: RetryPolicy | None = None,
+    retention: Retention | None = None,
+) -> None:
+    """Let event tables cover legal holes that are recorded, so that what they cover has no holes itself.
+
+    Of each source partition the event table does that covers most of it; others take it over when they share coverage.
+    None does where it covers nothing of it. Only for holes where nothing can come any more: what is covered is never
+    taken. Repeating it changes nothing. Raises CommitConflict and CommitUnknown.
+    """
+    retry = policy or RetryPolicy()
+    for name, part in _shares(catalog, namespace, holes).items():
+        commit_loop(partial(load_readable, catalog, namespace, name), partial(_covered, part, retention), retry)
+
+
+def _covered(holes: Coverage, retention: Retention | None, table: Table) -> Append | None:
+    covered = Coverage.from_properties(table.properties)
+    fresh = holes - covered
+    if not fresh:
+        return None
+    properties = (covered | fresh).to_properties(only=fresh)
+    return Append([], properties, {COMMIT_ID: uuid.uuid4().hex}, retention=retention)
+
+
+def _shares(catalog: Catalog, namespace: str, holes: Coverage) -> dict[str, Coverage]:
+    """The holes by the event table that covers most of their source partition; without those that none covers."""
+    tables = {name: find_readable(catalog, namespace, name) for name in EVENT_TABLES.values()}
+    covered = {name: Coverage.from_properties(table.properties) for name, table in tables.items() if table is not None}
+    shares: dict[str, Coverage] = defaultdict(Coverage)
+    for key in holes:
+        most = max(covered, key=lambda name: len(covered[name][key]), default=None)
+        if most is not None and covered[most][key]:
+            shares[most].update(Coverage({key: holes[key]}))
+    return shares

@@ -1,0 +1,162 @@
+"""The holes of a running job: what is asked for, when, and what becomes of it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from pyroaring import BitMap64
+
+from k2beam.audit.audit import audit
+from k2beam.config import NAMESPACE
+from k2beam.coverage import Coverage, SourcePartition
+from k2beam.errors import KafkaUnreachable, Stopped
+from k2beam.job import holes
+from k2beam.job.holes import HoleKeeper
+from k2beam.lake.commit import read_coverage
+from k2beam.lake.holes import read_holes
+from tests.audit_helpers import SOURCE, Row, SmallLake
+from tests.lake_helpers import write_config
+
+KEY = SourcePartition(SOURCE, 0)
+
+
+class Probe:
+    """A broker that has no message at some offsets, and keeps what it was asked."""
+
+    def __init__(self, *gone: int) -> None:
+        self.holes = Coverage()
+        self.asked: list[list[int]] = []
+        self.fails: Exception | None = None
+        self._gone = BitMap64(gone)
+
+    def known(self, missing: dict[tuple[str, int], BitMap64]) -> dict[tuple[str, int], BitMap64]:
+        return {key: left for key, offsets in missing.items() if (left := offsets - self.holes[key])}
+
+    def probe(self, source: str, partition: int, offsets: BitMap64, until: float) -> BitMap64:
+        assert until > time.monotonic() - 60
+        if self.fails:
+            raise self.fails
+        self.asked.append(list(offsets))
+        found = offsets & self._gone
+        self.holes.update(Coverage({SourcePartition(source, partition): found}))
+        return found
+
+
+class Kept:
+    """A job over trades at some offsets of one partition, and its keeper."""
+
+    def __init__(self, folder: Path, probe: Probe, *kept: str, known: Coverage | None = None) -> None:
+        self.lake = SmallLake(folder)
+        self.lake.add([Row(offset, offset) for offset in (0, 3, 4, 7)])
+        self.keeper = HoleKeeper(
+            probe,  # type: ignore[arg-type]
+            self.lake.catalog,
+            self.lake.config,
+            write_config(bounded=False),
+            kept,
+            known or Coverage(),
+        )
+
+    def look(self) -> None:
+        self.keeper.look(lambda covered: {KEY: BitMap64(range(covered[KEY].max())) - covered[KEY]})
+
+    def recorded(self) -> list[int]:
+        return list(read_holes(self.lake.catalog, NAMESPACE)[KEY])
+
+    def covered(self) -> list[int]:
+        return list(read_coverage(self.lake.catalog, NAMESPACE)[KEY])
+
+
+@pytest.fixture(autouse=True)
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+
+    class Said:
+        def warning(self, text: str, **_: object) -> None:
+            lines.append(text)
+
+    monkeypatch.setattr(holes, "get_logger", lambda _: Said())
+    return lines
+
+
+def test_what_is_missing_at_two_looks_is_asked_for_recorded_and_covered(tmp_path: Path) -> None:
+    probe = Probe(1, 2, 5, 8)
+    job = Kept(tmp_path, probe, SOURCE)
+    job.look()
+    assert (job.recorded(), probe.asked) == ([], [[]]), "it may be on its way"
+    job.lake.add([Row(9, 9)])
+    job.look()
+    assert probe.asked[1:] == [[1, 2, 5, 6]]
+    assert job.recorded() == [1, 2, 5]
+    assert job.covered() == [0, 1, 2, 3, 4, 5, 7, 9]
+    job.look()
+    assert probe.asked[2:] == [[6, 8]]
+    assert job.covered() == [0, 1, 2, 3, 4, 5, 7, 8, 9]
+    job.lake.add([Row(6, 6)])
+    assert audit(job.lake.catalog, NAMESPACE).problems == ()
+
+
+def test_of_a_compacted_log_they_are_recorded_and_not_covered(tmp_path: Path) -> None:
+    job = Kept(tmp_path, Probe(1, 2), "another")
+    job.look()
+    job.look()
+    assert job.recorded() == [1, 2]
+    assert job.covered() == [0, 3, 4, 7]
+
+
+def test_what_an_earlier_job_recorded_and_did_not_cover_is_covered(tmp_path: Path) -> None:
+    probe, known = Probe(), Coverage({KEY: BitMap64([1])})
+    probe.holes.update(known)
+    job = Kept(tmp_path, probe, SOURCE, known=known)
+    job.keeper.save()
+    assert job.recorded() == [], "the table has it, by what the job was told"
+    assert job.covered() == [0, 1, 3, 4, 7]
+
+
+def test_a_look_is_due_every_ten_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(holes.time, "monotonic", lambda: now)
+    job = Kept(tmp_path, Probe(1), SOURCE)
+    assert not job.keeper.is_due
+    now += 600
+    assert job.keeper.is_due
+    job.look()
+    assert not job.keeper.is_due
+
+
+def test_one_that_took_too_long_is_gone_on_with_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = Kept(tmp_path, Probe(1, 2, 5), SOURCE)
+    job.look()
+    monkeypatch.setattr(holes, "LOOK_SECONDS", 0.0)
+    job.look()
+    monkeypatch.setattr(holes, "LOOK_SECONDS", 600.0)
+    monkeypatch.setattr(holes, "ASKING_SECONDS", -1.0)
+    job.look()
+    assert job.keeper.is_due, "not put off"
+    monkeypatch.setattr(holes, "ASKING_SECONDS", 20.0)
+    job.look()
+    assert not job.keeper.is_due
+
+
+@pytest.mark.parametrize("error", [KafkaUnreachable("nobody answers"), ConnectionError("the catalog is away")])
+def test_what_can_not_be_asked_now_is_asked_later(tmp_path: Path, warned: list[str], error: Exception) -> None:
+    probe = Probe(1)
+    job = Kept(tmp_path, probe, SOURCE)
+    job.look()
+    probe.fails = error
+    job.look()
+    assert warned == ["holes can't be looked for now, and will be later"]
+    assert not job.keeper.is_due
+    probe.fails = None
+    job.look()
+    assert job.recorded() == [1]
+
+
+def test_a_job_that_is_told_to_stop_says_nothing(tmp_path: Path, warned: list[str]) -> None:
+    probe = Probe(1)
+    job = Kept(tmp_path, probe, SOURCE)
+    probe.fails = Stopped()
+    job.look()
+    assert warned == []

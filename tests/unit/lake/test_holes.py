@@ -1,0 +1,189 @@
+"""Recorded legal holes: they add up, and an event table covers them."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
+from pyroaring import BitMap64
+
+from k2beam.audit.audit import audit
+from k2beam.config import NAMESPACE, Retention
+from k2beam.coverage import Coverage, SourcePartition, run_bounds
+from k2beam.errors import UnreadableFile
+from k2beam.lake.commit import commit_files, read_coverage
+from k2beam.lake.holes import cover_holes, read_holes, record_holes
+from k2beam.lake.lean import LeanSqlCatalog
+from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, LEGAL_HOLES
+from k2beam.maintain.coverage import rebuild_coverage
+from tests.audit_helpers import SOURCE, Row, SmallLake
+from tests.lake_helpers import QUICK, offsets_in, stage
+
+A, B = SourcePartition("kafka:c/t.with.dots/1", 0), SourcePartition("kafka:c/t/1", 12)
+KEY = SourcePartition(SOURCE, 0)
+TRADES, QUOTES = EVENT_TABLES["trades"], EVENT_TABLES["quotes"]
+
+
+def holes_of(*offsets: int, key: SourcePartition = A) -> Coverage:
+    return Coverage({key: BitMap64(offsets)})
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> SmallLake:
+    return SmallLake(tmp_path)
+
+
+def covered(lake: SmallLake, name: str) -> list[int]:
+    return list(read_coverage(lake.catalog, NAMESPACE, [name])[KEY])
+
+
+@given(st.sets(st.integers(0, 70_000) | st.integers(2**40, 2**40 + 99)))
+def test_runs_and_their_bounds_are_the_bitmap(offsets: set[int]) -> None:
+    firsts, lasts = run_bounds(BitMap64(offsets))
+    assert firsts.tolist() == sorted(offset for offset in offsets if offset - 1 not in offsets)
+    assert lasts.tolist() == sorted(offset for offset in offsets if offset + 1 not in offsets)
+    again = Coverage()
+    again.add_ranges(*A, firsts, lasts)
+    assert again[A] == BitMap64(offsets)
+
+
+def test_holes_add_up_and_are_not_written_twice(lake: SmallLake) -> None:
+    record_holes(lake.catalog, NAMESPACE, Coverage())
+    assert read_holes(lake.catalog, NAMESPACE) == Coverage()
+    for holes in (holes_of(3, 4), holes_of(4, 9), holes_of(7, key=B)):
+        record_holes(lake.catalog, NAMESPACE, holes)
+    assert read_holes(lake.catalog, NAMESPACE) == holes_of(3, 4, 9) | holes_of(7, key=B)
+    before = lake.table(LEGAL_HOLES).metadata_location
+    record_holes(lake.catalog, NAMESPACE, holes_of(4))
+    assert lake.table(LEGAL_HOLES).metadata_location == before
+    columns = ("_source", "_partition", "_offset", "_offset_last")
+    rows = [tuple(row[name] for name in columns) for row in lake.table(LEGAL_HOLES).scan().to_arrow().to_pylist()]
+    assert sorted(rows) == [(*A, 3, 4), (*A, 9, 9), (*B, 7, 7)]
+
+
+def test_only_what_is_asked_for_is_given(lake: SmallLake) -> None:
+    record_holes(lake.catalog, NAMESPACE, holes_of(*range(3, 9), 20) | holes_of(5, key=B))
+    assert read_holes(lake.catalog, NAMESPACE, holes_of(1, 5, 6, 30)) == holes_of(5, 6)
+    assert read_holes(lake.catalog, NAMESPACE, holes_of(20) | holes_of(1, key=B)) == holes_of(20)
+    assert read_holes(lake.catalog, NAMESPACE, Coverage()) == Coverage()
+
+
+@pytest.mark.parametrize("error", [CommitFailedException, CommitStateUnknownException])
+def test_a_commit_whose_answer_is_lost_writes_them_once(
+    lake: SmallLake, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    record_holes(lake.catalog, NAMESPACE, holes_of(1))
+    commit, lost = LeanSqlCatalog.commit_table, iter([True])
+
+    def losing(*arguments: object) -> object:
+        done = commit(*arguments)  # type: ignore[arg-type]
+        if next(lost, False):
+            raise error("the answer is lost")
+        return done
+
+    monkeypatch.setattr(LeanSqlCatalog, "commit_table", losing)
+    record_holes(lake.catalog, NAMESPACE, holes_of(1, 5), QUICK)
+    assert read_holes(lake.catalog, NAMESPACE) == holes_of(1, 5)
+    assert lake.table(LEGAL_HOLES).scan().to_arrow().num_rows == 2
+    assert next(lost, None) is None
+
+
+def test_an_event_table_covers_them_and_few_ranges_are_left(lake: SmallLake) -> None:
+    markers = holes_of(*random.Random(7).sample(range(1, 99_999), 9_000), key=KEY)
+    events = BitMap64(range(100_000)) - markers[KEY]
+    lake.add([Row(0, 0)], cover=False)
+    lake.cover(TRADES, events)
+    before = largest_property(lake)
+    record_holes(lake.catalog, NAMESPACE, markers)
+    cover_holes(lake.catalog, NAMESPACE, markers)
+    assert covered(lake, TRADES) == list(range(100_000))
+    assert largest_property(lake) < 200
+    assert before > 5_000
+    location = lake.table(TRADES).metadata_location
+    cover_holes(lake.catalog, NAMESPACE, markers)
+    assert lake.table(TRADES).metadata_location == location
+
+
+def largest_property(lake: SmallLake) -> int:
+    return max(map(len, lake.table(TRADES).properties.values()))
+
+
+def test_the_table_that_covers_most_takes_them_and_one_that_covers_nothing_does_not(lake: SmallLake) -> None:
+    lake.add([Row(0, 0), Row(1, 1)])
+    lake.add([Row(n, n) for n in (2, 4, 5)], kind="quotes")
+    cover_holes(lake.catalog, NAMESPACE, holes_of(3, key=KEY) | holes_of(8, key=B))
+    assert covered(lake, TRADES) == [0, 1]
+    assert covered(lake, QUOTES) == [2, 3, 4, 5]
+    assert not read_coverage(lake.catalog, NAMESPACE)[B]
+
+
+def test_what_is_covered_stays_right_for_the_audit_and_a_rebuild(lake: SmallLake) -> None:
+    lake.add([Row(n, n) for n in (0, 1, 4, 6)])
+    holes = holes_of(2, 3, 5, key=KEY)
+    assert audit(lake.catalog, NAMESPACE).problems, "a loss, as far as it knows"
+    cover_holes(lake.catalog, NAMESPACE, holes)
+    assert any("3 offsets (2-3, 5)" in problem and "no row" in problem for problem in audit_problems(lake))
+    record_holes(lake.catalog, NAMESPACE, holes)
+    assert audit_problems(lake) == ()
+    assert rebuild_coverage(lake.catalog, NAMESPACE, [TRADES], apply=True) == []
+    lake.cover(TRADES, range(9, 10))
+    (change,) = rebuild_coverage(lake.catalog, NAMESPACE, [TRADES], apply=True)
+    assert (change.without_rows, change.without_coverage) == (1, 0)
+    assert covered(lake, TRADES) == list(range(7))
+
+
+def audit_problems(lake: SmallLake) -> tuple[str, ...]:
+    return audit(lake.catalog, NAMESPACE).problems
+
+
+def test_dead_letters_may_not_cover_them(lake: SmallLake) -> None:
+    lake.add([Row(n, n) for n in (0, 1)])
+    record_holes(lake.catalog, NAMESPACE, holes_of(2, key=KEY))
+    lake.cover(DEAD_LETTERS, range(2, 3))
+    assert any(DEAD_LETTERS in problem and "no row" in problem for problem in audit_problems(lake))
+
+
+def test_a_message_at_a_hole_that_is_not_covered_is_taken(lake: SmallLake, tmp_path: Path) -> None:
+    """A compacted log has lost it; an archive has it."""
+    record_holes(
+        lake.catalog,
+        NAMESPACE,
+        Coverage({SourcePartition(*next(iter(stage(tmp_path, range(1)).coverage))): BitMap64([1])}),
+    )
+    commit_files(lake.catalog, NAMESPACE, TRADES, [stage(tmp_path, range(3))], run_id="r", policy=QUICK)
+    assert offsets_in(tmp_path) == [0, 1, 2]
+    assert audit_problems(lake) == ()
+
+
+def test_old_snapshots_go_by_the_retention(lake: SmallLake) -> None:
+    lake.add([Row(0, 0), Row(90, 90)])
+    for number in range(1, 9):
+        holes = holes_of(number, key=KEY)
+        record_holes(lake.catalog, NAMESPACE, holes, retention=Retention(3))
+        cover_holes(lake.catalog, NAMESPACE, holes, retention=Retention(3))
+    assert len(lake.table(LEGAL_HOLES).snapshots()) == 3
+    assert len(lake.table(TRADES).snapshots()) == 3
+    assert list(read_holes(lake.catalog, NAMESPACE)[KEY]) == list(range(1, 9))
+
+
+def test_a_lost_file_is_told_by_reader_audit_and_rebuild(lake: SmallLake) -> None:
+    lake.add([Row(0, 0), Row(2, 2)])
+    record_holes(lake.catalog, NAMESPACE, holes_of(1, key=KEY))
+    (file,) = lake.data_files(LEGAL_HOLES)
+    Path(file).unlink()
+    with pytest.raises(UnreadableFile, match=LEGAL_HOLES):
+        read_holes(lake.catalog, NAMESPACE)
+    with pytest.raises(UnreadableFile, match=LEGAL_HOLES):
+        rebuild_coverage(lake.catalog, NAMESPACE, [TRADES], apply=True)
+    assert any(LEGAL_HOLES in problem and "is gone" in problem for problem in audit_problems(lake))
+
+
+def test_a_million_holes_are_written_and_read_in_one_piece(lake: SmallLake) -> None:
+    many = Coverage({A: BitMap64(np.arange(0, 20_000_000, 20, dtype=np.uint64))})
+    record_holes(lake.catalog, NAMESPACE, many)
+    assert read_holes(lake.catalog, NAMESPACE) == many
