@@ -186,14 +186,20 @@ def _canonical(bitmap: BitMap64) -> bytes:
 
 def runs(bitmap: BitMap64) -> Iterator[tuple[int, int]]:
     """The maximal runs (first, last) of a bitmap, without walking through their offsets."""
-    firsts, lasts = run_bounds(bitmap)
-    yield from zip(firsts.tolist(), lasts.tolist(), strict=True)
+    return zip(*_ends_of_runs(bitmap), strict=True)
 
 
 def run_bounds(bitmap: BitMap64) -> tuple[Ints, Ints]:
     """The first and the last offsets of the maximal runs of a bitmap, in order: two arrays of the same length."""
-    firsts, lasts = bitmap - bitmap.shift(1), bitmap - bitmap.shift(-1)
-    return tuple(np.fromiter(ends, dtype=np.int64, count=len(ends)) for ends in (firsts, lasts))  # type: ignore[return-value]
+    firsts, lasts = _ends_of_runs(bitmap)
+    return (
+        np.fromiter(firsts, dtype=np.int64, count=len(firsts)),
+        np.fromiter(lasts, dtype=np.int64, count=len(lasts)),
+    )
+
+
+def _ends_of_runs(bitmap: BitMap64) -> tuple[BitMap64, BitMap64]:
+    return bitmap - bitmap.shift(1), bitmap - bitmap.shift(-1)
 
 
 def span(first: int, end: int) -> BitMap64:

@@ -139,8 +139,6 @@ def _count_tables(
         for name in COVERED_TABLES
         if (table := _find(catalog, namespace, name, findings)) is not None
     }
-    # Recorded before they are covered: what was covered above is among them.
-    expectation.holes = _recorded_holes(catalog, namespace, findings)
     tables: dict[str, Table] = {}
     counts: dict[str, OffsetCount] = {}
     for name in claims:
@@ -149,6 +147,8 @@ def _count_tables(
             tables[name], counts[name] = table, count_offsets(table, name, findings.file)
             _expect_recorded(expectation, table, findings)
     found = {name: Coverage(count.offsets) for name, count in counts.items()}
+    # Read after the claims, as holes are recorded before they are covered: what was covered then is among them.
+    expectation.holes = read_holes(catalog, namespace, on_unreadable=findings.file)
     rows = may_cover(found, expectation.holes)
     return tuple(
         _check_coverage(
@@ -164,14 +164,6 @@ def _find(catalog: Catalog, namespace: str, name: str, findings: _Findings) -> T
     except UnreadableFile as error:
         findings.file(error)
         return None
-
-
-def _recorded_holes(catalog: Catalog, namespace: str, findings: _Findings) -> Coverage:
-    try:
-        return read_holes(catalog, namespace)
-    except UnreadableFile as error:
-        findings.file(error)
-        return Coverage()
 
 
 def _expect_recorded(expectation: Expectation, table: Table, findings: _Findings) -> None:
@@ -200,12 +192,14 @@ def _check_coverage(
         (without_rows, "are covered but have no row; they would never be taken again"),
         (without_coverage, "have rows but are not covered; they would be taken again"),
     )
+    mend = (
+        "bring the files back that can't be read, and audit again"
+        if findings.unreadable
+        else "`k2beam maintain coverage --rebuild` makes it what the rows say"
+    )
     for offsets, consequence in discrepancies:
         for key in offsets:
-            findings.problems.append(
-                f"table {name}: {_offsets(offsets[key])} of {_place(key)} {consequence}: "
-                "`k2beam maintain coverage --rebuild` makes it what the rows say"
-            )
+            findings.problems.append(f"table {name}: {_offsets(offsets[key])} of {_place(key)} {consequence}: {mend}")
     return TableFinding(
         table=name,
         rows=count.rows,

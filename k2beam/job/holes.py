@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 
 from pyroaring import BitMap64
 
@@ -13,7 +15,7 @@ from k2beam.errors import K2BeamError, Stopped
 from k2beam.kafka.holes import HoleProbe
 from k2beam.lake.catalog import Catalog
 from k2beam.lake.commit import read_coverage
-from k2beam.lake.holes import cover_holes, record_holes
+from k2beam.lake.holes import cover_holes, read_holes, record_holes
 from k2beam.lake.transaction import UNREACHABLE
 from k2beam.logs import get_logger
 
@@ -21,70 +23,93 @@ LOOK_SECONDS = 600.0
 """How often a running job looks for holes. What was missing at two looks that follow each other is asked for."""
 ASKING_SECONDS = 20.0
 """How long one look asks the broker at most; the next goes on."""
+TRIES = 3
+"""A commit of holes is tried so often at most: the job's loop waits for it, and the next look does it again."""
 
 _Missing = Mapping[tuple[str, int], BitMap64]
 
 
 class HoleKeeper:
-    """Writes down the holes that a probe finds, and lets event tables cover them.
+    """Writes down the holes that a probe finds, and lets event tables cover those that are final.
 
-    Only holes of ``kept`` sources are covered, whose logs keep every message: a compacted log has lost messages that an
-    archive of it may still have, and bring. ``known`` holes are in the table already.
+    ``kept`` asks which sources have a log that keeps every message: a compacted one has lost messages that an archive
+    of it may still have, and bring. A hole is final where that was so before and after the probe.
+
+    Holes can be found again: what fails here is a warning, and the job goes on.
     """
 
     def __init__(
-        self,
-        probe: HoleProbe,
-        catalog: Catalog,
-        lake: LakeConfig,
-        write: WriteConfig,
-        kept: Collection[str],
-        known: Coverage,
+        self, catalog: Catalog, lake: LakeConfig, write: WriteConfig, kept: Callable[[], Collection[str]]
     ) -> None:
-        self._probe = probe
         self._catalog = catalog
         self._namespace = lake.namespace
-        self._write = write
-        self._kept = kept
-        self._recorded = known
-        self._covered = Coverage()
+        self._retry = replace(write.retry, attempts=min(TRIES, write.retry.attempts))
+        self._retention = write.retention
+        self._ask_kept = kept
+        self._kept = frozenset(kept())
+        self._recorded, self._final, self._covered = Coverage(), Coverage(), Coverage()
         self._before: _Missing = {}
         self._due = time.monotonic() + LOOK_SECONDS
+
+    def read(self, within: Coverage) -> Coverage:
+        """The holes that earlier jobs recorded, of offsets in ``within``; :meth:`save` covers those that are final."""
+        with _warned():
+            self._final = read_holes(self._catalog, self._namespace, within, final=True)
+            self._recorded = read_holes(self._catalog, self._namespace, within)
+        return self._recorded.copy()
 
     @property
     def is_due(self) -> bool:
         """Whether it is time for another :meth:`look`."""
         return time.monotonic() >= self._due
 
-    def look(self, missing_within: Callable[[Coverage], _Missing]) -> None:
+    def look(self, probe: HoleProbe, missing_within: Callable[[Coverage], _Missing]) -> None:
         """Ask the broker about what is missing within the coverage and was at the last look too.
 
-        What was not, may still be on its way. What can't be asked or written now is left for the next look, with a
-        warning; one that took too long is gone on with at once.
+        What was not, may still be on its way. One that found holes until its time was up is gone on with at once.
         """
-        until = time.monotonic() + ASKING_SECONDS
-        try:
-            missing = self._probe.known(missing_within(read_coverage(self._catalog, self._namespace)))
-            for place, offsets in missing.items():
-                self._probe.probe(*place, offsets & self._before.get(place, BitMap64()), until)
-            self.save()
-        except Stopped:
-            return
-        except (K2BeamError, *UNREACHABLE) as error:
-            get_logger("live").warning("holes can't be looked for now, and will be later", error=str(error))
-        else:
-            if time.monotonic() >= until:
-                return
-            self._before = missing
         self._due = time.monotonic() + LOOK_SECONDS
+        with _warned():
+            missing = probe.known(missing_within(read_coverage(self._catalog, self._namespace)))
+            before, self._before = self._before, missing
+            until, known = time.monotonic() + ASKING_SECONDS, len(probe.holes)
+            for place, offsets in missing.items():
+                probe.probe(*place, offsets & before.get(place, BitMap64()), until)
+            if time.monotonic() >= until and len(probe.holes) > known:
+                self._due = time.monotonic()
+            self._save(probe.holes)
 
-    def save(self) -> None:
-        """Record what was found since the last time, then cover it. Raises what the commits of both raise."""
-        found, retention = self._probe.holes, self._write.retention
+    def save(self, found: Coverage) -> None:
+        """Record what was ``found`` since the last time, then cover what is final."""
+        with _warned():
+            self._save(found)
+
+    def _save(self, found: Coverage) -> None:
         if fresh := found - self._recorded:
-            record_holes(self._catalog, self._namespace, fresh, self._write.retry, retention)
-            self._recorded = found.copy()
-        final = Coverage({key: found[key] for key in found if key.source in self._kept})
-        if fresh := final - self._covered:
-            cover_holes(self._catalog, self._namespace, fresh, self._write.retry, retention)
-            self._covered = final.copy()
+            before, self._kept = self._kept, frozenset(self._ask_kept())
+            final = Coverage({key: fresh[key] for key in fresh if key.source in before & self._kept})
+            for part, log_compacted in ((final, False), (fresh - final, True)):
+                record_holes(
+                    self._catalog,
+                    self._namespace,
+                    part,
+                    log_compacted=log_compacted,
+                    policy=self._retry,
+                    retention=self._retention,
+                )
+            self._recorded.update(fresh)
+            self._final.update(final)
+        # Recorded before they are covered: else the audit would find covered offsets without a reason.
+        if uncovered := self._final - self._covered:
+            cover_holes(self._catalog, self._namespace, uncovered, policy=self._retry, retention=self._retention)
+            self._covered.update(uncovered)
+
+
+@contextmanager
+def _warned() -> Iterator[None]:
+    try:
+        yield
+    except Stopped:
+        return
+    except (K2BeamError, OSError, *UNREACHABLE) as error:
+        get_logger("live").warning("holes are not looked for or recorded now, but will be later", error=str(error))

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
@@ -28,7 +29,6 @@ from k2beam.kafka.guard import TopicGuard
 from k2beam.kafka.holes import HoleProbe
 from k2beam.lake.catalog import Catalog, open_catalog
 from k2beam.lake.commit import read_coverage
-from k2beam.lake.holes import read_holes
 from k2beam.lake.publish import commits_done
 from k2beam.lake.reconcile import reconcile
 from k2beam.lake.recorded import record_first_offsets
@@ -116,16 +116,15 @@ def run_live(
         # Before anything is read: what retention takes of a partition from now on is seen to be lost.
         first_offsets = {key: first_wanted(bound, covered[key]) for key, bound in bounds.items()}
         record_first_offsets(catalog, config.lake.namespace, first_offsets, config.write.retry)
-        wanted = Coverage({SourcePartition(*key): span(bound.low, bound.end) for key, bound in bounds.items()})
-        holes = read_holes(catalog, config.lake.namespace, wanted - covered)
-        with closing(HoleProbe(live.kafka, topics, ASK_SECONDS, stop, holes)) as probe:
+        keeper = HoleKeeper(catalog, config.lake, config.write, partial(cluster.keep_every_message, topics))
+        wanted = Coverage({SourcePartition(*key): span(first_offsets[key], bounds[key].end) for key in bounds})
+        with closing(HoleProbe(live.kafka, topics, ASK_SECONDS, stop, keeper.read(wanted - covered))) as probe:
             goal = Goal(start_offsets(bounds, covered, probe.first_given), bounds)
-            keeper = HoleKeeper(probe, catalog, config.lake, config.write, cluster.keep_every_message(topics), holes)
-            keeper.save()
+            keeper.save(probe.holes)
             start = _Start(cluster, topics, goal, catalog, covered, probe, keeper)
             if not (stop.is_set() or (live.until_caught_up and start.is_caught_up())):
                 counted = _run(live, config, beam_arguments, resolver, start, stop)
-    keeper.save()
+    keeper.save(probe.holes)
     reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
     return ingest_stats(catalog, config.lake.namespace, config.write.run_id, counted, time.monotonic() - started)
 
@@ -181,7 +180,7 @@ def _reached(live: LiveConfig, config: IngestConfig, start: _Start) -> Callable[
 
 def _look_for_holes(start: _Start) -> None:
     if start.keeper.is_due:
-        start.keeper.look(start.goal.missing_within)
+        start.keeper.look(start.probe, start.goal.missing_within)
 
 
 def _follow(

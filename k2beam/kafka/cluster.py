@@ -16,6 +16,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 from k2beam.coverage import Coverage, span
 from k2beam.errors import K2BeamError, KafkaUnreachable, UsageError
 from k2beam.kafka.config import READ_COMMITTED, KafkaConfig
+from k2beam.kafka.cursor import AWAY
 
 TIMEOUT_SECONDS = 20.0
 CLIENT_LOG = logging.getLogger("k2beam.kafka.client")
@@ -111,19 +112,24 @@ class Cluster:
     def keep_every_message(self, topics: Iterable[Topic]) -> frozenset[str]:
         """The sources whose log is not compacted: what retention has left of it is all that was ever written.
 
-        A topic of which the broker does not tell (to describe its settings may be forbidden) is not among them.
+        Not among them, and warned of: a topic whose settings the broker does not tell (that needs the right to describe
+        them).
         """
-        resources = {ConfigResource(ResourceType.TOPIC, topic.name): topic.source for topic in topics}
+        resources = {ConfigResource(ResourceType.TOPIC, topic.name): topic for topic in topics}
         asked = self._admin.describe_configs(list(resources), request_timeout=self._timeout_s)
-        return frozenset(source for resource, source in resources.items() if self._policy(asked[resource]) == "delete")
+        policies = {topic.source: self._policy(topic, asked[resource]) for resource, topic in resources.items()}
+        return frozenset(source for source, policy in policies.items() if policy == "delete")
 
-    def _policy(self, future: Any) -> str | None:
+    def _policy(self, topic: Topic, future: Any) -> str:
         try:
-            entry = future.result(timeout=self._timeout_s + 1).get("cleanup.policy")
-        except (KafkaException, TimeoutError) as error:
-            CLIENT_LOG.info("the settings of a topic are not told: %s", error)
-            return None
-        return None if entry is None else str(entry.value)
+            return str(future.result(timeout=self._timeout_s + 1)["cleanup.policy"].value)
+        except TimeoutError as error:
+            raise self._silent() from error
+        except (KafkaException, KeyError) as error:
+            if isinstance(error, KafkaException) and error.args[0].code() in AWAY:
+                raise self._unreachable(error) from error
+            CLIENT_LOG.warning("the broker does not tell whether topic %s is compacted: %s", topic.name, error)
+            return "unknown"
 
     def bounds(self, topics: Iterable[Topic]) -> dict[tuple[str, int], Bounds]:
         """Where each partition begins and ends now, by (source, partition).
@@ -218,9 +224,12 @@ class Cluster:
                 raise UsageError(f"{what} can't be described: {error.args[0].str()}") from error
             raise self._unreachable(error) from error
         except TimeoutError as error:
-            raise KafkaUnreachable(
-                f"Kafka at {self._config.bootstrap} can't be reached: no answer for {self._timeout_s:g} s"
-            ) from error
+            raise self._silent() from error
+
+    def _silent(self) -> KafkaUnreachable:
+        return KafkaUnreachable(
+            f"Kafka at {self._config.bootstrap} can't be reached: no answer for {self._timeout_s:g} s"
+        )
 
     def _unreachable(self, error: KafkaException) -> KafkaUnreachable:
         return KafkaUnreachable(f"Kafka at {self._config.bootstrap} can't be reached: {error.args[0].str()}")

@@ -38,7 +38,7 @@ class Cursor:
     """Answers where the next message of a partition is; questions in ascending order are cheap.
 
     Each answer is waited for ``timeout_s`` seconds. ``low`` is where the log begins, as far as a question found that
-    retention has taken its offset; 0 before.
+    retention has taken its offset; 0 before. ``end`` is where the log ends, once an answer was None.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Cursor:
         self._given: int | None = -1
         self._reading = False
         self.low = 0
+        self.end = 0
 
     def at(self, offset: int) -> int | None:
         """The offset of the first message at ``offset`` or behind it; None where the partition ends before.
@@ -71,10 +72,13 @@ class Cursor:
         self._asked, self._reading = offset, True
         while True:
             found, error = self._next()
-            if error is None or error.code() == KafkaError._PARTITION_EOF:
-                self._given = None if error is not None else found
-                if self._given is None or self._given >= offset:
+            if error is None:
+                self._given = found
+                if found >= offset:
                     return
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._given, self.end = None, found
+                return
             elif error.code() != KafkaError._AUTO_OFFSET_RESET:
                 raise KafkaException(error)
             else:
@@ -95,7 +99,7 @@ class Cursor:
         return int(self._consumer.get_watermark_offsets(place, timeout=self._timeout_s)[0])
 
     def _next(self) -> tuple[int, KafkaError | None]:
-        """The offset of the next message, or the error that says why there is none."""
+        """The offset of the next message; where there is none, the error that says why, and where the log ends."""
         deadline = time.monotonic() + self._timeout_s
         while (left := deadline - time.monotonic()) > 0:
             if self._stop is not None and self._stop.is_set():
@@ -105,5 +109,5 @@ class Cursor:
                 continue
             error = message.error()
             if error is None or error.code() not in AWAY:
-                return (-1 if error else int(message.offset())), error
+                return int(message.offset()), error
         raise KafkaUnreachable(f"nothing came for {self._timeout_s:g} s")

@@ -136,7 +136,8 @@ class HoleProbe:
         """The holes at the beginning of a stretch, and the first message at it or behind it."""
         given = cursor.at(first)
         holes = BitMap64()
-        end = last + 1 if given is None else min(last + 1, given)
+        # A log that ends below offsets that it had (its leader is new and behind) says nothing of them.
+        end = min(last + 1, cursor.end if given is None else given)
         begin = min(max(first, cursor.low), end)
         holes.add_range(begin, end)
         self.holes.update(Coverage({SourcePartition(*place): holes}))
@@ -156,10 +157,10 @@ class HoleProbe:
 
     @contextmanager
     def _cursor(self, source: str, partition: int) -> Iterator[Cursor]:
-        if self._consumer is None:
-            self._consumer = Consumer({**self._config.librdkafka(), **_SETTINGS}, logger=CLIENT_LOG)
-        consumer = self._consumer
         try:
+            if self._consumer is None:
+                self._consumer = Consumer({**self._config.librdkafka(), **_SETTINGS}, logger=CLIENT_LOG)
+            consumer = self._consumer
             yield Cursor(consumer, self._names[source], partition, self._timeout_s, self._stop)
             consumer.unassign()
         except KafkaException as error:

@@ -152,8 +152,14 @@ class _Remembered(Generic[K, V]):
 
 
 def _last_commit(snapshots: Sequence[Snapshot]) -> int:
-    commits = [snapshot.timestamp_ms for snapshot in snapshots if not replaces(snapshot)]
+    commits = [snapshot.timestamp_ms for snapshot in snapshots if _adds(snapshot)]
     return 1_000 * (max(commits) if commits else min(snapshot.timestamp_ms for snapshot in snapshots))
+
+
+def _adds(snapshot: Snapshot) -> bool:
+    """Whether it brought rows: a compaction does not, nor does what is recorded in properties."""
+    summary = snapshot.summary
+    return not replaces(snapshot) and (summary is None or "added-data-files" in summary.additional_properties)
 
 
 def _count_gaps(ledger: Table) -> OpenGaps:

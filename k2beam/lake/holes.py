@@ -9,110 +9,152 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.expressions import BooleanExpression, GreaterThanOrEqual, In, LessThanOrEqual
+from pyiceberg.expressions import BooleanExpression, EqualTo, GreaterThanOrEqual, In, LessThanOrEqual
 from pyiceberg.table import Table
 
 from k2beam.clock import now_us
 from k2beam.config import Retention, RetryPolicy
 from k2beam.coverage import Coverage, run_bounds
+from k2beam.errors import UnreadableFile
 from k2beam.lake.files import row_coverage, write_rows
 from k2beam.lake.predicates import all_of, term
-from k2beam.lake.scan import EVERYTHING, find_readable, load_readable, plan_files, read_file
+from k2beam.lake.scan import find_readable, load_readable, plan_files, read_file
 from k2beam.lake.tables import EVENT_TABLES, HOLE_SCHEMA, LEGAL_HOLES, open_table
 from k2beam.lake.transaction import COMMIT_ID, ROWS_ADDED, Append, commit_loop
+
+FILE_ROWS = 1_000_000
+"""Rows that are written as one file at most: a row takes some 200 bytes of memory meanwhile."""
 
 _COLUMNS = ("_source", "_partition", "_offset", "_offset_last")
 
 
-def read_holes(catalog: Catalog, namespace: str, within: Coverage | None = None) -> Coverage:
-    """The recorded legal holes (those of offsets in ``within``, if given); none where no live job has found any.
+def _stop(error: UnreadableFile) -> None:
+    raise error
 
-    Raises UnreadableFile for a file of the table that is gone or damaged.
+
+def read_holes(
+    catalog: Catalog,
+    namespace: str,
+    within: Coverage | None = None,
+    *,
+    final: bool = False,
+    on_unreadable: Callable[[UnreadableFile], None] = _stop,
+) -> Coverage:
+    """The recorded legal holes; none where no live job has found any.
+
+    ``within``: only those of these offsets. ``final``: only those of logs that were not compacted when they were found,
+    where nothing can come any more. A file that is gone or damaged is given to ``on_unreadable``, which raises
+    UnreadableFile unless told otherwise; what can be read is read.
     """
-    table = find_readable(catalog, namespace, LEGAL_HOLES)
-    if table is None or (within is not None and not within):
+    if within is not None and not within:
         return Coverage()
-    return _read(table, within)
+    try:
+        table = find_readable(catalog, namespace, LEGAL_HOLES)
+        return Coverage() if table is None else _read(table, within, on_unreadable, final=final)
+    except UnreadableFile as error:
+        on_unreadable(error)
+        return Coverage()
 
 
-def _read(table: Table, within: Coverage | None) -> Coverage:
-    row_filter = EVERYTHING if within is None else _near(within)
-    holes = Coverage()
+def _read(
+    table: Table,
+    within: Coverage | None,
+    on_unreadable: Callable[[UnreadableFile], None] = _stop,
+    *,
+    final: bool = False,
+) -> Coverage:
+    terms = [*([] if within is None else _near(within)), *([term(EqualTo, "log_compacted", False)] if final else [])]
+    row_filter, holes = all_of(terms), Coverage()
     for task in plan_files(table, row_filter):
-        for batch in read_file(table, task, _COLUMNS, row_filter):
-            holes.update(row_coverage(batch))
+        try:
+            for batch in read_file(table, task, _COLUMNS, row_filter):
+                holes.update(row_coverage(batch))
+        except UnreadableFile as error:
+            on_unreadable(error)
     return holes if within is None else holes & within
 
 
-def _near(offsets: Coverage) -> BooleanExpression:
+def _near(offsets: Coverage) -> list[BooleanExpression]:
     """Passes every hole that one of ``offsets`` is in, and others."""
     bitmaps = [offsets[key] for key in offsets]
-    return all_of(
-        [
-            term(In, "_source", {key.source for key in offsets}),
-            term(GreaterThanOrEqual, "_offset_last", min(bitmap.min() for bitmap in bitmaps)),
-            term(LessThanOrEqual, "_offset", max(bitmap.max() for bitmap in bitmaps)),
-        ]
-    )
+    return [
+        term(In, "_source", {key.source for key in offsets}),
+        term(GreaterThanOrEqual, "_offset_last", min(bitmap.min() for bitmap in bitmaps)),
+        term(LessThanOrEqual, "_offset", max(bitmap.max() for bitmap in bitmaps)),
+    ]
 
 
 def record_holes(
     catalog: Catalog,
     namespace: str,
     holes: Coverage,
+    *,
+    log_compacted: bool,
     policy: RetryPolicy | None = None,
     retention: Retention | None = None,
 ) -> None:
     """Write legal holes down, but for those that are there; they stay holes for as long as the source is the same.
 
-    ``retention`` says which snapshots of the table are left. Exactly once: repeating it writes nothing. Raises
-    UnreadableFile, CommitConflict and CommitUnknown.
+    ``log_compacted``: their log may have lost messages that were there before. ``retention`` says which snapshots of
+    the table are left. Exactly once: repeating it writes nothing. Raises UnreadableFile, CommitConflict and
+    CommitUnknown.
     """
 
     def plan(table: Table) -> Append | None:
         fresh = holes - _read(table, holes)
         if not fresh:
             return None
-        staged = write_rows(table, _rows(fresh), window=0)
-        summary = {COMMIT_ID: uuid.uuid4().hex, ROWS_ADDED: str(staged.rows)}
-        return Append([staged.data_file()], summary=summary, retention=retention)
+        staged = [write_rows(table, rows, window=0) for rows in _tables(fresh, log_compacted)]
+        summary = {COMMIT_ID: uuid.uuid4().hex, ROWS_ADDED: str(sum(file.rows for file in staged))}
+        return Append([file.data_file() for file in staged], summary=summary, retention=retention)
 
     if holes:
         commit_loop(lambda: open_table(catalog, namespace, LEGAL_HOLES), plan, policy or RetryPolicy())
 
 
-def _rows(holes: Coverage) -> pa.Table:
-    now = pa.scalar(now_us(), HOLE_SCHEMA.field("found_at").type)
-    tables = [HOLE_SCHEMA.empty_table()]
+def _tables(holes: Coverage, log_compacted: bool) -> Iterator[pa.Table]:
+    """The rows for ``holes``, :data:`FILE_ROWS` at most at once; all have the same time."""
+    now, waiting = pa.scalar(now_us(), HOLE_SCHEMA.field("found_at").type), HOLE_SCHEMA.empty_table()
     for key in holes:
         firsts, lasts = run_bounds(holes[key])
-        columns = [
-            pa.repeat(key.source, len(firsts)),
-            pa.repeat(pa.scalar(key.partition, pa.int32()), len(firsts)),
-            pa.array(firsts),
-            pa.array(lasts),
-            pa.repeat(now, len(firsts)),
-        ]
-        tables.append(pa.Table.from_arrays(columns, schema=HOLE_SCHEMA))
-    return pa.concat_tables(tables).combine_chunks()
+        while len(firsts):
+            room = FILE_ROWS - waiting.num_rows
+            count = min(room, len(firsts))
+            columns = [
+                pa.repeat(key.source, count),
+                pa.repeat(pa.scalar(key.partition, pa.int32()), count),
+                pa.array(firsts[:room]),
+                pa.array(lasts[:room]),
+                pa.repeat(log_compacted, count),
+                pa.repeat(now, count),
+            ]
+            waiting = pa.concat_tables([waiting, pa.Table.from_arrays(columns, schema=HOLE_SCHEMA)])
+            firsts, lasts = firsts[room:], lasts[room:]
+            if waiting.num_rows == FILE_ROWS:
+                yield waiting.combine_chunks()
+                waiting = HOLE_SCHEMA.empty_table()
+    if waiting.num_rows:
+        yield waiting.combine_chunks()
 
 
 def cover_holes(
     catalog: Catalog,
     namespace: str,
     holes: Coverage,
+    *,
     policy: RetryPolicy | None = None,
     retention: Retention | None = None,
 ) -> None:
     """Let event tables cover legal holes that are recorded, so that what they cover has no holes itself.
 
     Of each source partition the event table does that covers most of it; others take it over when they share coverage.
-    None does where it covers nothing of it. Only for holes where nothing can come any more: what is covered is never
-    taken. Repeating it changes nothing. Raises CommitConflict and CommitUnknown.
+    None does where it covers nothing of it. Only for final holes (:func:`read_holes`): what is covered is never taken.
+    Repeating it changes nothing. Raises CommitConflict and CommitUnknown.
     """
     retry = policy or RetryPolicy()
     for name, part in _shares(catalog, namespace, holes).items():

@@ -121,6 +121,7 @@ HOLE_SCHEMA = pa.schema(
         pa.field("_partition", pa.int32(), nullable=False),
         pa.field("_offset", pa.int64(), nullable=False),
         pa.field("_offset_last", pa.int64(), nullable=False),
+        pa.field("log_compacted", pa.bool_(), nullable=False),
         pa.field("found_at", TIMESTAMP, nullable=False),
     ]
 )

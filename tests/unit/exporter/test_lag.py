@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from k2beam.config import NAMESPACE
+from k2beam.coverage import Coverage
 from k2beam.errors import K2BeamError, KafkaUnreachable, UsageError
 from k2beam.exporter.backlog import LogMessage
 from k2beam.exporter.lag import LagReading
 from k2beam.kafka.cluster import Bounds, Topic
+from k2beam.lake.holes import record_holes
 from k2beam.lake.recorded import record_first_offsets
 from k2beam.metrics.handle import Metrics
 from tests.exporter_helpers import Shown, add_trades, lake
@@ -90,6 +92,18 @@ def test_what_was_lost_of_a_partition_before_anything_was_taken_is_shown(tmp_pat
     record_first_offsets(make_catalog(tmp_path), NAMESPACE, {(cluster.source("a"), 0): 2})
     assert lag_reading(tmp_path, cluster, shown.metrics, "a").read() == []
     assert shown.now() == of_topic("a", lag_messages=0, covered_offsets=0, lost_offsets=3, behind_seconds=0)
+
+
+def test_recorded_holes_are_no_lag_and_no_loss(tmp_path: Path) -> None:
+    cluster, shown = FakeCluster(a=12), Shown()
+    cluster.low["a"] = 4
+    add_trades(tmp_path, [0, 1, 4, 5, 9], cluster.source("a"))
+    holes = Coverage()
+    holes.add_many(cluster.source("a"), 0, [2, 6, 7])
+    record_holes(make_catalog(tmp_path), NAMESPACE, holes, log_compacted=True)
+    assert lag_reading(tmp_path, cluster, shown.metrics, "a").read() == []
+    expected = of_topic("a", lag_messages=3, covered_offsets=8, lost_offsets=1, behind_seconds=92)
+    assert shown.now() == expected
 
 
 def test_a_topic_made_anew_is_not_covered_by_what_was_there_before(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pyroaring import BitMap64
 
 from k2beam.cli.main import main
 from k2beam.coverage import Coverage
+from k2beam.errors import KafkaUnreachable
 from k2beam.job.live import Goal
 from k2beam.kafka import cluster
 from k2beam.kafka.cluster import Bounds, Cluster, Topic, start_offsets
@@ -99,12 +100,22 @@ class Settings:
         return futures
 
 
-def test_only_a_log_that_is_said_to_be_deleted_from_keeps_every_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_log_that_is_said_to_be_deleted_from_keeps_every_message(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     refused = KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
-    answers = {"a": "delete", "b": "compact", "c": "compact,delete", "d": refused, "e": TimeoutError(), "f": None}
+    answers = {"a": "delete", "b": "compact", "c": "compact,delete", "d": refused, "e": None}
     monkeypatch.setattr(cluster, "AdminClient", lambda *_, **__: Settings(answers))
     topics = [Topic(name, f"kafka:c/{name}/1", (0,)) for name in answers]
     assert Cluster(KafkaConfig("broker:9092")).keep_every_message(topics) == {"kafka:c/a/1"}
+    assert [record.args[0] for record in caplog.records if record.args] == ["d", "e"]
+
+
+@pytest.mark.parametrize("error", [TimeoutError(), KafkaException(KafkaError(KafkaError._TRANSPORT))])
+def test_a_broker_that_is_away_says_nothing_of_a_log(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    monkeypatch.setattr(cluster, "AdminClient", lambda *_, **__: Settings({"a": error}))
+    with pytest.raises(KafkaUnreachable, match="broker:9092"):
+        Cluster(KafkaConfig("broker:9092")).keep_every_message([Topic("a", "kafka:c/a/1", (0,))])
 
 
 def test_a_live_job_without_a_registry_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,6 +131,15 @@ def test_what_is_known_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -
     assert again.first_given(*KEY, BitMap64([2, 6])) == 6
 
 
+def test_what_lies_behind_the_end_of_the_log_is_no_hole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader that is new may be behind for a moment, and a log may have lost its end."""
+    log = Log([0, 1, 2], 4)
+    probe = probing(monkeypatch, log)
+    assert list(probe.probe(*KEY, BitMap64(range(3, 10)))) == [3]
+    assert probe.known({KEY: BitMap64(range(3, 10))}) == {KEY: BitMap64(range(4, 10))}
+    assert not probe.probe(*KEY, BitMap64(range(4, 10)))
+
+
 def test_nothing_is_begun_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log([0, 1, 3, 4, 6], 8)
     probe = probing(monkeypatch, log)

@@ -182,6 +182,16 @@ def test_a_compaction_is_no_commit_of_rows(tmp_path: Path) -> None:
     assert freshness._last_commit(only) == only[0].timestamp_ms * 1_000
 
 
+def test_what_adds_no_row_is_no_commit_of_rows(tmp_path: Path) -> None:
+    table = commit(tmp_path, range(10))
+    last = table.current_snapshot()
+    assert last is not None
+    time.sleep(0.002)
+    append(table, Append([], {"k2.x": "1"}))
+    state = TableReader("trades_v2").read(table.refresh())
+    assert (state.last_commit, state.snapshots) == (last.timestamp_ms * 1_000, 2)
+
+
 def replace_files(table: Table) -> None:
     """All files by one, as a compaction does."""
     time.sleep(0.002)
