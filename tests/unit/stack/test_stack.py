@@ -139,6 +139,7 @@ def test_a_port_that_is_in_use_is_named_with_what_to_do(
 ) -> None:
     monkeypatch.setattr(server, "becomes_free", server.is_free)
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind((HOST, services["kafka"].port))
         other.listen()
         message = rf"port {services['kafka'].port} \(kafka, main\) is in use: .*--free-ports.* address"
