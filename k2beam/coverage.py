@@ -133,18 +133,18 @@ class Coverage:
             sha.update(_canonical(self._bitmaps[key]))
         return sha.hexdigest()[:32]
 
-    def to_properties(self, only: Coverage | None = None, prefix: str = PROPERTY_PREFIX) -> dict[str, str]:
+    def to_properties(self, only: Coverage | None = None) -> dict[str, str]:
         """Table properties, one a source partition; with ``only``, just the ones that it touches."""
         keys = self if only is None else [key for key in only if key in self._bitmaps]
         return {
-            f"{prefix}{key.partition}.{key.source}": base64.b85encode(
+            f"{PROPERTY_PREFIX}{key.partition}.{key.source}": base64.b85encode(
                 zlib.compress(_canonical(self._bitmaps[key]), 6)
             ).decode("ascii")
             for key in keys
         }
 
     @classmethod
-    def from_properties(cls, properties: Mapping[str, str], prefix: str = PROPERTY_PREFIX) -> Coverage:
+    def from_properties(cls, properties: Mapping[str, str]) -> Coverage:
         """Read what :meth:`to_properties` wrote; other properties are passed over.
 
         Raises LakeError when a property with the prefix does not parse: going on without it
@@ -152,9 +152,9 @@ class Coverage:
         """
         bitmaps: dict[SourcePartition, BitMap64] = {}
         for name, text in properties.items():
-            if not name.startswith(prefix):
+            if not name.startswith(PROPERTY_PREFIX):
                 continue
-            partition, _, source = name.removeprefix(prefix).partition(".")
+            partition, _, source = name.removeprefix(PROPERTY_PREFIX).partition(".")
             try:
                 bitmap = BitMap64.deserialize(zlib.decompress(base64.b85decode(text)))
                 bitmaps[SourcePartition(source, int(partition))] = bitmap

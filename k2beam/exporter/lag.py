@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from k2beam.clock import now_us
@@ -10,7 +10,7 @@ from k2beam.coverage import Coverage, SourcePartition
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.exporter.backlog import Backlog, Backlogs, Peek
 from k2beam.exporter.readings import Tables
-from k2beam.kafka.count import since_first
+from k2beam.kafka.count import missing_of
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.holes import read_holes
 from k2beam.lake.recorded import read_first_offsets
@@ -70,7 +70,8 @@ class LagReading:
         # After the broker's ends: what is written in between is not yet lag, and is not expected either.
         covered = read_coverage(self._lake.catalog, self._lake.namespace)
         first_offsets = read_first_offsets(self._lake.catalog, self._lake.namespace)
-        missing = _missing(bounds.values(), covered, first_offsets)
+        everywhere = {key: bound for found in bounds.values() for key, bound in found.items()}
+        missing = missing_of(everywhere, covered, first_offsets)
         covered.update(read_holes(self._lake.catalog, self._lake.namespace, missing))
         self._backlogs.keep(topics)
         shown: set[Place] = set()
@@ -156,15 +157,3 @@ class LagReading:
             self._metrics.remove_gauge("k2_source_covered_offsets", topic=topic, partition=partition)
             self._metrics.remove_gauge("k2_source_lost_offsets", topic=topic, partition=partition)
             self._metrics.remove_gauge("k2_source_behind_seconds", topic=topic, partition=partition)
-
-
-def _missing(
-    bounds: Iterable[Mapping[tuple[str, int], Bounds]], covered: Coverage, first_offsets: Mapping[SourcePartition, int]
-) -> Coverage:
-    """What belongs in the tables and is not covered, by what there is in the log now."""
-    wanted = Coverage()
-    for found in bounds:
-        for key, bound in found.items():
-            offsets = since_first(bound, covered[key], first_offsets.get(SourcePartition(*key)))
-            wanted.update(Coverage({SourcePartition(*key): offsets - covered[key]}))
-    return wanted

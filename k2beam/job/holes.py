@@ -54,8 +54,8 @@ class HoleKeeper:
     def read(self, within: Coverage) -> Coverage:
         """The holes that earlier jobs recorded, of offsets in ``within``; :meth:`save` covers those that are final."""
         with _warned():
-            self._final = read_holes(self._catalog, self._namespace, within, final=True)
-            self._recorded = read_holes(self._catalog, self._namespace, within)
+            self._final = read_holes(self._catalog, self._namespace, within, log_compacted=False)
+            self._recorded = self._final | read_holes(self._catalog, self._namespace, within, log_compacted=True)
         return self._recorded.copy()
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 import apache_beam as beam
 from pyroaring import BitMap64
 
-from k2beam.coverage import Coverage, SourcePartition, span
+from k2beam.coverage import Coverage, span
 from k2beam.errors import K2BeamError
 from k2beam.flink import FlinkRun
 from k2beam.job.beam import AGAIN, ENDED_STATES, cancel, quiet, reason_of, signals_to_us, state_of
@@ -25,6 +25,7 @@ from k2beam.job.options import beam_options, flink_run, uneven_readers
 from k2beam.job.pipeline import build
 from k2beam.job.stats import IngestStats, ingest_stats
 from k2beam.kafka.cluster import ASK_SECONDS, Bounds, Cluster, Topic, first_wanted, start_offsets
+from k2beam.kafka.count import missing_of
 from k2beam.kafka.guard import TopicGuard
 from k2beam.kafka.holes import HoleProbe
 from k2beam.lake.catalog import Catalog, open_catalog
@@ -53,12 +54,7 @@ class Goal:
 
     def missing(self, covered: Coverage) -> dict[tuple[str, int], BitMap64]:
         """What is not covered yet, by source partition."""
-        missing = {}
-        for key, bound in self.bounds.items():
-            left = span(self.starts[key], bound.end) - covered[key]
-            if left:
-                missing[key] = left
-        return missing
+        return self._missing_below({key: bound.end for key, bound in self.bounds.items()}, covered)
 
     def taken(self, covered: Coverage, holes: Coverage) -> int:
         """How many offsets of these source partitions are covered, but for ``holes``."""
@@ -66,8 +62,10 @@ class Goal:
 
     def missing_within(self, covered: Coverage) -> dict[tuple[str, int], BitMap64]:
         """What is not covered between the starts and the last offsets that are, by source partition."""
-        newest = {key: covered[key].max() for key in self.bounds if covered[key]}
-        missing = {key: span(self.starts[key], end) - covered[key] for key, end in newest.items()}
+        return self._missing_below({key: covered[key].max() for key in self.bounds if covered[key]}, covered)
+
+    def _missing_below(self, ends: Mapping[tuple[str, int], int], covered: Coverage) -> dict[tuple[str, int], BitMap64]:
+        missing = {key: span(self.starts[key], end) - covered[key] for key, end in ends.items()}
         return {key: left for key, left in missing.items() if left}
 
 
@@ -117,8 +115,8 @@ def run_live(
         first_offsets = {key: first_wanted(bound, covered[key]) for key, bound in bounds.items()}
         record_first_offsets(catalog, config.lake.namespace, first_offsets, config.write.retry)
         keeper = HoleKeeper(catalog, config.lake, config.write, partial(cluster.keep_every_message, topics))
-        wanted = Coverage({SourcePartition(*key): span(first_offsets[key], bounds[key].end) for key in bounds})
-        with closing(HoleProbe(live.kafka, topics, ASK_SECONDS, stop, keeper.read(wanted - covered))) as probe:
+        holes = keeper.read(missing_of(bounds, covered))
+        with closing(HoleProbe(live.kafka, topics, ASK_SECONDS, stop, holes)) as probe:
             goal = Goal(start_offsets(bounds, covered, probe.first_given), bounds)
             keeper.save(probe.holes)
             start = _Start(cluster, topics, goal, catalog, covered, probe, keeper)

@@ -75,6 +75,21 @@ def _without_holes(
     return expected
 
 
+def missing_of(
+    bounds: Mapping[tuple[str, int], Bounds],
+    covered: Coverage,
+    first_offsets: Mapping[SourcePartition, int] | None = None,
+) -> Coverage:
+    """What belongs in the tables, as :func:`since_first` has it for each partition, and is not ``covered``."""
+    return Coverage(
+        {
+            SourcePartition(*key): since_first(bound, covered[key], (first_offsets or {}).get(SourcePartition(*key)))
+            - covered[key]
+            for key, bound in bounds.items()
+        }
+    )
+
+
 def since_first(bound: Bounds, taken: BitMap64, recorded: int | None = None) -> BitMap64:
     """Every offset of a partition that belongs in the tables, to the broker's end.
 

@@ -12,18 +12,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import numpy as np
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.expressions import BooleanExpression, EqualTo, GreaterThanOrEqual, In, LessThanOrEqual
+from pyiceberg.expressions import BooleanExpression, GreaterThanOrEqual, In, LessThanOrEqual
 from pyiceberg.table import Table
 
 from k2beam.clock import now_us
 from k2beam.config import Retention, RetryPolicy
 from k2beam.coverage import Coverage, run_bounds
 from k2beam.errors import UnreadableFile
+from k2beam.lake.commit import read_coverage
 from k2beam.lake.files import row_coverage, write_rows
-from k2beam.lake.predicates import all_of, term
-from k2beam.lake.scan import find_readable, load_readable, plan_files, read_file
+from k2beam.lake.predicates import all_of, equal, term
+from k2beam.lake.scan import find_readable, load_readable, plan_files, read_file, stop_at_unreadable
 from k2beam.lake.tables import EVENT_TABLES, HOLE_SCHEMA, LEGAL_HOLES, open_table
 from k2beam.lake.transaction import COMMIT_ID, ROWS_ADDED, Append, commit_loop
 
@@ -33,29 +35,25 @@ FILE_ROWS = 1_000_000
 _COLUMNS = ("_source", "_partition", "_offset", "_offset_last")
 
 
-def _stop(error: UnreadableFile) -> None:
-    raise error
-
-
 def read_holes(
     catalog: Catalog,
     namespace: str,
     within: Coverage | None = None,
     *,
-    final: bool = False,
-    on_unreadable: Callable[[UnreadableFile], None] = _stop,
+    log_compacted: bool | None = None,
+    on_unreadable: Callable[[UnreadableFile], None] = stop_at_unreadable,
 ) -> Coverage:
     """The recorded legal holes; none where no live job has found any.
 
-    ``within``: only those of these offsets. ``final``: only those of logs that were not compacted when they were found,
-    where nothing can come any more. A file that is gone or damaged is given to ``on_unreadable``, which raises
-    UnreadableFile unless told otherwise; what can be read is read.
+    ``within``: only those of these offsets. ``log_compacted``: only those of logs that were compacted when they were
+    found, or only those of logs that were not: these are final, nothing can come there any more. A file that is gone or
+    damaged is given to ``on_unreadable``, which raises UnreadableFile unless told otherwise; what can be read is read.
     """
     if within is not None and not within:
         return Coverage()
     try:
         table = find_readable(catalog, namespace, LEGAL_HOLES)
-        return Coverage() if table is None else _read(table, within, on_unreadable, final=final)
+        return Coverage() if table is None else _read(table, within, on_unreadable, log_compacted)
     except UnreadableFile as error:
         on_unreadable(error)
         return Coverage()
@@ -64,12 +62,11 @@ def read_holes(
 def _read(
     table: Table,
     within: Coverage | None,
-    on_unreadable: Callable[[UnreadableFile], None] = _stop,
-    *,
-    final: bool = False,
+    on_unreadable: Callable[[UnreadableFile], None] = stop_at_unreadable,
+    log_compacted: bool | None = None,
 ) -> Coverage:
-    terms = [*([] if within is None else _near(within)), *([term(EqualTo, "log_compacted", False)] if final else [])]
-    row_filter, holes = all_of(terms), Coverage()
+    terms = equal({"log_compacted": log_compacted})
+    row_filter, holes = all_of(terms if within is None else [*terms, *_near(within)]), Coverage()
     for task in plan_files(table, row_filter):
         try:
             for batch in read_file(table, task, _COLUMNS, row_filter):
@@ -118,28 +115,22 @@ def record_holes(
 
 
 def _tables(holes: Coverage, log_compacted: bool) -> Iterator[pa.Table]:
-    """The rows for ``holes``, :data:`FILE_ROWS` at most at once; all have the same time."""
-    now, waiting = pa.scalar(now_us(), HOLE_SCHEMA.field("found_at").type), HOLE_SCHEMA.empty_table()
-    for key in holes:
-        firsts, lasts = run_bounds(holes[key])
-        while len(firsts):
-            room = FILE_ROWS - waiting.num_rows
-            count = min(room, len(firsts))
-            columns = [
-                pa.repeat(key.source, count),
-                pa.repeat(pa.scalar(key.partition, pa.int32()), count),
-                pa.array(firsts[:room]),
-                pa.array(lasts[:room]),
-                pa.repeat(log_compacted, count),
-                pa.repeat(now, count),
-            ]
-            waiting = pa.concat_tables([waiting, pa.Table.from_arrays(columns, schema=HOLE_SCHEMA)])
-            firsts, lasts = firsts[room:], lasts[room:]
-            if waiting.num_rows == FILE_ROWS:
-                yield waiting.combine_chunks()
-                waiting = HOLE_SCHEMA.empty_table()
-    if waiting.num_rows:
-        yield waiting.combine_chunks()
+    """The rows for ``holes`` (some), :data:`FILE_ROWS` at most at once; all have the same time."""
+    keys, now = list(holes), pa.scalar(now_us(), HOLE_SCHEMA.field("found_at").type)
+    sources, partitions = pa.array([key.source for key in keys]), pa.array([key.partition for key in keys], pa.int32())
+    bounds = [run_bounds(holes[key]) for key in keys]
+    owners = np.repeat(np.arange(len(keys)), [len(firsts) for firsts, _ in bounds])
+    firsts, lasts = (np.concatenate(ends) for ends in zip(*bounds, strict=True))
+    for begin in range(0, len(owners), FILE_ROWS):
+        part = slice(begin, begin + FILE_ROWS)
+        columns = [
+            sources.take(owners[part]),
+            partitions.take(owners[part]),
+            pa.array(firsts[part]),
+            pa.array(lasts[part]),
+        ]
+        columns += [pa.repeat(value, len(owners[part])) for value in (log_compacted, now)]
+        yield pa.Table.from_arrays(columns, schema=HOLE_SCHEMA)
 
 
 def cover_holes(
@@ -172,11 +163,10 @@ def _covered(holes: Coverage, retention: Retention | None, table: Table) -> Appe
 
 def _shares(catalog: Catalog, namespace: str, holes: Coverage) -> dict[str, Coverage]:
     """The holes by the event table that covers most of their source partition; without those that none covers."""
-    tables = {name: find_readable(catalog, namespace, name) for name in EVENT_TABLES.values()}
-    covered = {name: Coverage.from_properties(table.properties) for name, table in tables.items() if table is not None}
+    covered = {name: read_coverage(catalog, namespace, [name]) for name in EVENT_TABLES.values()}
     shares: dict[str, Coverage] = defaultdict(Coverage)
     for key in holes:
-        most = max(covered, key=lambda name: len(covered[name][key]), default=None)
-        if most is not None and covered[most][key]:
+        most = max(covered, key=lambda name: len(covered[name][key]))
+        if covered[most][key]:
             shares[most].update(Coverage({key: holes[key]}))
     return shares

@@ -29,7 +29,7 @@ from k2beam.errors import UnreadableFile
 from k2beam.lake.certified import CertifiedDays
 from k2beam.lake.days import DayFiles, DaySlices, SymbolName, divide
 from k2beam.lake.predicates import term
-from k2beam.lake.scan import EVERYTHING, bound_of, find_readable, plan_files, read_file, table_name
+from k2beam.lake.scan import EVERYTHING, bound_of, find_readable, plan_files, read_file, stop_at_unreadable, table_name
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.model import Kind
 from k2beam.schemas import EVENT_TIME_COLUMN
@@ -57,11 +57,6 @@ class KeyRecount(NamedTuple):
     epochs: tuple[Epoch, ...]
     rows: int
     unsequenced: int
-
-
-def stop_at_unreadable(error: UnreadableFile) -> None:
-    """The default: a recount that leaves out a file would report its rows as gaps."""
-    raise error
 
 
 def recount_keys(

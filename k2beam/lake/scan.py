@@ -151,6 +151,11 @@ def _decoded(schema: pa.Schema) -> pa.Schema:
     return schema
 
 
+def stop_at_unreadable(error: UnreadableFile) -> None:
+    """What most do at a file that can't be read: without its rows a recount finds gaps, and an audit losses."""
+    raise error
+
+
 def file_rows(task: FileScanTask) -> int | None:
     """How many rows the file must give: None where deletes make that unknown before reading."""
     return None if task.delete_files else int(task.file.record_count)

@@ -12,10 +12,10 @@ from pyiceberg.table import Table
 
 from k2beam.config import RetryPolicy
 from k2beam.coverage import PROPERTY_PREFIX, Coverage, SourcePartition
-from k2beam.errors import LakeError, UnreadableFile
+from k2beam.errors import LakeError
 from k2beam.lake.holes import read_holes
 from k2beam.lake.offsets import count_offsets, may_cover
-from k2beam.lake.scan import find_readable, load_readable, table_name
+from k2beam.lake.scan import find_readable, load_readable, stop_at_unreadable, table_name
 from k2beam.lake.tables import COVERED_TABLES, EVENT_TABLES
 from k2beam.lake.transaction import COMMIT_ID, Append, commit_loop
 
@@ -66,7 +66,7 @@ def rebuild_coverage(
     for name in names:
         on_step(name)
         tables[name] = load_readable(catalog, namespace, name)
-        found[name] = Coverage(count_offsets(tables[name], name, _stop).offsets)
+        found[name] = Coverage(count_offsets(tables[name], name, stop_at_unreadable).offsets)
     # Recorded before they are covered: what was covered above is among them.
     rows, claimed = may_cover(found, read_holes(catalog, namespace)), may_cover(before)
     changes = {name: _changes(tables[name], before[name], found[name], rows[name]) for name in names}
@@ -93,10 +93,6 @@ def _together(catalog: Catalog, namespace: str, names: Sequence[str]) -> list[st
     if wanted & set(EVENT_TABLES.values()):
         wanted |= {name for name in EVENT_TABLES.values() if find_readable(catalog, namespace, name) is not None}
     return [name for name in COVERED_TABLES if name in wanted]
-
-
-def _stop(error: UnreadableFile) -> None:
-    raise error
 
 
 def _rebuilt(

@@ -20,7 +20,7 @@ import pytest
 
 from k2beam.config import NAMESPACE
 from k2beam.coverage import Coverage
-from k2beam.lake.catalog import open_catalog
+from k2beam.lake.catalog import Catalog, open_catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.holes import read_holes
 from k2beam.produce.republish import ArchivedMessage
@@ -49,15 +49,16 @@ class LiveJob:
 
     def committed(self) -> Coverage:
         """What is in the tables now; nothing before the catalog is there."""
-        if not (self.warehouse / "catalog.db").exists():
-            return Coverage()
-        return read_coverage(open_catalog(lake_config(self.warehouse)), NAMESPACE)
+        return self._read(read_coverage)
 
     def holes(self) -> Coverage:
-        """The legal holes that are recorded now."""
+        """The legal holes that are recorded now; nothing before the catalog is there."""
+        return self._read(read_holes)
+
+    def _read(self, read: Callable[[Catalog, str], Coverage]) -> Coverage:
         if not (self.warehouse / "catalog.db").exists():
             return Coverage()
-        return read_holes(open_catalog(lake_config(self.warehouse)), NAMESPACE)
+        return read(open_catalog(lake_config(self.warehouse)), NAMESPACE)
 
     def wait_for_rows(self, count: int = 1) -> int:
         """Until so many offsets are committed; gives how many there are then."""

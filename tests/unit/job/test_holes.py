@@ -64,7 +64,7 @@ class Kept:
         )
 
     def recorded(self, *, final: bool = False) -> list[int]:
-        return list(read_holes(self.lake.catalog, NAMESPACE, final=final)[KEY])
+        return list(read_holes(self.lake.catalog, NAMESPACE, log_compacted=False if final else None)[KEY])
 
     def covered(self) -> list[int]:
         return list(read_coverage(self.lake.catalog, NAMESPACE)[KEY])

@@ -46,6 +46,11 @@ def record(lake: SmallLake, holes: Coverage, *, log_compacted: bool = False, **h
     record_holes(lake.catalog, NAMESPACE, holes, log_compacted=log_compacted, **how)
 
 
+def record_and_cover(lake: SmallLake, holes: Coverage, **how: Any) -> None:
+    record(lake, holes, **how)
+    cover_holes(lake.catalog, NAMESPACE, holes, **how)
+
+
 def covered(lake: SmallLake, name: str) -> list[int]:
     return list(read_coverage(lake.catalog, NAMESPACE, [name])[KEY])
 
@@ -94,8 +99,9 @@ def test_those_of_compacted_logs_are_not_final(lake: SmallLake) -> None:
     record(lake, holes_of(3), log_compacted=True)
     record(lake, holes_of(3, 4))
     assert read_holes(lake.catalog, NAMESPACE) == holes_of(3, 4)
-    assert read_holes(lake.catalog, NAMESPACE, final=True) == holes_of(4)
-    assert read_holes(lake.catalog, NAMESPACE, holes_of(3), final=True) == Coverage()
+    assert read_holes(lake.catalog, NAMESPACE, log_compacted=False) == holes_of(4)
+    assert read_holes(lake.catalog, NAMESPACE, holes_of(3), log_compacted=False) == Coverage()
+    assert read_holes(lake.catalog, NAMESPACE, log_compacted=True) == holes_of(3)
 
 
 def test_many_are_written_as_several_files_in_one_commit(lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,9 +200,7 @@ def test_a_message_at_a_hole_that_is_not_covered_is_taken(lake: SmallLake, tmp_p
 def test_old_snapshots_go_by_the_retention(lake: SmallLake) -> None:
     lake.add([Row(0, 0), Row(90, 90)])
     for number in range(1, 9):
-        holes = holes_of(number, key=KEY)
-        record(lake, holes, retention=Retention(3))
-        cover_holes(lake.catalog, NAMESPACE, holes, retention=Retention(3))
+        record_and_cover(lake, holes_of(number, key=KEY), retention=Retention(3))
     assert len(lake.table(LEGAL_HOLES).snapshots()) == 3
     assert len(lake.table(TRADES).snapshots()) == 3
     assert list(read_holes(lake.catalog, NAMESPACE)[KEY]) == list(range(1, 9))
@@ -210,8 +214,7 @@ def test_what_is_recorded_and_covered_while_the_audit_counts_is_known_to_it(
     count = audit_module.count_offsets
 
     def meanwhile(*arguments: Any) -> Any:
-        record(lake, holes)
-        cover_holes(lake.catalog, NAMESPACE, holes)
+        record_and_cover(lake, holes)
         lake.add([Row(5, 5)])
         return count(*arguments)
 
@@ -227,8 +230,7 @@ def test_what_is_covered_before_the_audit_reads_the_holes_is_among_them(
     claimed = audit_module._claimed
 
     def just_before(*arguments: Any) -> Any:
-        record(lake, holes)
-        cover_holes(lake.catalog, NAMESPACE, holes)
+        record_and_cover(lake, holes)
         return claimed(lake.table(TRADES), *arguments[1:])
 
     monkeypatch.setattr(audit_module, "_claimed", just_before)
