@@ -1,7 +1,7 @@
 """The live job on Prism, with Kafka and Schema Registry on the same machine.
 
 Throughput: a backlog over uneven partitions, to the last commit of its rows, from two moments: the job's submission
-(Prism is up to take it), and the first fetch of the Java consumer, which comes well before Python's first bundle.
+(Prism is up to take it), and the reader's first fetch, well before Python's first bundle where that is Beam's.
 Floor: librdkafka reading the same topic and doing nothing with it, from the first message on. Latency: from the moment
 a message is produced to the moment a reader of the table sees it, at a steady rate that is checked.
 """
@@ -16,9 +16,10 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from confluent_kafka import Consumer
 
+from bench.compaction import result_line
 from bench.java_log import first_fetch
 from bench.live_feed import Fed, feed
+from bench.processes import Usage, usage
 from k2beam.config import NAMESPACE, LakeConfig
 from k2beam.demo import audit_topics
+from k2beam.job.config import Reader
 from k2beam.kafka.topics import TopicSpec, create_topics
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import find_table
@@ -48,43 +52,103 @@ SCHEMA_ID = 1
 """Of trades in the simulated archives."""
 
 FLOOR = "floor: librdkafka alone"
-FROM_FIRST_READ = "live job, Prism, from the first fetch"
-FROM_SUBMISSION = "live job, Prism, from its submission"
 
 PRISM_READY, JOB_BEGAN = "Serving JobManagement", "AnyEnv resolved"
 """What Prism logs right before it is given the job, and once it has it."""
+READING_BEGAN = "reading begins"
+"""What the reader on librdkafka logs right before its first fetch."""
 
 POLL_SECONDS = 0.05
 PRISM_START_SECONDS = 120
+SERVERS = ("kafka", "registry", "expansion")
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The servers, and the reader that jobs on them take."""
+
+    stack: LocalStack
+    reader: Reader
+
+    def command(self, topic: str, warehouse: Path, *options: str) -> list[str]:
+        """``ingest kafka`` on Prism."""
+        java = ("--expansion", self.stack.expansion_address) if self.reader is Reader.BEAM else ()
+        return [
+            *(sys.executable, "-m", "k2beam.cli.main", "--log-json", "ingest", "kafka"),
+            *("--topic", topic, "--warehouse", str(warehouse), "--reader", self.reader, *java),
+            *("--bootstrap", self.stack.bootstrap, "--registry", self.stack.registry_url),
+            *("--output", "json", *options),
+            *("--", f"--prism_location={ensure_prism()}", "--environment_type=LOOPBACK"),
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A job over a backlog: messages, seconds since the epoch, and what each process used."""
+
+    messages: int
+    submitted: float
+    fetched: float
+    first_commit: float
+    last_commit: float
+    used: Mapping[str, Usage]
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Messages a second to the last commit, from two moments."""
+        return {
+            "from the first fetch": self.messages / (self.last_commit - self.fetched),
+            "from its submission": self.messages / (self.last_commit - self.submitted),
+        }
 
 
 def live(scratch: Path, rows: int, rate: int, seconds: int, runs: int) -> Iterator[dict[str, Any]]:
-    """Throughput over ``rows`` messages, ``runs`` times, and latency at ``rate`` messages a second for ``seconds``."""
-    with LocalStack(scratch / "stack", services=("kafka", "registry", "expansion")) as stack:
+    """Throughput over ``rows`` messages, ``runs`` times, and latency at ``rate`` messages a second for ``seconds``.
+
+    Both by each reader.
+    """
+    with LocalStack(scratch / "stack", services=SERVERS) as stack:
         yield from throughput(stack, scratch, rows, runs)
-        yield from latency(stack, scratch, rate, seconds)
+        for reader in Reader:
+            yield from latency(Live(stack, reader), scratch, rate, seconds)
 
 
 def throughput(stack: LocalStack, scratch: Path, rows: int, runs: int) -> Iterator[dict[str, Any]]:
-    """The job beside librdkafka alone; a small run before warms up the Java side, as it is in a job that lives.
+    """The jobs beside librdkafka alone, in turn; a small run before warms up the Java side.
 
     Of several runs, each into tables of its own, the median and the least, beside the median of the floor.
     """
     ids = {SCHEMA_ID: _register(stack)}
-    _job_rates(stack, scratch / "wh-warm-up", _backlog(stack, scratch, ids, "warm-up", max(rows // 10, 1)))
+    jobs = {reader: Live(stack, reader) for reader in Reader}
+    warm_up = _backlog(stack, scratch, ids, "warm-up", max(rows // 10, 1))
+    for reader, job in jobs.items():
+        _run(job, scratch / f"wh-warm-up-{reader}", warm_up)
     topic = _backlog(stack, scratch, ids, "backlog", rows)
-    measured: dict[str, list[float]] = {FLOOR: [], FROM_FIRST_READ: [], FROM_SUBMISSION: []}
-    for run in range(runs):
-        measured[FLOOR].append(_consume(stack.bootstrap, topic, rows))
-        for what, value in _job_rates(stack, scratch / f"wh-{run}", topic).items():
-            measured[what].append(value)
-    floor = statistics.median(measured[FLOOR])
-    for what, values in measured.items():
-        if runs == 1:
-            yield _rate_of(what, rows, values[0], floor)
-        else:
-            yield _rate_of(f"{what}, median of {runs}", rows, statistics.median(values), floor)
-            yield _rate_of(f"{what}, least of {runs}", rows, min(values), floor)
+    floors: list[float] = []
+    measured: dict[Reader, list[Run]] = {reader: [] for reader in Reader}
+    for number in range(runs):
+        floors.append(_consume(stack.bootstrap, topic, rows))
+        for reader, job in jobs.items():
+            measured[reader].append(_run(job, scratch / f"wh-{reader}-{number}", topic))
+    floor = statistics.median(floors)
+    yield _rate_of(FLOOR, rows, floor, floor)
+    for reader, found in measured.items():
+        yield from _lines(f"live job, {reader}", rows, found, floor)
+
+
+def _lines(what: str, rows: int, runs: Sequence[Run], floor: float) -> Iterator[dict[str, Any]]:
+    """Rates, processor time, memory and the first commit of some runs."""
+    for moment in runs[0].rates:
+        rates = [run.rates[moment] for run in runs]
+        yield _rate_of(f"{what}, {moment}, median of {len(runs)}", rows, statistics.median(rates), floor)
+        yield _rate_of(f"{what}, {moment}, least of {len(runs)}", rows, min(rates), floor)
+    for name in runs[0].used:
+        used = [run.used[name] for run in runs if name in run.used]
+        cpu = statistics.median(each.cpu_s for each in used) / rows * 1_000_000
+        yield result_line(f"{what}: processor time of {name}, median", rows, round(cpu, 2), "CPU s/million")
+        yield result_line(f"{what}: memory of {name}, most", rows, max(each.peak_mib for each in used), "MiB")
+    first = statistics.median(run.first_commit - run.fetched for run in runs)
+    yield result_line(f"{what}: first fetch to first commit, median", rows, round(first, 1), "s")
 
 
 def _rate_of(what: str, rows: int, value: float, floor: float) -> dict[str, Any]:
@@ -98,17 +162,18 @@ def _rate_of(what: str, rows: int, value: float, floor: float) -> dict[str, Any]
     }
 
 
-def latency(stack: LocalStack, scratch: Path, rate: int, seconds: int) -> Iterator[dict[str, Any]]:
+def latency(job: Live, scratch: Path, rate: int, seconds: int) -> Iterator[dict[str, Any]]:
     """Produced to queryable, with a commit interval of 2 s, and the rate that the feed reached.
 
     Raises SystemExit for a feed that was more than 5 % slower than asked.
     """
-    schema_id, topic, warehouse = _register(stack), "bench.latency", scratch / "latency"
+    stack, topic, warehouse = job.stack, f"bench.latency.{job.reader}", scratch / f"latency-{job.reader}"
+    schema_id = _register(stack)
     for result in create_topics(stack.bootstrap, [TopicSpec(topic, 4)]):
         if result.state != "created":
             raise SystemExit(f"{result.topic}: {result.note}")
     pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-    with _running_job(stack, topic, warehouse, "--commit-age", "2s", "--window", "10s"), pool:
+    with _running_job(job, topic, warehouse, "--commit-age", "2s", "--window", "10s"), pool:
         feeding = pool.submit(feed, stack.bootstrap, topic, schema_id, rate, seconds)
         seen = _watch(warehouse, rate, rate * seconds, seconds + 120, feeding)
     fed = feeding.result()
@@ -123,7 +188,7 @@ def latency(stack: LocalStack, scratch: Path, rate: int, seconds: int) -> Iterat
     delays = _delays(warehouse, seen)
     for percent in (50, 99):
         yield {
-            "what": f"produced to queryable, p{percent}, {rate:,}/s, commits every 2 s",
+            "what": f"{job.reader}: produced to queryable, p{percent}, {rate:,}/s, commits every 2 s",
             "rows": len(delays),
             "value": round(float(np.percentile(delays, percent)), 2),
             "unit": "s",
@@ -150,7 +215,8 @@ def _backlog(stack: LocalStack, scratch: Path, ids: Mapping[int, int], name: str
 def _consume(bootstrap: str, topic: str, rows: int) -> float:
     """Messages a second that librdkafka hands over in batches."""
     group = {"group.id": f"floor-{uuid.uuid4().hex}", "auto.offset.reset": "earliest"}  # a new one begins at the start
-    consumer = Consumer({"bootstrap.servers": bootstrap, **group})
+    # As the reader does: by default a partition whose queue was full waits a second.
+    consumer = Consumer({"bootstrap.servers": bootstrap, "fetch.queue.backoff.ms": 10, **group})
     consumer.subscribe([topic])
     try:
         got = len(consumer.consume(1, timeout=60))
@@ -163,60 +229,50 @@ def _consume(bootstrap: str, topic: str, rows: int) -> float:
         consumer.close()
 
 
-def _command(stack: LocalStack, topic: str, warehouse: Path, *options: str) -> list[str]:
-    return [
-        *(
-            sys.executable,
-            "-m",
-            "k2beam.cli.main",
-            "--log-json",
-            "ingest",
-            "kafka",
-            "--topic",
-            topic,
-            "--warehouse",
-            str(warehouse),
-        ),
-        *("--bootstrap", stack.bootstrap, "--registry", stack.registry_url, "--expansion", stack.expansion_address),
-        *("--output", "json", *options),
-        *("--", f"--prism_location={ensure_prism()}", "--environment_type=LOOPBACK"),
-    ]
-
-
-def _job_rates(stack: LocalStack, warehouse: Path, topic: str) -> dict[str, float]:
-    """Messages a second to the last commit of rows, from the first fetch and from the submission; audited."""
-    (log,) = (service.log for service in stack.status() if service.name == "expansion")
+def _run(job: Live, warehouse: Path, topic: str) -> Run:
+    """The job over a backlog until it has caught up; its tables are audited."""
+    status = {service.name: service for service in job.stack.status()}
+    log = status["expansion"].log
     before = log.read_bytes()
-    command = [*_command(stack, topic, warehouse, "--until-caught-up")]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"the job failed: {done.stderr[-4000:]}")
-    report = audit_topics(LakeConfig(str(warehouse)), stack.bootstrap, [topic])
+    servers = {service.pid: name for name, service in status.items() if service.pid is not None}
+    command = job.command(topic, warehouse, "--until-caught-up")
+    out, err = (warehouse.with_suffix(suffix) for suffix in (".out", ".err"))
+    with out.open("w") as output, err.open("w") as errors:
+        process = subprocess.Popen(command, stdout=output, stderr=errors, start_new_session=True)
+        with usage(process.pid, servers) as used:
+            code = process.wait()
+    said = err.read_text(encoding="utf-8")
+    if code:
+        raise SystemExit(f"the job failed: {said[-4000:]}")
+    report = audit_topics(LakeConfig(str(warehouse)), job.stack.bootstrap, [topic])
     if not report.ok:
         raise SystemExit(f"the audit failed: {report.problems}")
     after = log.read_bytes()[len(before) :]
-    began = first_fetch(before.decode(errors="replace"), after.decode(errors="replace"), topic)
-    ended = max(snapshot.timestamp_ms for snapshot in _trades(warehouse).snapshots()) / 1000
-    messages = int(json.loads(done.stdout)["consumed"])
-    return {FROM_FIRST_READ: messages / (ended - began), FROM_SUBMISSION: messages / (ended - _submitted(done.stderr))}
+    if job.reader is Reader.BEAM:
+        fetched = first_fetch(before.decode(errors="replace"), after.decode(errors="replace"), topic)
+    else:
+        fetched = _time_of(READING_BEGAN, said)
+    commits = [snapshot.timestamp_ms / 1000 for snapshot in _trades(warehouse).snapshots()]
+    messages = int(json.loads(out.read_text(encoding="utf-8"))["consumed"])
+    return Run(messages, _time_of(PRISM_READY, said), fetched, min(commits), max(commits), used)
 
 
-def _submitted(log: str) -> float:
-    """Seconds since the epoch at which Prism was ready to be given the job, by the job's log."""
+def _time_of(event: str, log: str) -> float:
+    """Seconds since the epoch of the first line with ``event``."""
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     for line in lines:
-        if PRISM_READY in str(line.get("event")):
+        if event in str(line.get("event")):
             return datetime.fromisoformat(line["timestamp"]).timestamp()
-    raise SystemExit(f"the job's log does not say when it was submitted ({PRISM_READY!r}): {log[-4000:]}")
+    raise SystemExit(f"the job's log does not say {event!r}: {log[-4000:]}")
 
 
 @contextmanager
-def _running_job(stack: LocalStack, topic: str, warehouse: Path, *options: str) -> Iterator[None]:
+def _running_job(job: Live, topic: str, warehouse: Path, *options: str) -> Iterator[None]:
     """The unbounded job, up and polling, while it lasts."""
     log = warehouse.with_suffix(".log")
     with log.open("w", encoding="utf-8") as stream:
-        job = subprocess.Popen(
-            _command(stack, topic, warehouse, *options),
+        process = subprocess.Popen(
+            job.command(topic, warehouse, *options),
             stdout=subprocess.DEVNULL,
             stderr=stream,
             start_new_session=True,
@@ -224,13 +280,13 @@ def _running_job(stack: LocalStack, topic: str, warehouse: Path, *options: str) 
     try:
         deadline = time.monotonic() + PRISM_START_SECONDS
         while JOB_BEGAN not in log.read_text(encoding="utf-8"):
-            if job.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"the job did not begin: {log.read_text(encoding='utf-8')[-4000:]}")
             time.sleep(0.2)
         yield
     finally:
-        job.send_signal(signal.SIGTERM)  # nothing to one that has ended
-        if job.wait(120):
+        process.send_signal(signal.SIGTERM)  # nothing to one that has ended
+        if process.wait(120):
             raise SystemExit(f"the job failed: {log.read_text(encoding='utf-8')}")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -101,8 +102,11 @@ class Retention:
 class SourceGuard(Protocol):
     """Says whether the sources of a job are still what they were; picklable."""
 
-    def check(self) -> None:
-        """Raises K2BeamError when nothing of this job may be committed any more."""
+    def check(self, sources: Collection[str] = ()) -> None:
+        """Raises K2BeamError when nothing of this job may be committed any more.
+
+        ``sources`` are those of what is to be committed, as far as it has any.
+        """
 
 
 @dataclass(frozen=True, slots=True)

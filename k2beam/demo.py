@@ -20,7 +20,7 @@ from k2beam.audit.audit import audit
 from k2beam.audit.report import AuditReport
 from k2beam.config import LakeConfig, WriteConfig
 from k2beam.errors import RegistryError, UsageError
-from k2beam.job.config import IngestConfig, LiveConfig
+from k2beam.job.config import IngestConfig, LiveConfig, Reader
 from k2beam.job.live import run_live
 from k2beam.job.stats import IngestStats
 from k2beam.kafka.config import KafkaConfig
@@ -49,11 +49,13 @@ from k2beam.simulate.truth import TRUTH_FILE, Truth, read_truth
 from k2beam.stack.prism import ensure_prism
 from k2beam.stack.stack import LocalStack
 
-_SERVICES: Final = ("kafka", "registry", "expansion")
+_SERVICES: Final = {
+    Reader.BEAM: ("kafka", "registry", "expansion"),
+    Reader.LIBRDKAFKA: ("kafka", "registry"),
+}
 
 _COMMIT_AGE_S: Final = 1.0
 _SCRAPE_S: Final = 10.0
-_MS: Final = 1000
 
 Tell = Callable[[str], None]
 
@@ -63,6 +65,7 @@ class DemoConfig:
     """What goes through: the raw_record containers of ``source``, or a feed of ``rows`` messages made with ``faults``.
 
     ``keep`` is a new or empty folder in which the feed, the tables and the servers' logs stay; without it they go away.
+    ``reader`` is what reads the topics.
     """
 
     rows: int = 6000
@@ -70,6 +73,7 @@ class DemoConfig:
     seed: int = 0
     source: Path | None = None
     keep: Path | None = None
+    reader: Reader = Reader.LIBRDKAFKA
 
     def __post_init__(self) -> None:
         if self.source is not None and not self.source.is_dir():
@@ -111,32 +115,23 @@ class DemoReport:
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """What the metrics say: rows written by table, commits tried and the seconds that they took together."""
+    """What the metrics say: rows written by table."""
 
     rows: Counter[str]
-    commits: int
-    commit_seconds: float
 
     @classmethod
     def parse(cls, exposition: str) -> Scrape:
         """Read a text of Prometheus' exposition format, summed over all labels but the table."""
         rows: Counter[str] = Counter()
-        commits, seconds = 0, 0.0
         for family in text_string_to_metric_families(exposition):
             for sample in family.samples:
                 if sample.name == "k2_rows_written_total":
                     rows[sample.labels["table"]] += int(sample.value)
-                elif sample.name == "k2_commit_duration_seconds_count":
-                    commits += int(sample.value)
-                elif sample.name == "k2_commit_duration_seconds_sum":
-                    seconds += sample.value
-        return cls(rows, commits, seconds)
+        return cls(rows)
 
     def since(self, before: Scrape) -> Scrape:
         """What was added since an earlier scrape of the same process."""
-        return Scrape(
-            self.rows - before.rows, self.commits - before.commits, self.commit_seconds - before.commit_seconds
-        )
+        return Scrape(self.rows - before.rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +159,11 @@ def run_demo(config: DemoConfig, tell: Tell = lambda step: None) -> DemoReport:
         schemas, messages = archived_schemas(source), archived_messages(source)
         tell("Looking for Prism (the first time it is built: about two minutes)")
         prism = ensure_prism()
-        tell(f"Starting {', '.join(_SERVICES)}")
+        services = _SERVICES[config.reader]
+        tell(f"Starting {', '.join(services)}")
         cleanup.callback(tell, "Servers ended")
-        stack = cleanup.enter_context(LocalStack(folder / "stack", _SERVICES))
-        report = _through(stack, schemas, messages, truth, folder / "warehouse", prism, tell)
+        stack = cleanup.enter_context(LocalStack(folder / "stack", services))
+        report = _through(config.reader, stack, schemas, messages, truth, folder / "warehouse", prism, tell)
         tell("Ending the servers")
     return report
 
@@ -194,6 +190,7 @@ def _feed(config: DemoConfig, folder: Path, tell: Tell) -> tuple[Path, Truth | N
 
 
 def _through(
+    reader: Reader,
     stack: LocalStack,
     schemas: Mapping[int, str],
     messages: list[ArchivedMessage],
@@ -210,7 +207,7 @@ def _through(
     with _scraped() as scrape:
         before = Scrape.parse(scrape())
         tell(f"Ingesting {', '.join(topics)} on Prism until caught up")
-        stats = _ingest(stack, topics, lake, prism)
+        stats = _ingest(reader, stack, topics, lake, prism)
         tell("Querying the tables and auditing them against Kafka")
         audit_report = audit_topics(lake, stack.bootstrap, topics)
         metrics = Scrape.parse(scrape()).since(before)
@@ -230,9 +227,10 @@ def _registered(url: str, schemas: Mapping[int, str]) -> dict[int, int]:
         registry.close()
 
 
-def _ingest(stack: LocalStack, topics: list[str], lake: LakeConfig, prism: Path) -> IngestStats:
+def _ingest(reader: Reader, stack: LocalStack, topics: list[str], lake: LakeConfig, prism: Path) -> IngestStats:
     write = WriteConfig(window_seconds=60, commit_age_seconds=_COMMIT_AGE_S)
-    live = LiveConfig(KafkaConfig(stack.bootstrap), stack.expansion_address, tuple(topics), until_caught_up=True)
+    expansion = stack.expansion_address if reader is Reader.BEAM else None
+    live = LiveConfig(KafkaConfig(stack.bootstrap), expansion, tuple(topics), until_caught_up=True, reader=reader)
     runner = ("--runner=PrismRunner", f"--prism_location={prism}", "--environment_type=LOOPBACK")
     return run_live(live, IngestConfig(lake, write), runner, resolver=RegistryResolver(stack.registry_url))
 
@@ -305,7 +303,7 @@ def _report(found: Found, lake: LakeConfig, produced: int, truth: Truth | None) 
         sequence=stats.gaps,
         duration_s=stats.duration_s,
         throughput_per_s=stats.throughput_per_s,
-        commits=_commits(lake, stats, found.metrics),
+        commits=_commits(lake, stats),
         snapshots=stats.snapshots,
         queried=dict(found.rows),
         metrics={table: found.metrics.rows[table] for table in counted},
@@ -314,7 +312,7 @@ def _report(found: Found, lake: LakeConfig, produced: int, truth: Truth | None) 
     )
 
 
-def _commits(lake: LakeConfig, stats: IngestStats, metrics: Scrape) -> dict[str, Any]:
+def _commits(lake: LakeConfig, stats: IngestStats) -> dict[str, Any]:
     """How many snapshots the run made, when the first and the last were committed, and how long they took."""
     mine = {snapshot for ids in stats.snapshots.values() for snapshot in ids}
     found = list_snapshots(open_catalog(lake, create=False), lake.namespace)
@@ -326,7 +324,7 @@ def _commits(lake: LakeConfig, stats: IngestStats, metrics: Scrape) -> dict[str,
         "last_at": ends[1],
         "min_ms": stats.commit_ms.get("min"),
         "max_ms": stats.commit_ms.get("max"),
-        "mean_ms": round(metrics.commit_seconds / metrics.commits * _MS, 1) if metrics.commits else None,
+        "mean_ms": stats.commit_ms.get("mean"),
     }
 
 

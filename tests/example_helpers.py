@@ -23,6 +23,10 @@ FURTHER = (
     "k2beam.audit.audit.audit",
     "k2beam.audit.compare.compare",
     "k2beam.jsonable.jsonable",
+    "k2beam.kafka.batch.raw_batch",
+    "k2beam.kafka.cluster.topic_of_source",
+    "k2beam.kafka.discovery.Discovery",
+    "k2beam.kafka.reader.TopicReader",
     "k2beam.produce.delivery.resend",
     "k2beam.sequence.tracker.SequenceResult",
     "k2beam.sequence.tracker.TrackerStats",
@@ -34,10 +38,14 @@ FURTHER = (
 
 _ON_SERVERS = (
     "k2beam.job.live.run_live",
+    "k2beam.kafka.discovery.Discovery",
+    "k2beam.kafka.reader.TopicReader",
     "k2beam.produce.delivery.resend",
     "k2beam.produce.producer.MarketDataProducer",
     "k2beam.registry.resolver.RegistryResolver",
     "k2beam.stack.stack.LocalStack",
+    "transforms.beam_reader.BeamReader",
+    "transforms.librdkafka_reader.LibrdkafkaReader",
     "transforms.read_kafka.ReadKafka",
 )
 """What can only be shown on servers, with its methods."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from confluent_kafka import Producer
 
 from k2beam.demo import audit_topics
-from k2beam.job.config import IngestConfig, LiveConfig
+from k2beam.job.config import IngestConfig, LiveConfig, Reader
 from k2beam.job.live import run_live
 from k2beam.job.stats import IngestStats
 from k2beam.kafka.config import KafkaConfig
@@ -41,15 +41,29 @@ def produce(stack: LocalStack, folder: Path, prefix: str, ids: Mapping[int, int]
     return republish(stack.bootstrap, archived_messages(folder), ids, prefix=f"{prefix}.")
 
 
+def reader_options(stack: LocalStack, reader: Reader) -> list[str]:
+    """What ``ingest kafka`` is told to read with ``reader``."""
+    address = ["--expansion", stack.expansion_address] if reader is Reader.BEAM else []
+    return ["--reader", reader, *address]
+
+
 def ingest_live(
-    stack: LocalStack, topics: list[str], warehouse: Path, prism: Path, resolver: RegistryResolver | None = None
+    stack: LocalStack,
+    topics: list[str],
+    warehouse: Path,
+    prism: Path,
+    reader: Reader = Reader.LIBRDKAFKA,
+    resolver: RegistryResolver | None = None,
 ) -> IngestStats:
     """The live job in this process on Prism, until it has caught up."""
     config = IngestConfig(
         lake_config(warehouse),
         write_config(run_id=uuid.uuid4().hex, bounded=False, window_seconds=60, commit_age_seconds=1.0),
     )
-    live = LiveConfig(KafkaConfig(stack.bootstrap), stack.expansion_address, topics=tuple(topics), until_caught_up=True)
+    expansion = stack.expansion_address if reader is Reader.BEAM else None
+    live = LiveConfig(
+        KafkaConfig(stack.bootstrap), expansion, topics=tuple(topics), until_caught_up=True, reader=reader
+    )
     resolver = resolver or RegistryResolver(stack.registry_url, unknown_wait_s=0.2)
     return run_live(live, config, (f"--prism_location={prism}", "--environment_type=LOOPBACK"), resolver=resolver)
 

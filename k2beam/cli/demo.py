@@ -9,6 +9,7 @@ import typer
 
 from k2beam.cli.guard import guarded
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
+from k2beam.job.config import Reader
 from k2beam.simulate.faults import parse_faults
 
 
@@ -32,6 +33,9 @@ def demo(
         Path | None,
         typer.Option(metavar="DIR", help="New folder in which feed, tables and servers' logs stay [default: none do]."),
     ] = None,
+    reader: Annotated[Reader, typer.Option(help="What reads the topics; beam starts the Java expansion service.")] = (
+        Reader.LIBRDKAFKA
+    ),
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Everything once: servers up, messages through Kafka and Prism into tables, all checked, servers down.
@@ -40,7 +44,7 @@ def demo(
     """
     from k2beam.demo import DemoConfig, run_demo
 
-    config = DemoConfig(rows=rows, faults=parse_faults(faults), seed=seed, source=source, keep=keep)
+    config = DemoConfig(rows=rows, faults=parse_faults(faults), seed=seed, source=source, keep=keep, reader=reader)
     report = run_demo(config, lambda step: typer.echo(step, err=True))
     emit_object(report, output, title="demo")
     if not report.ok:

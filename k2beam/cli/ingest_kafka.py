@@ -23,7 +23,7 @@ from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.cli.registry_options import OptionalRegistryOption, optional_registry, registry_login
 from k2beam.config import COMMIT_AGE_OF_GOAL_SECONDS, COMMIT_AGE_SECONDS, LakeConfig, Retention, WriteConfig
 from k2beam.errors import UsageError
-from k2beam.job.config import IngestConfig, LiveConfig
+from k2beam.job.config import LOCAL_EXPANSION, IngestConfig, LiveConfig, Reader
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.login import check_login
 from k2beam.registry.config import RegistryConfig
@@ -50,7 +50,17 @@ def kafka(
     registry: OptionalRegistryOption = None,
     *,
     login: RegistryConfig,
-    expansion: Annotated[str, typer.Option(help="Address of the Java expansion service.")] = "localhost:8097",
+    reader: Annotated[
+        Reader | None,
+        typer.Option(
+            help="What reads: Beam's Java, or librdkafka, which is for Prism and needs no Java.",
+            show_default="librdkafka on Prism, unless --expansion or --kafka-property is given; else beam",
+        ),
+    ] = None,
+    expansion: Annotated[
+        str | None,
+        typer.Option(help="Address of Beam's Java expansion service.", show_default=LOCAL_EXPANSION),
+    ] = None,
     until_caught_up: Annotated[
         bool, typer.Option("--until-caught-up", help="End when all that is there at the start is committed.")
     ] = False,
@@ -80,6 +90,7 @@ def kafka(
         until_caught_up=until_caught_up,
         max_messages=max_messages,
         retention=retention,
+        reader=reader,
     )
     if not live.has_goal:
         metrics.refuse_push_for("a job without --until-caught-up or --max-messages")

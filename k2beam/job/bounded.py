@@ -78,7 +78,7 @@ def quoted_executable() -> Iterator[None]:
 def counters(result: Any) -> Counter[str]:
     """The project's Beam counters of a run, by name, summed over its steps.
 
-    Of a distribution, its lowest and highest value, as ``<name>_min`` and ``<name>_max``.
+    Of a distribution ``<name>_min``, ``_max``, ``_sum`` and ``_count``.
     """
     totals: Counter[str] = Counter()
     query = beam.metrics.MetricsFilter().with_namespace("k2beam")
@@ -92,4 +92,6 @@ def counters(result: Any) -> Counter[str]:
             lowest, highest = (f"{found.key.metric.name}_{end}" for end in ("min", "max"))
             totals[lowest] = min(totals.get(lowest, spread.min), spread.min)
             totals[highest] = max(totals[highest], spread.max)
+            totals[f"{found.key.metric.name}_sum"] += spread.sum
+            totals[f"{found.key.metric.name}_count"] += spread.count
     return totals

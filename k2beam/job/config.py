@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 from k2beam.config import COMMIT_AGE_OF_GOAL_SECONDS, LakeConfig, Retention, WriteConfig
 from k2beam.errors import UsageError
@@ -48,28 +49,64 @@ class IngestConfig:
         return replace(self, write=replace(self.write, run_id=uuid.uuid4().hex))
 
 
+LOCAL_EXPANSION = "localhost:8097"
+"""Where ``k2beam stack`` starts the Java expansion service."""
+
+
+class Reader(StrEnum):
+    """What reads the topics: Beam's ReadFromKafka, in Java, or librdkafka, in Python."""
+
+    BEAM = "beam"
+    LIBRDKAFKA = "librdkafka"
+
+
 @dataclass(frozen=True, slots=True)
 class LiveConfig:
     """What to read and when to stop: never (both off), at the ends found at the start, or after a number of offsets.
 
-    ``expansion``: the Java expansion service, as ``host:port``. ``topics`` are names, ``topic_pattern`` is a regular
+    ``expansion``: the Java expansion service of Beam's reader, as ``host:port``; ``localhost:8097`` if none is given.
+    ``reader``: by default that of librdkafka on Prism, unless ``expansion`` or properties of the Java consumer are
+    given, and Beam's on every other runner. ``topics`` are names, ``topic_pattern`` is a regular
     expression that whole names match. ``retention``: which snapshots each commit leaves in its table (None: all),
     unless the WriteConfig has one of its own: a job that commits for years would pile them up.
 
     Examples:
         >>> from k2beam import KafkaConfig, LiveConfig
         >>> kafka = KafkaConfig("localhost:9092")
-        >>> LiveConfig(kafka, "localhost:8097", topic_pattern=r"market[.]crypto[.].*", until_caught_up=True).has_goal
+        >>> LiveConfig(kafka, topic_pattern=r"market[.]crypto[.].*", until_caught_up=True).has_goal
         True
     """
 
     kafka: KafkaConfig
-    expansion: str
+    expansion: str | None = None
     topics: tuple[str, ...] = ()
     topic_pattern: str | None = None
     until_caught_up: bool = False
     max_messages: int | None = None
     retention: Retention | None = field(default_factory=Retention)
+    reader: Reader | None = None
+
+    def reader_on(self, *, prism: bool) -> Reader:
+        """The reader to take. Raises UsageError for that of librdkafka where it can't be used.
+
+        Examples:
+            >>> from k2beam import KafkaConfig, LiveConfig
+            >>> str(LiveConfig(KafkaConfig("localhost:9092")).reader_on(prism=True))
+            'librdkafka'
+        """
+        if self.reader is None:
+            of_java = self.expansion is not None or self.kafka.properties
+            return Reader.LIBRDKAFKA if prism and not of_java else Reader.BEAM
+        if self.reader is Reader.LIBRDKAFKA:
+            if not prism:
+                raise UsageError(
+                    "--reader librdkafka is for Prism: leave it out, or take --runner=PrismRunner after --"
+                )
+            if self.expansion is not None:
+                raise UsageError("--expansion is for --reader beam: leave one of the two out")
+            if self.kafka.properties:
+                raise UsageError("--kafka-property is of the Java consumer: take --reader beam, or leave it out")
+        return self.reader
 
     @property
     def has_goal(self) -> bool:

@@ -19,13 +19,14 @@ from k2beam.errors import K2BeamError
 from k2beam.flink import FlinkRun
 from k2beam.job.beam import AGAIN, ENDED_STATES, cancel, quiet, reason_of, signals_to_us, state_of
 from k2beam.job.bounded import counters
-from k2beam.job.config import IngestConfig, LiveConfig
+from k2beam.job.config import LOCAL_EXPANSION, IngestConfig, LiveConfig, Reader
 from k2beam.job.holes import HoleKeeper
-from k2beam.job.options import beam_options, flink_run, uneven_readers
+from k2beam.job.options import beam_options, flink_run, is_prism, uneven_readers
 from k2beam.job.pipeline import build
-from k2beam.job.stats import IngestStats, ingest_stats
+from k2beam.job.stats import IngestStats, ingest_stats, rows_counted, rows_of_run
 from k2beam.kafka.cluster import ASK_SECONDS, Bounds, Cluster, Topic, first_wanted, start_offsets
 from k2beam.kafka.count import missing_of
+from k2beam.kafka.discovery import Discovery
 from k2beam.kafka.guard import TopicGuard
 from k2beam.kafka.holes import HoleProbe
 from k2beam.lake.catalog import Catalog, open_catalog
@@ -35,12 +36,16 @@ from k2beam.lake.reconcile import reconcile
 from k2beam.lake.recorded import record_first_offsets
 from k2beam.logs import get_logger
 from k2beam.signals import stop_signal
+from transforms.beam_reader import BeamReader
+from transforms.librdkafka_reader import LibrdkafkaReader
 from transforms.read_kafka import ReadKafka
 
 LIVE_RUNNER = "PrismRunner"
 POLL_SECONDS = 0.5
 GUARD_SECONDS = 10.0
 """How often a running job looks whether its topics are still the ones that it started with."""
+COUNTERS_SECONDS = 5.0
+"""How long the end of a job waits for the counters of its last commits."""
 COMMIT_SECONDS = 30.0
 """How long commits that were under way when the job was cancelled are waited for."""
 
@@ -97,7 +102,7 @@ def run_live(
 
     Examples:
         >>> from k2beam import IngestConfig, KafkaConfig, LakeConfig, LiveConfig, RegistryResolver, run_live
-        >>> live = LiveConfig(KafkaConfig(bootstrap), expansion, topics=(topic,), until_caught_up=True)
+        >>> live = LiveConfig(KafkaConfig(bootstrap), topics=(topic,), until_caught_up=True)
         >>> stats = run_live(live, IngestConfig(LakeConfig("lake")), resolver=RegistryResolver(registry))
         >>> stats.written
         {'trades_v2': 3, 'quotes_v2': 0, 'reference_data_v2': 0}
@@ -135,12 +140,11 @@ def _run(
     start: _Start,
     stop: threading.Event,
 ) -> Mapping[str, int]:
-    group = f"k2beam-{uuid.uuid4().hex}"
-    start.cluster.seed_group(group, start.topics, start.goal.starts)
-    guard = TopicGuard(live.kafka, tuple(start.topics), pattern=live.topic_pattern)
+    guard = TopicGuard(live.kafka, tuple(start.topics))
     guarded = replace(config, write=replace(config.write, guard=guard))
     options = beam_options(beam_arguments, streaming=True, default_runner=LIVE_RUNNER)
-    on_flink = flink_run(options, group[-12:])
+    reader = live.reader_on(prism=is_prism(options))
+    on_flink = flink_run(options, guard.job[-12:])
     if on_flink is not None:
         on_flink.check()
         if uneven := uneven_readers(options, len(start.goal.bounds)):
@@ -148,14 +152,15 @@ def _run(
     # Rows that a job committed before it died count as seen from here on, with or without their gaps in the ledger.
     reconcile(start.catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
     pipeline = beam.Pipeline(options=options)
-    build(pipeline, ReadKafka(start.topics, live.kafka, group, live.expansion), guarded, resolver=resolver)
+    build(pipeline, ReadKafka(_reader(reader, live, start)), guarded, resolver=resolver)
     quiet.end()
     with signals_to_us():
         result = pipeline.run()
     try:
-        _follow(result, stop, guard, _reached(live, config, start), lambda: _look_for_holes(start))
+        _follow(result, stop, guard, _reached(live, config, start), _Watch(live, config, start, guard, reader).look)
         # A streaming job on Flink tells its job server no counters while it runs.
-        counted = counters(result) if on_flink is None else on_flink.counters()
+        ask = partial(counters, result) if on_flink is None else on_flink.counters
+        counted = _settled(ask, rows_of_run(start.catalog, config.lake.namespace, str(config.write.run_id)))
     finally:
         _end(result, on_flink, guard)
     return counted
@@ -176,9 +181,55 @@ def _reached(live: LiveConfig, config: IngestConfig, start: _Start) -> Callable[
     return reached
 
 
-def _look_for_holes(start: _Start) -> None:
-    if start.keeper.is_due:
-        start.keeper.look(start.probe, start.goal.missing_within)
+def _settled(ask: Callable[[], Mapping[str, int]], rows: int) -> Mapping[str, int]:
+    """The counters once they know of ``rows``: a runner hears of a commit when the bundle ends that made it."""
+    until = time.monotonic() + COUNTERS_SECONDS
+    while rows_counted(counted := ask()) < rows and time.monotonic() < until:
+        time.sleep(POLL_SECONDS / 5)
+    return counted
+
+
+def _reader(reader: Reader, live: LiveConfig, start: _Start) -> BeamReader | LibrdkafkaReader:
+    if reader is Reader.LIBRDKAFKA:
+        return LibrdkafkaReader(start.topics, live.kafka, start.goal.starts, live.topic_pattern)
+    group = f"k2beam-{uuid.uuid4().hex}"
+    start.cluster.seed_group(group, start.topics, start.goal.starts)
+    return BeamReader(start.topics, live.kafka, group, live.expansion or LOCAL_EXPANSION)
+
+
+class _Watch:
+    """What a running job looks after: its holes, and what its topics have got since it started."""
+
+    def __init__(
+        self, live: LiveConfig, config: IngestConfig, start: _Start, guard: TopicGuard, reader: Reader
+    ) -> None:
+        self._known = {(topic.source, partition) for topic in start.topics for partition in topic.partitions}
+        self._discovery = Discovery(live.kafka, live.topic_pattern)
+        self._config = config
+        self._start = start
+        self._guard = guard
+        self._takes_news = reader is Reader.LIBRDKAFKA
+
+    def look(self) -> None:
+        if self._start.keeper.is_due:
+            self._start.keeper.look(self._start.probe, self._start.goal.missing_within)
+        if news := self._discovery.look(self._known):
+            self._known.update((topic.source, partition) for topic, partition in news)
+            self._tell(news)
+
+    def _tell(self, news: Sequence[tuple[Topic, int]]) -> None:
+        if self._takes_news:
+            self._guard.add(topic for topic, _ in news)
+            # They came after the job, so their logs began at 0: what retention takes from now on is seen to be lost.
+            first_offsets = {(topic.source, partition): 0 for topic, partition in news}
+            write = self._config.write
+            record_first_offsets(self._start.catalog, self._config.lake.namespace, first_offsets, write.retry)
+        for topic, partition in news:
+            log = get_logger("kafka").bind(topic=topic.name, partition=partition)
+            if self._takes_news:
+                log.info("a partition was added and is read from now on")
+            else:
+                log.warning("a partition was added and is not read by this job: run it again")
 
 
 def _follow(

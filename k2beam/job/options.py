@@ -71,6 +71,11 @@ def _check(options: PipelineOptions, runner: str) -> None:
             raise UsageError(f"{', '.join(unknown)} after --: Beam has no such option")
 
 
+def is_prism(options: PipelineOptions) -> bool:
+    """Whether the runner is, or may choose, Prism."""
+    return options.get_all_options()["runner"] in DIRECT_RUNNERS
+
+
 def flink_run(options: PipelineOptions, unique: str) -> FlinkRun | None:
     """The run as its Flink cluster will know it, or None where the job ends with its client.
 

@@ -24,7 +24,7 @@ class IngestStats:
     """Counts of a run. ``consumed`` and ``already_covered`` are source offsets, ``written`` and
     ``dead_letters`` are rows, ``errors`` are inputs that could not be read and have no offset (a
     truncated tail), ``gaps`` are messages per class, ``snapshots`` are the ids per table,
-    ``commit_ms`` the shortest and the longest time that a commit took (``min``, ``max``; empty where the runner does
+    ``commit_ms`` the time that commits took (``min``, ``max`` and, rounded, ``mean``; empty where the runner does
     not tell).
     """
 
@@ -71,8 +71,25 @@ def ingest_stats(
         duration_s=round(duration_s, 3),
         throughput_per_s=round(consumed / duration_s, 1) if duration_s else 0.0,
         snapshots=snapshots,
-        commit_ms={end: counters[f"commit_ms_{end}"] for end in ("min", "max") if f"commit_ms_{end}" in counters},
+        commit_ms=_spread(counters, "commit_ms"),
     )
+
+
+def _spread(counters: Mapping[str, int], name: str) -> dict[str, int]:
+    if not (count := counters.get(f"{name}_count", 0)):
+        return {}
+    ends = {end: counters[f"{name}_{end}"] for end in ("min", "max")}
+    return {**ends, "mean": round(counters[f"{name}_sum"] / count)}
+
+
+def rows_of_run(catalog: Catalog, namespace: str, run_id: str) -> int:
+    """How many rows of events and dead letters the run with ``run_id`` has committed so far."""
+    return sum(_of_run(catalog, namespace, name, run_id)[0] for name in (*EVENT_TABLES.values(), DEAD_LETTERS))
+
+
+def rows_counted(counters: Mapping[str, int]) -> int:
+    """The same by Beam's counters, which come after a commit."""
+    return sum(counters.get(f"rows_written_{name}", 0) for name in (*EVENT_TABLES.values(), DEAD_LETTERS))
 
 
 _LEFT_OUT = frozenset(f"left_out_{name}" for name in (*EVENT_TABLES.values(), DEAD_LETTERS))

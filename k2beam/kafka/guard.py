@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tenacity import (
@@ -19,7 +19,7 @@ from tenacity import (
 )
 
 from k2beam.errors import K2BeamError, KafkaUnreachable, UsageError
-from k2beam.kafka.cluster import ASK_SECONDS, PATIENCE_SECONDS, Cluster, Topic
+from k2beam.kafka.cluster import ASK_SECONDS, PATIENCE_SECONDS, Cluster, Topic, topic_of_source
 from k2beam.kafka.config import KafkaConfig
 from k2beam.logs import get_logger
 
@@ -35,8 +35,7 @@ class TopicGuard:
 
     The job then fails, since it can't tell which of the two a message in flight is from; nothing
     of it is committed, and the next start takes the new topic as a source of its own. A cluster that is
-    away is waited for ``patience_s`` seconds: no commit passes unchecked, and none fails at once. A look also tells
-    once of each partition that was added, and of each topic that ``pattern`` matches since: they are not read.
+    away is waited for ``patience_s`` seconds: no commit passes unchecked, and none fails at once.
     Picklable: it opens its connection where it is first used. ``job`` is what its copies in one process have in
     common, so that :meth:`stop` reaches them.
     """
@@ -44,62 +43,46 @@ class TopicGuard:
     config: KafkaConfig
     topics: tuple[Topic, ...]
     patience_s: float = PATIENCE_SECONDS
-    pattern: str | None = None
     job: str = field(default_factory=lambda: uuid.uuid4().hex)
     _open: list[Cluster] = field(default_factory=list, compare=False, repr=False)
-    _told: set[tuple[str, int | None]] = field(default_factory=set, compare=False, repr=False)
+    _added: dict[str, Topic] = field(default_factory=dict, compare=False, repr=False)
 
-    def __reduce__(self) -> tuple[type[TopicGuard], tuple[KafkaConfig, tuple[Topic, ...], float, str | None, str]]:
-        return type(self), (self.config, self.topics, self.patience_s, self.pattern, self.job)
+    def __reduce__(self) -> tuple[type[TopicGuard], tuple[KafkaConfig, tuple[Topic, ...], float, str]]:
+        return type(self), (self.config, self.topics, self.patience_s, self.job)
 
-    def check(self) -> None:
+    def add(self, topics: Iterable[Topic]) -> None:
+        """Watch these too, that came while the job ran; its copies learn of them by what is to be committed."""
+        self._added.update((topic.source, topic) for topic in topics)
+
+    def check(self, sources: Collection[str] = ()) -> None:
         """Raises K2BeamError when a topic is gone or another one than at the start, and when the job was stopped.
 
-        Raises KafkaUnreachable when the cluster did not answer for ``patience_s`` seconds.
+        ``sources`` are those of what is to be committed: topics that came while the job ran are among them. Raises
+        KafkaUnreachable when the cluster did not answer for ``patience_s`` seconds.
         """
+        self.add(Topic(topic_of_source(source), source, ()) for source in sources)
         self._compare(self._described)
 
     def look(self) -> None:
-        """The same check without patience: a cluster that is away says nothing about its topics.
-
-        Warns of what came since the start and is not read.
-        """
+        """The same check without patience: a cluster that is away says nothing about its topics."""
         with contextlib.suppress(KafkaUnreachable):
-            self._tell_added(self._compare(self._ask))
-            self._tell_matching()
+            self._compare(self._ask)
 
-    def _tell_added(self, found: Sequence[Topic]) -> None:
-        now = {topic.name: topic.partitions for topic in found}
-        for topic in self.topics:
-            for partition in sorted({*now[topic.name]} - {*topic.partitions}):
-                self._tell(topic.name, partition, "a partition was added and is not read by this job: run it again")
+    def _watched(self) -> list[Topic]:
+        return [*self.topics, *self._added.values()]
 
-    def _tell_matching(self) -> None:
-        if self.pattern is None:
-            return
-        for name in self._cluster().names(self.pattern):
-            if name not in {topic.name for topic in self.topics}:
-                self._tell(name, None, "a topic matches --topic-pattern now and is not read by this job: run it again")
-
-    def _tell(self, topic: str, partition: int | None, said: str) -> None:
-        if (topic, partition) not in self._told:
-            self._told.add((topic, partition))
-            where = {"topic": topic} if partition is None else {"topic": topic, "partition": partition}
-            get_logger("kafka").warning(said, **where)
-
-    def _compare(self, describe: Callable[[], list[Topic]]) -> list[Topic]:
+    def _compare(self, describe: Callable[[], list[Topic]]) -> None:
         try:
             found = describe()
         except UsageError as error:
             raise K2BeamError(f"a topic of this job is gone ({error}); nothing of it is committed any more") from error
-        changed = _changed(self.topics, found)
+        changed = _changed(self._watched(), found)
         if changed:
             raise K2BeamError(
                 f"topic {', '.join(changed)} was deleted and created again while this job ran: its offsets "
                 "start again from 0. What was not committed by then is not taken; start the job again to take the new "
                 "topic"
             )
-        return found
 
     def stop(self) -> None:
         """Let nothing of this job pass any more, in this process: a check that waits for the cluster ends too."""
@@ -131,7 +114,7 @@ class TopicGuard:
         return found
 
     def _ask(self) -> list[Topic]:
-        return self._cluster().topics([topic.name for topic in self.topics])
+        return self._cluster().topics([topic.name for topic in self._watched()])
 
     def _cluster(self) -> Cluster:
         if not self._open:

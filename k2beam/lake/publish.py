@@ -30,6 +30,10 @@ def weight(staged: Staged) -> tuple[int, int]:
     return len(staged.gaps), 0
 
 
+def _sources(items: Sequence[Staged]) -> set[str]:
+    return {source for item in items if isinstance(item, StagedFile) for source, _ in item.coverage}
+
+
 class _UnderWay:
     """Counts the commits of this process that have begun and not ended."""
 
@@ -87,7 +91,7 @@ class Publisher:
 
     def _publish(self, table: str, items: Sequence[Staged]) -> CommitReceipt:
         if self._config.guard is not None:
-            self._config.guard.check()
+            self._config.guard.check(_sources(items))
         with self._observer.failures_counted(table):
             receipt = self._commit(table, items, partial(self._observer.retried, table))
         if receipt.element_times and not self._config.bounded:

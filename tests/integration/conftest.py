@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from k2beam.errors import PlatformError
+from k2beam.job.config import Reader
 from k2beam.stack.stack import LocalStack
 
 
@@ -36,6 +37,13 @@ def live(stack: LocalStack) -> LocalStack:
     except PlatformError as error:
         pytest.skip(f"no expansion service: {error}")
     return stack
+
+
+@pytest.fixture(params=list(Reader), ids=str)
+def reader(request: pytest.FixtureRequest) -> Reader:
+    """Each of the two that read topics: the test runs over both."""
+    found: Reader = request.param
+    return found
 
 
 @pytest.fixture

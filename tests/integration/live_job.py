@@ -20,13 +20,14 @@ import pytest
 
 from k2beam.config import NAMESPACE
 from k2beam.coverage import Coverage
+from k2beam.job.config import Reader
 from k2beam.lake.catalog import Catalog, open_catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.holes import read_holes
 from k2beam.produce.republish import ArchivedMessage
 from k2beam.stack.stack import LocalStack
 from tests.lake_helpers import lake_config
-from tests.live_helpers import produce_more
+from tests.live_helpers import produce_more, reader_options
 
 PATIENCE_S = 300.0
 POLL_S = 0.1
@@ -134,6 +135,7 @@ def live_job(
     topics: Sequence[str],
     warehouse: Path,
     prism: Path,
+    reader: Reader,
     *options: str,
     name: str = "job",
     program: Sequence[str] = COMMAND,
@@ -142,7 +144,7 @@ def live_job(
     command = [
         *(sys.executable, *program, "ingest", "kafka"),
         *(word for topic in topics for word in ("--topic", topic)),
-        *("--bootstrap", stack.bootstrap, "--registry", stack.registry_url, "--expansion", stack.expansion_address),
+        *("--bootstrap", stack.bootstrap, "--registry", stack.registry_url, *reader_options(stack, reader)),
         *("--commit-age", "300ms", "--warehouse", str(warehouse), "--output", "json", *options),
         *("--", f"--prism_location={prism}", "--environment_type=LOOPBACK"),
     ]

@@ -16,6 +16,7 @@ from k2beam.audit.audit import audit
 from k2beam.cli.main import main
 from k2beam.config import NAMESPACE
 from k2beam.errors import K2BeamError, UsageError
+from k2beam.job.config import Reader
 from k2beam.kafka.cluster import Cluster
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.guard import TopicGuard
@@ -35,25 +36,25 @@ pytestmark = pytest.mark.integration
 
 
 def test_the_faulty_feed_gives_its_true_answer_and_a_second_job_adds_nothing(
-    live: LocalStack, prism: Path, repository: Path, tmp_path: Path, unique: Callable[[str], str]
+    live: LocalStack, prism: Path, reader: Reader, repository: Path, tmp_path: Path, unique: Callable[[str], str]
 ) -> None:
     sample = repository / "samples" / "crypto"
     truth = read_truth(sample)
     topics = produce(live, sample, unique("feed"), register(live))
-    stats = ingest_live(live, topics, tmp_path / "wh", prism)
+    stats = ingest_live(live, topics, tmp_path / "wh", prism, reader)
     rows = contents(tmp_path / "wh")
     assert {kind: len(rows[EVENT_TABLES[kind]]) for kind in truth.rows} == truth.rows  # type: ignore[index]
     assert dead_letter_classes(tmp_path / "wh") == Counter(truth.dead_letters)
     assert open_gaps(tmp_path / "wh") == true_gaps(truth)
     assert sum(stats.written.values()) + stats.dead_letters == truth.offsets
     assert_live_audit(live, topics, tmp_path / "wh")
-    again = ingest_live(live, topics, tmp_path / "wh", prism)
+    again = ingest_live(live, topics, tmp_path / "wh", prism, reader)
     assert sum(again.written.values()) + again.dead_letters == 0
     assert contents(tmp_path / "wh") == rows
 
 
 def test_the_holes_of_transactions_are_remembered_and_no_loss(
-    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str]
+    live: LocalStack, prism: Path, reader: Reader, tmp_path: Path, unique: Callable[[str], str]
 ) -> None:
     ids = register(live)
     simulated(tmp_path / "in", rows=40, faults="", kinds=("trades",), files=1)
@@ -68,7 +69,7 @@ def test_the_holes_of_transactions_are_remembered_and_no_loss(
             producer.produce(topic, reframed(message.value, ids), message.key, partition)
         producer.flush(30)
         end(30)
-    stats = ingest_live(live, [topic], tmp_path / "wh", prism)
+    stats = ingest_live(live, [topic], tmp_path / "wh", prism, reader)
     assert stats.written[EVENT_TABLES["trades"]] == len(early) + 6
     catalog, begin = open_catalog(lake_config(tmp_path / "wh")), sum(one.partition == partition for one in early)
     (key,) = holes = read_holes(catalog, NAMESPACE)
@@ -77,12 +78,12 @@ def test_the_holes_of_transactions_are_remembered_and_no_loss(
     assert list(read_coverage(catalog, NAMESPACE)[key]) == list(range(begin + 12)), "no hole is left in it"
     assert audit(catalog, NAMESPACE).problems == (), "without a broker"
     assert_live_audit(live, [topic], tmp_path / "wh")
-    assert ingest_live(live, [topic], tmp_path / "wh", prism).consumed == 0
+    assert ingest_live(live, [topic], tmp_path / "wh", prism, reader).consumed == 0
 
 
 @pytest.mark.parametrize("policy", ["delete", "compact"])
 def test_a_job_without_an_end_writes_holes_down_as_it_runs(
-    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str], policy: str
+    live: LocalStack, prism: Path, reader: Reader, tmp_path: Path, unique: Callable[[str], str], policy: str
 ) -> None:
     ids, topic, warehouse = register(live), unique(f"holes-{policy}"), tmp_path / "wh"
     simulated(tmp_path / "in", rows=40, faults="", kinds=("trades",), files=1)
@@ -91,7 +92,7 @@ def test_a_job_without_an_end_writes_holes_down_as_it_runs(
     admin.create_topics([NewTopic(topic, 1, config={"cleanup.policy": policy})])[topic].result(30)
     producer = Producer({"bootstrap.servers": live.bootstrap, "transactional.id": topic})
     producer.init_transactions(30)
-    with live_job(live, [topic], warehouse, prism, program=HASTY_COMMAND) as job:
+    with live_job(live, [topic], warehouse, prism, reader, program=HASTY_COMMAND) as job:
         for begin in range(0, 40, 10):
             producer.begin_transaction()
             for key, value in messages[begin : begin + 10]:
@@ -107,12 +108,12 @@ def test_a_job_without_an_end_writes_holes_down_as_it_runs(
         job.kill()
     assert audit(open_catalog(lake_config(warehouse)), NAMESPACE).problems == (), "without a broker"
     assert_live_audit(live, [topic], warehouse)
-    assert ingest_live(live, [topic], warehouse, prism).consumed == 0
+    assert ingest_live(live, [topic], warehouse, prism, reader).consumed == 0
     assert list(job.holes()[key]) == [10, 21, 32, 43]
 
 
 def test_each_poison_message_is_a_dead_letter_at_its_offset_and_the_rest_is_written(
-    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str]
+    live: LocalStack, prism: Path, reader: Reader, tmp_path: Path, unique: Callable[[str], str]
 ) -> None:
     ids = register(live)
     truth = simulated(tmp_path / "in", rows=400, faults="", kinds=("trades",), files=1)
@@ -129,7 +130,7 @@ def test_each_poison_message_is_a_dead_letter_at_its_offset_and_the_rest_is_writ
     }
     offsets = send(live, topic, list(poison.values()))
     produce_more(live, topic, archived_messages(tmp_path / "in"), ids)
-    ingest_live(live, [topic], tmp_path / "wh", prism)
+    ingest_live(live, [topic], tmp_path / "wh", prism, reader)
     table = open_table(open_catalog(lake_config(tmp_path / "wh")), NAMESPACE, DEAD_LETTERS)
     dead_letters = {row["_offset"]: row for row in table.scan().to_arrow().to_pylist()}
     assert sorted(dead_letters) == sorted(offsets)
@@ -154,27 +155,27 @@ def send(live: LocalStack, topic: str, values: list[bytes | None]) -> list[int]:
 
 
 def test_a_job_killed_in_mid_stream_goes_on_exactly(
-    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str]
+    live: LocalStack, prism: Path, reader: Reader, tmp_path: Path, unique: Callable[[str], str]
 ) -> None:
     truth = simulated(tmp_path / "in", rows=60_000, faults="", kinds=("trades",), files=1)
     early, late = halves(tmp_path / "in")
     ids, warehouse = register(live), tmp_path / "wh"
     (topic,) = republish(live.bootstrap, early, ids, prefix=f"{unique('killed')}.")
-    with live_job(live, [topic], warehouse, prism) as job, Feeder(live, topic, late, ids) as feeder:
+    with live_job(live, [topic], warehouse, prism, reader) as job, Feeder(live, topic, late, ids) as feeder:
         job.kill_in_mid_stream(len(early), feeder)
         assert len(early) < len(job.committed()) < len(early) + len(late)
-    ingest_live(live, [topic], warehouse, prism)
+    ingest_live(live, [topic], warehouse, prism, reader)
     assert_live_audit(live, [topic], warehouse)
     assert len(contents(warehouse)["trades_v2"]) == truth.rows["trades"]
 
 
 def test_a_topic_made_anew_is_another_source(
-    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str]
+    live: LocalStack, prism: Path, reader: Reader, tmp_path: Path, unique: Callable[[str], str]
 ) -> None:
     ids, prefix, warehouse = register(live), unique("anew"), tmp_path / "wh"
     first = simulated(tmp_path / "first", rows=300, faults="", kinds=("trades",), files=1, seed=1)
     (topic,) = produce(live, tmp_path / "first", prefix, ids)
-    ingest_live(live, [topic], warehouse, prism)
+    ingest_live(live, [topic], warehouse, prism, reader)
     config = KafkaConfig(live.bootstrap)
     guard = TopicGuard(config, tuple(Cluster(config).topics([topic])))
     guard.check()
@@ -187,19 +188,19 @@ def test_a_topic_made_anew_is_another_source(
     produce(live, tmp_path / "second", prefix, ids)
     with pytest.raises(K2BeamError, match="created again"):
         guard.check()
-    ingest_live(live, [topic], warehouse, prism)
+    ingest_live(live, [topic], warehouse, prism, reader)
     assert len(contents(warehouse)["trades_v2"]) == first.rows["trades"] + second.rows["trades"]
     assert_live_audit(live, [topic], warehouse)
 
 
 def test_a_topic_made_anew_under_a_running_job_ends_it_and_the_next_one_takes_the_new_topic(
-    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str]
+    live: LocalStack, prism: Path, reader: Reader, tmp_path: Path, unique: Callable[[str], str]
 ) -> None:
     ids, prefix, warehouse = register(live), unique("under"), tmp_path / "wh"
     first = simulated(tmp_path / "first", rows=300, faults="", kinds=("trades",), files=1, seed=1)
     second = simulated(tmp_path / "second", rows=200, faults="", kinds=("trades",), files=1, seed=2)
     (topic,) = produce(live, tmp_path / "first", prefix, ids)
-    with live_job(live, [topic], warehouse, prism) as job:
+    with live_job(live, [topic], warehouse, prism, reader) as job:
         job.wait_for_rows(first.rows["trades"])
         admin = AdminClient({"bootstrap.servers": live.bootstrap})
         admin.delete_topics([topic])[topic].result(30)
@@ -208,7 +209,7 @@ def test_a_topic_made_anew_under_a_running_job_ends_it_and_the_next_one_takes_th
         assert job.end() == 1
         assert "created again" in job.said() or "is gone" in job.said()
     assert len(job.committed()) == first.rows["trades"], "nothing of the new topic was taken for the old one"
-    ingest_live(live, [topic], warehouse, prism)
+    ingest_live(live, [topic], warehouse, prism, reader)
     assert len(contents(warehouse)["trades_v2"]) == first.rows["trades"] + second.rows["trades"]
     assert_live_audit(live, [topic], warehouse)
 
@@ -227,6 +228,7 @@ def wait_until_gone(config: KafkaConfig, topic: str) -> None:
 def test_only_committed_transactions_become_rows_and_their_markers_are_neither_waited_for_nor_read_again(
     live: LocalStack,
     prism: Path,
+    reader: Reader,
     tmp_path: Path,
     unique: Callable[[str], str],
     capsys: pytest.CaptureFixture[str],
@@ -248,15 +250,15 @@ def test_only_committed_transactions_become_rows_and_their_markers_are_neither_w
 
     middle = len(late) // 2
     transactions(late[:middle])
-    ingest_live(live, [topic], warehouse, prism)
+    ingest_live(live, [topic], warehouse, prism, reader)
     assert len(contents(warehouse)["trades_v2"]) == len(early) + middle
     transactions(late[middle:])
-    second = ingest_live(live, [topic], warehouse, prism)
+    second = ingest_live(live, [topic], warehouse, prism, reader)
     assert (sum(second.written.values()), second.already_covered) == (len(late) - middle, 0)
     assert len(contents(warehouse)["trades_v2"]) == truth.rows["trades"]
     assert contents(warehouse)[DEAD_LETTERS] == []
     assert_live_audit(live, [topic], warehouse)
-    third = ingest_live(live, [topic], warehouse, prism)
+    third = ingest_live(live, [topic], warehouse, prism, reader)
     assert third.consumed == 0, "nothing but markers is left, and no job is started"
 
     there = ("--bootstrap", live.bootstrap, "--topic", topic)
@@ -281,7 +283,7 @@ def called(*arguments: str) -> int:
 
 
 def test_a_pattern_takes_the_topics_that_match_and_one_without_a_topic_is_refused(
-    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str]
+    live: LocalStack, prism: Path, reader: Reader, tmp_path: Path, unique: Callable[[str], str]
 ) -> None:
     truth = simulated(tmp_path / "in", rows=300, faults="", files=1)
     name, ids, warehouse = unique("pattern"), register(live), tmp_path / "wh"
@@ -289,10 +291,10 @@ def test_a_pattern_takes_the_topics_that_match_and_one_without_a_topic_is_refuse
     assert len(topics) == 2
     produce(live, tmp_path / "in", f"market-{name}", ids)
     pattern = f"market[.]{name}[.].*"
-    with live_job(live, [], warehouse, prism, "--topic-pattern", pattern, "--until-caught-up") as job:
+    with live_job(live, [], warehouse, prism, reader, "--topic-pattern", pattern, "--until-caught-up") as job:
         assert job.end() == 0, job.said()
     assert {kind: len(contents(warehouse)[EVENT_TABLES[kind]]) for kind in truth.rows} == truth.rows  # type: ignore[index]
     assert_live_audit(live, topics, warehouse)
-    with live_job(live, [], tmp_path / "none", prism, "--topic-pattern", f"{name}[.].*", name="none") as job:
+    with live_job(live, [], tmp_path / "none", prism, reader, "--topic-pattern", f"{name}[.].*", name="none") as job:
         assert job.end() == 2
         assert f"--topic-pattern '{name}[.].*' matches no topic" in job.said()

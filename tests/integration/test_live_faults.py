@@ -22,6 +22,7 @@ from k2beam.cli.main import main
 from k2beam.config import NAMESPACE
 from k2beam.coverage import Coverage
 from k2beam.errors import K2BeamError, PlatformError
+from k2beam.job.config import Reader
 from k2beam.kafka.topics import FOREVER_MS, TopicSpec, create_topics
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, find_table
@@ -104,10 +105,12 @@ def assert_nothing_again(job: LiveJob) -> None:
 
 
 def test_a_broker_that_is_stopped_and_started_again(
-    servers: LocalStack, feed: Feed, prism: Path, tmp_path: Path
+    servers: LocalStack, feed: Feed, prism: Path, reader: Reader, tmp_path: Path
 ) -> None:
     warehouse = tmp_path / "wh"
-    with live_job(servers, [feed.topic], warehouse, prism, "--commit-age", "2s", "--keep-snapshots", "1") as job:
+    with live_job(
+        servers, [feed.topic], warehouse, prism, reader, "--commit-age", "2s", "--keep-snapshots", "1"
+    ) as job:
         job.wait_for_rows(len(feed.early))
         middle = len(feed.late) // 2
         produce_more(servers, feed.topic, feed.late[:middle], feed.ids)
@@ -124,14 +127,16 @@ def test_a_broker_that_is_stopped_and_started_again(
     assert_exact(servers, feed, warehouse)
 
 
-def test_a_registry_that_is_away_is_waited_for(servers: LocalStack, feed: Feed, prism: Path, tmp_path: Path) -> None:
+def test_a_registry_that_is_away_is_waited_for(
+    servers: LocalStack, feed: Feed, prism: Path, reader: Reader, tmp_path: Path
+) -> None:
     warehouse = tmp_path / "wh"
     new_ids = {ours: documented(servers, feed.topic) for ours in feed.ids}
     assert set(new_ids.values()).isdisjoint(feed.ids.values())
     waiting = "the Schema Registry does not answer and is waited for"
     servers.stop("registry")
     try:
-        with live_job(servers, [feed.topic], warehouse, prism, program=PATIENT_COMMAND) as job:
+        with live_job(servers, [feed.topic], warehouse, prism, reader, program=PATIENT_COMMAND) as job:
             job.wait_for_log(waiting)
             assert servers.registry_url in job.said()
             assert not job.committed()
@@ -151,13 +156,13 @@ def test_a_registry_that_is_away_is_waited_for(servers: LocalStack, feed: Feed, 
 
 
 def test_a_registry_that_stays_away_ends_the_job_with_its_address(
-    servers: LocalStack, feed: Feed, prism: Path, tmp_path: Path
+    servers: LocalStack, feed: Feed, prism: Path, reader: Reader, tmp_path: Path
 ) -> None:
     with socket.socket() as closed:  # bound and not listening: nobody else can take the port
         closed.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
         with pytest.raises(K2BeamError, match=f"Schema Registry {url}: no answer within 1 s"):
-            ingest_live(servers, [feed.topic], tmp_path / "wh", prism, RegistryResolver(url, wait_s=1))
+            ingest_live(servers, [feed.topic], tmp_path / "wh", prism, reader, RegistryResolver(url, wait_s=1))
     assert contents(tmp_path / "wh") == {name: [] for name in (*EVENT_TABLES.values(), DEAD_LETTERS)}
 
 
@@ -170,13 +175,15 @@ def documented(servers: LocalStack, subject: str) -> int:
         registry.close()
 
 
-def test_two_jobs_at_once_take_everything_once(servers: LocalStack, feed: Feed, prism: Path, tmp_path: Path) -> None:
+def test_two_jobs_at_once_take_everything_once(
+    servers: LocalStack, feed: Feed, prism: Path, reader: Reader, tmp_path: Path
+) -> None:
     warehouse = tmp_path / "wh"
     produce_more(servers, feed.topic, feed.late, feed.ids)
     seen = [Coverage()]
     with (
-        live_job(servers, [feed.topic], warehouse, prism, "--until-caught-up", name="one") as one,
-        live_job(servers, [feed.topic], warehouse, prism, "--until-caught-up", name="two") as two,
+        live_job(servers, [feed.topic], warehouse, prism, reader, "--until-caught-up", name="one") as one,
+        live_job(servers, [feed.topic], warehouse, prism, reader, "--until-caught-up", name="two") as two,
     ):
         while None in (one.process.poll(), two.process.poll()):
             seen.append(one.committed())
@@ -187,11 +194,13 @@ def test_two_jobs_at_once_take_everything_once(servers: LocalStack, feed: Feed, 
     assert_coverage_only_grew(warehouse)
 
 
-def test_one_of_two_jobs_is_killed(servers: LocalStack, feed: Feed, prism: Path, tmp_path: Path) -> None:
+def test_one_of_two_jobs_is_killed(
+    servers: LocalStack, feed: Feed, prism: Path, reader: Reader, tmp_path: Path
+) -> None:
     warehouse = tmp_path / "wh"
     with (
-        live_job(servers, [feed.topic], warehouse, prism, "--keep-snapshots", "2", name="left") as left,
-        live_job(servers, [feed.topic], warehouse, prism, name="killed") as killed,
+        live_job(servers, [feed.topic], warehouse, prism, reader, "--keep-snapshots", "2", name="left") as left,
+        live_job(servers, [feed.topic], warehouse, prism, reader, name="killed") as killed,
     ):
         killed.wait_for_log("first batch read")
         with Feeder(servers, feed.topic, feed.late, feed.ids) as feeder:
@@ -220,16 +229,16 @@ def coverages(table: Table) -> list[Coverage]:
 
 
 def test_what_retention_took_before_it_was_read_is_reported(
-    servers: LocalStack, feed: Feed, prism: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    servers: LocalStack, feed: Feed, prism: Path, reader: Reader, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     warehouse = tmp_path / "wh"
-    ingest_live(servers, [feed.topic], warehouse, prism)
+    ingest_live(servers, [feed.topic], warehouse, prism, reader)
     taken = len(offsets_in(warehouse))
     produce_more(servers, feed.topic, feed.late, feed.ids)
     partition, end = ends(feed.early)
     first_left = end + 100
     delete_below(servers, TopicPartition(feed.topic, partition, first_left))
-    with live_job(servers, [feed.topic], warehouse, prism, "--until-caught-up") as job:
+    with live_job(servers, [feed.topic], warehouse, prism, reader, "--until-caught-up") as job:
         assert_ended_well(job, taken)
     assert len(offsets_in(warehouse)) == feed.total - 100
     problem = problem_of_the_audit(servers, feed.topic, warehouse, capsys)
@@ -250,18 +259,18 @@ def problem_of_the_audit(servers: LocalStack, topic: str, warehouse: Path, capsy
 
 
 def test_what_retention_took_of_a_partition_before_anything_was_read_of_it_is_reported(
-    servers: LocalStack, feed: Feed, prism: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    servers: LocalStack, feed: Feed, prism: Path, reader: Reader, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     warehouse, topic = tmp_path / "wh", f"{feed.topic}.cut"
     (made,) = create_topics(servers.bootstrap, [TopicSpec(topic, 2, retention_ms=FOREVER_MS)])
     assert made.state == "created"
     first, second = ([replace(message, partition=number) for message in feed.early[:300]] for number in (0, 1))
     produce_more(servers, topic, first, feed.ids)
-    with live_job(servers, [topic], warehouse, prism, "--until-caught-up", name="empty") as job:
+    with live_job(servers, [topic], warehouse, prism, reader, "--until-caught-up", name="empty") as job:
         assert_ended_well(job, 0)
     produce_more(servers, topic, second, feed.ids)
     delete_below(servers, TopicPartition(topic, 1, 40))
-    with live_job(servers, [topic], warehouse, prism, "--until-caught-up", name="cut") as job:
+    with live_job(servers, [topic], warehouse, prism, reader, "--until-caught-up", name="cut") as job:
         assert_ended_well(job, 300)
     assert len(offsets_in(warehouse)) == 560
     problem = problem_of_the_audit(servers, topic, warehouse, capsys)
@@ -285,25 +294,25 @@ def delete_below(servers: LocalStack, place: TopicPartition) -> None:
 
 
 def test_a_job_that_ends_at_its_number_or_by_a_signal_says_what_it_did(
-    servers: LocalStack, feed: Feed, prism: Path, tmp_path: Path
+    servers: LocalStack, feed: Feed, prism: Path, reader: Reader, tmp_path: Path
 ) -> None:
     warehouse, middle = tmp_path / "wh", len(feed.late) // 2
-    with live_job(servers, [feed.topic], warehouse, prism, "--max-messages", "1", name="number") as job:
+    with live_job(servers, [feed.topic], warehouse, prism, reader, "--max-messages", "1", name="number") as job:
         assert_ended_well(job, 0)
     taken = len(offsets_in(warehouse))
     assert taken >= 1
     produce_more(servers, feed.topic, feed.late[:middle], feed.ids)
-    with live_job(servers, [feed.topic], warehouse, prism, name="SIGTERM") as job:
+    with live_job(servers, [feed.topic], warehouse, prism, reader, name="SIGTERM") as job:
         job.wait_for_rows(taken + 1)
         job.tell(signal.SIGTERM)
         assert_ended_well(job, taken)
         assert_nothing_again(job)
     taken = len(offsets_in(warehouse))
     produce_more(servers, feed.topic, feed.late[middle:], feed.ids)
-    with live_job(servers, [feed.topic], warehouse, prism, name="Ctrl-C") as job:
+    with live_job(servers, [feed.topic], warehouse, prism, reader, name="Ctrl-C") as job:
         job.wait_for_rows(taken + 1)
         job.tell_group(signal.SIGINT)
         assert_ended_well(job, taken)
         assert_nothing_again(job)
-    ingest_live(servers, [feed.topic], warehouse, prism)
+    ingest_live(servers, [feed.topic], warehouse, prism, reader)
     assert_exact(servers, feed, warehouse)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from k2beam.job.config import Reader
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES
 from k2beam.produce.republish import republish
 from k2beam.stack.stack import LocalStack
@@ -95,7 +96,7 @@ def test_maintenance_killed_beside_a_live_job_loses_nothing(
     early, late = halves(tmp_path / "in")
     ids, warehouse = register(live), tmp_path / "wh"
     (topic,) = republish(live.bootstrap, early, ids, prefix=f"{unique('maintain')}.")
-    with live_job(live, [topic], warehouse, prism, "--keep-snapshots", "5") as job:
+    with live_job(live, [topic], warehouse, prism, Reader.LIBRDKAFKA, "--keep-snapshots", "5") as job:
         with Feeder(live, topic, late, ids, FED_AT_ONCE):
             maintained(job, kills, len(early) // 2)
         job.wait_for_rows(len(early) + len(late))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from k2beam.job.config import Reader
 from k2beam.stack.stack import LocalStack
 from tests.integration.live_job import live_job
 from tests.integration.scraped import PATIENT, assert_scraped_equals_audit, metrics_options, prometheus
@@ -27,7 +28,7 @@ def test_what_prometheus_scrapes_of_a_live_job_is_what_the_audit_finds(
     environment, warehouse = unique("prism"), tmp_path / "wh"
     with prometheus(live) as watcher:
         options = metrics_options(watcher, environment)
-        with live_job(live, topics, warehouse, prism, *options, *PATIENT) as job:
+        with live_job(live, topics, warehouse, prism, Reader.LIBRDKAFKA, *options, *PATIENT) as job:
             job.wait_for_rows(ROWS)
             job.wait_until(lambda: open_gaps(warehouse) == true_gaps(truth), "the gaps are declared")
             assert_scraped_equals_audit(live, watcher, topics, warehouse, environment, job.said())

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("prism")]
 LEFT_OUT = ("./run_local.sh test",)
 """It would run this test again."""
 
-STARTED = "k2beam stack up kafka registry expansion"
+STARTED = "k2beam stack up kafka registry"
 FETCHED = {"bin", "maven", "pip", "unpacked"}
 """Folders of the cache, with others, for what is downloaded or built. The state of servers is none of it."""
 

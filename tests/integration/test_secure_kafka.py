@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import apache_beam as beam
 import pytest
 
 from k2beam.errors import KafkaFailed, NotDelivered, PlatformError
-from k2beam.job.config import IngestConfig
+from k2beam.job.config import IngestConfig, Reader
 from k2beam.job.options import beam_options
 from k2beam.job.pipeline import build
 from k2beam.kafka.cluster import Cluster
@@ -36,6 +37,8 @@ from tests.integration.secure_kafka import (
 )
 from tests.lake_helpers import lake_config, write_config
 from tests.replay_helpers import contents
+from transforms.beam_reader import BeamReader
+from transforms.librdkafka_reader import LibrdkafkaReader
 from transforms.read_kafka import ReadKafka
 
 pytestmark = pytest.mark.integration
@@ -141,6 +144,7 @@ def test_a_topic_is_made_filled_ingested_and_audited(
     way: str,
     secured: Secured,
     prism: Path,
+    reader: Reader,
     tmp_path: Path,
     unique: Callable[[str], str],
     monkeypatch: pytest.MonkeyPatch,
@@ -161,7 +165,10 @@ def test_a_topic_is_made_filled_ingested_and_audited(
 
     job = ["ingest", "kafka", "--topic", topic, "--until-caught-up", "--commit-age", "500ms", "--warehouse", warehouse]
     beam = ["--", f"--prism_location={prism}", "--environment_type=LOOPBACK"]
-    succeeded(secured.run(*job, "--expansion", secured.expansion, *security, *login, *beam))
+    job += ["--reader", reader]
+    if reader is Reader.BEAM:
+        job += ["--expansion", secured.expansion]
+    succeeded(secured.run(*job, *security, *login, *beam))
     assert len(contents(tmp_path / "wh")["trades_v2"]) == ROWS
     report = succeeded(secured.run("audit", "--topic", topic, "--warehouse", warehouse, "-o", "json", *security))
     assert json.loads(report)["ok"] is True
@@ -169,7 +176,8 @@ def test_a_topic_is_made_filled_ingested_and_audited(
 
     said = (secured.folder / "commands.log").read_text()
     assert "prism" in said.lower()
-    assert "ConsumerConfig values" in (secured.folder / "expansion" / "server.log").read_text()
+    if reader is Reader.BEAM:
+        assert "ConsumerConfig values" in (secured.folder / "expansion" / "server.log").read_text()
     assert_no_canary(secured, tmp_path)
 
 
@@ -182,19 +190,25 @@ def assert_no_canary(secured: Secured, *folders: Path) -> None:
 
 
 def test_what_a_runner_gets_has_references_only(
-    secured: Secured, tmp_path: Path, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    secured: Secured, reader: Reader, tmp_path: Path, unique: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in secured.environment.items():
         monkeypatch.setenv(name, value)
     topic = TOPIC + unique("asx")
     config = IngestConfig(lake_config(tmp_path / "wh"), write_config(bounded=False))
-    for way, shown in (("scram", f"${{env:{PASSWORD}}}"), ("plain", "secrets:plain}")):
+    file = "secrets:plain}" if reader is Reader.BEAM else "secrets/plain}"
+    for way, shown in (("scram", f"${{env:{PASSWORD}}}"), ("plain", file)):
         kafka = secured.access(way)
         succeeded(secured.run("topics", "create", topic, *security_options(kafka)))
         pipeline = beam.Pipeline(options=beam_options((), streaming=True, default_runner="FnApiRunner"))
-        source = ReadKafka(Cluster(kafka).topics([topic]), kafka, "group", secured.expansion)
-        build(pipeline, source, config, resolver=RegistryResolver(secured.registry()))
+        topics = Cluster(kafka).topics([topic])
+        reading: BeamReader | LibrdkafkaReader = LibrdkafkaReader(topics, kafka, {(topics[0].source, 0): 0})
+        if reader is Reader.BEAM:
+            reading = BeamReader(topics, kafka, "group", secured.expansion)
+        build(pipeline, ReadKafka(reading), config, resolver=RegistryResolver(secured.registry()))
         sent = pipeline.to_runner_api().SerializeToString()
+        if reader is Reader.LIBRDKAFKA:
+            sent += pickle.dumps(reading)  # as a worker in Python gets it, without the encoding around it
         assert shown.encode() in sent
         assert [canary for canary in secured.canaries if canary.encode() in sent] == []
 

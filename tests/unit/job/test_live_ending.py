@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,7 @@ class Waiting:
     def __init__(self) -> None:
         self.asked, self.go = threading.Event(), threading.Event()
 
-    def check(self) -> None:
+    def check(self, _sources: Collection[str] = ()) -> None:
         self.asked.set()
         assert self.go.wait(30)
 

@@ -6,6 +6,7 @@ import pickle
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -50,13 +51,9 @@ class Answers:
         self.asked = 0
 
     def topics(self, names: list[str]) -> list[Topic]:
-        assert names == ["ticks"]
+        assert {*names} <= {"ticks", "quotes"}
         self.asked += 1
         return (self.left.pop(0) if len(self.left) > 1 else self.left[0])()
-
-    def names(self, pattern: str) -> list[str]:
-        assert pattern == "tick.*"
-        return ["ticks", "tickle"]
 
 
 def guarding(monkeypatch: pytest.MonkeyPatch, *answers: Answer, patience_s: float = 60.0) -> tuple[TopicGuard, Answers]:
@@ -233,27 +230,35 @@ def test_a_look_does_not_wait_for_a_cluster_that_is_away(monkeypatch: pytest.Mon
     assert answering.asked == 1
 
 
-def wider() -> list[Topic]:
-    return [Topic("ticks", "kafka:c/ticks/1", (0, 1, 2))]
+QUOTES = Topic("quotes", "kafka:c/quotes/2", (0,))
 
 
-def test_partitions_and_topics_that_came_since_are_told_once_each(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    guarded, _ = guarding(monkeypatch, there, wider)
-    looking = TopicGuard(CONFIG, (TOPIC,), pattern="tick.*")
+def both() -> list[Topic]:
+    return [TOPIC, QUOTES]
+
+
+def another() -> list[Topic]:
+    return [TOPIC, replace(QUOTES, source="kafka:c/quotes/3")]
+
+
+@pytest.mark.parametrize(("answer", "said"), [(gone, "is gone"), (another, "quotes was deleted and created again")])
+def test_a_topic_that_came_since_is_watched_too(monkeypatch: pytest.MonkeyPatch, answer: Answer, said: str) -> None:
+    looking, _ = guarding(monkeypatch, both, answer)
+    looking.add([TOPIC, QUOTES])
     looking.look()
-    assert [record.message for record in caplog.records] == [caplog.messages[0]]
-    assert "topic matches --topic-pattern now" in caplog.text
-    assert "tickle" in caplog.text
-    looking.look()
-    looking.look()
-    assert caplog.text.count("a partition was added and is not read by this job: run it again") == 2
-    assert len(caplog.records) == 3
-    guarded.look()
-    assert len(caplog.records) == 5, "another job tells of the partitions, and not of a pattern that it does not have"
+    with pytest.raises(K2BeamError, match=said):
+        looking.look()
 
 
-def test_a_guard_that_looks_for_a_pattern_is_pickled_with_it() -> None:
-    guarded = TopicGuard(CONFIG, (TOPIC,), pattern="tick.*")
-    assert pickle.loads(pickle.dumps(guarded)) == guarded
+def test_a_worker_learns_of_a_topic_that_came_since_by_what_it_commits(monkeypatch: pytest.MonkeyPatch) -> None:
+    committing, _ = guarding(monkeypatch, there, both, another)
+    committing.check([TOPIC.source])
+    committing.check([QUOTES.source])
+    with pytest.raises(K2BeamError, match="quotes was deleted and created again"):
+        committing.check([TOPIC.source])
+
+
+def test_a_source_of_a_topic_made_anew_is_not_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    committing, _ = guarding(monkeypatch, there)
+    with pytest.raises(K2BeamError, match="ticks was deleted and created again"):
+        committing.check(["kafka:c/ticks/0"])

@@ -1,0 +1,56 @@
+"""Finds partitions and topics that came after a job had started."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection, Sequence
+
+from k2beam.errors import KafkaUnreachable, UsageError
+from k2beam.kafka.cluster import ASK_SECONDS, Cluster, Topic, topic_of_source
+from k2beam.kafka.config import KafkaConfig
+
+DISCOVERY_SECONDS = 10.0
+"""How often it looks."""
+
+
+class Discovery:
+    """Looks for partitions that topics have got since, and for topics that ``pattern`` matches since.
+
+    A cluster that is away has no news; nor has a topic that is gone, which is for the guard to tell.
+
+    Examples:
+        >>> from k2beam import KafkaConfig
+        >>> from k2beam.kafka.cluster import Cluster
+        >>> from k2beam.kafka.discovery import Discovery
+        >>> (found,) = Cluster(KafkaConfig(bootstrap)).topics([topic])
+        >>> Discovery(KafkaConfig(bootstrap)).look([(found.source, 0)])
+        []
+    """
+
+    def __init__(self, config: KafkaConfig, pattern: str | None = None) -> None:
+        self._cluster = Cluster(config, ASK_SECONDS)
+        self._pattern = pattern
+        self._due = time.monotonic() + DISCOVERY_SECONDS
+
+    def look(self, known: Collection[tuple[str, int]]) -> list[tuple[Topic, int]]:
+        """Partitions, with their topic, that are not among the ``known`` source partitions.
+
+        Asks the cluster every ten seconds, and gives nothing meanwhile. Nothing is given of a topic that was made anew.
+        """
+        if time.monotonic() < self._due:
+            return []
+        self._due = time.monotonic() + DISCOVERY_SECONDS
+        sources = {topic_of_source(source): source for source, _ in known}
+        return [
+            (topic, partition)
+            for topic in self._topics(sorted(sources))
+            if topic.source == sources.get(topic.name, topic.source)
+            for partition in topic.partitions
+            if (topic.source, partition) not in known
+        ]
+
+    def _topics(self, names: Sequence[str]) -> Sequence[Topic]:
+        with contextlib.suppress(KafkaUnreachable, UsageError):
+            return self._cluster.topics(names, self._pattern)
+        return ()

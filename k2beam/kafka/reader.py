@@ -1,0 +1,227 @@
+"""Reads partitions of a log through librdkafka in large batches, and says where to go on."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from k2beam.errors import K2BeamError
+from k2beam.kafka.batch import BYTES_A_BATCH, raw_batch
+from k2beam.kafka.cluster import ASK_SECONDS, CLIENT_LOG
+from k2beam.kafka.config import READ_COMMITTED, KafkaConfig
+from k2beam.kafka.cursor import AWAY
+from k2beam.logs import get_logger
+from k2beam.model import RawBatch
+
+GATHER_SECONDS = 0.1
+"""How long a read waits for more, once it has one message."""
+_FIRST_READ = 1_000
+"""Messages of the first read, when nothing is known of their size."""
+_PASSING = AWAY | {
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+}
+"""What a client says and goes on: it needs no group, and whether a topic is gone is for the guard of the job to say."""
+_FIELDS: tuple[Callable[[Any], Any], ...] = (
+    Message.topic,
+    Message.partition,
+    Message.offset,
+    Message.timestamp,
+    Message.key,
+    Message.value,
+    Message.headers,
+)
+
+
+class Position(NamedTuple):
+    """Where reading of a partition goes on. ``source`` is what its offsets belong to."""
+
+    topic: str
+    source: str
+    partition: int
+    offset: int
+
+
+class TopicReader:
+    """Reads messages that are committed, from positions that are given, one batch after another.
+
+    It has no consumer group and commits no offsets. ``rows`` is the most of one batch. A cluster that is away is waited
+    for; a login that is refused raises K2BeamError.
+
+    Delivery: each committed message once from the positions on, in order within its partition. Where retention was
+    faster it goes on at what is left and warns.
+
+    Examples:
+        >>> from k2beam import KafkaConfig
+        >>> from k2beam.kafka.cluster import Cluster
+        >>> from k2beam.kafka.reader import TopicReader, Position
+        >>> (found,) = Cluster(KafkaConfig(bootstrap)).topics([topic])
+        >>> reader = TopicReader(KafkaConfig(bootstrap), rows=50_000)
+        >>> reader.go_to([Position(topic, found.source, partition, 0) for partition in found.partitions])
+        >>> offsets = []
+        >>> while not reader.caught_up:
+        ...     for batch in reader.read(wait_s=1.0):
+        ...         offsets += batch.data.column("offset").to_pylist()
+        >>> sorted(offsets)
+        [0, 1, 2]
+        >>> reader.close()
+    """
+
+    def __init__(self, config: KafkaConfig, rows: int) -> None:
+        settings: dict[str, Any] = {
+            **config.librdkafka(),
+            **READ_COMMITTED,
+            "group.id": "k2beam-reader",  # librdkafka wants a name, though nothing is asked of a group
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            # By default a partition whose queue was full waits a second before it's fetched again.
+            "fetch.queue.backoff.ms": 10,
+        }
+        self._consumer = Consumer(settings, logger=CLIENT_LOG)
+        self._rows = rows
+        self._mean_bytes = BYTES_A_BATCH / _FIRST_READ
+        self._positions: dict[tuple[str, int], Position] = {}
+        self._sources: dict[str, str] = {}
+        self._ends: dict[tuple[str, int], int] = {}
+        self._moved = False
+        self._told: set[str] = set()
+        self._news = True
+
+    @property
+    def positions(self) -> tuple[Position, ...]:
+        """Where reading goes on."""
+        return tuple(self._positions.values())
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether each partition was read to where it ended when that was last heard."""
+        return all(self._ends.get(place, -1) >= position.offset for place, position in self._positions.items())
+
+    def go_to(self, positions: Sequence[Position]) -> None:
+        """Read on from these; it costs nothing to stay where it is."""
+        if self.positions != tuple(positions):
+            self._positions = {(position.topic, position.partition): position for position in positions}
+            self._sources = {position.topic: position.source for position in positions}
+            self._moved = True
+
+    def read(self, wait_s: float) -> list[RawBatch]:
+        """The next messages: none when there were none for ``wait_s`` seconds, else at most ``rows`` of them.
+
+        A batch closes at 32 MiB of values too. Raises K2BeamError when the broker refuses.
+        """
+        with _no_collection():
+            messages = self._consume(wait_s)
+            return list(self._batches(messages)) if messages else []
+
+    def close(self) -> None:
+        """End the connection."""
+        self._consumer.close()
+
+    def _consume(self, wait_s: float) -> list[Message]:
+        """Messages; what the client says besides is dealt with."""
+        try:
+            if self._moved:
+                self._assign()
+            found = self._consumer.consume(1, wait_s)
+            if found:
+                # As many as about fill a batch: a read of large messages would else take all that the client has.
+                room = int(BYTES_A_BATCH / max(self._mean_bytes, 1.0))
+                found += self._consumer.consume(max(1, min(self._rows - 1, room)), GATHER_SECONDS)
+        except KafkaException as error:
+            raise K2BeamError(f"Kafka can't be read: {error.args[0].str()}") from error
+        if not any(map(Message.error, found)):
+            return found
+        return [message for message in found if self._is_message(message)]
+
+    def _is_message(self, found: Any) -> bool:
+        """Whether it is one; what else the client says is dealt with."""
+        error = found.error()
+        if error is None:
+            return True
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._ends[found.topic(), found.partition()] = found.offset()
+        elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+            self._skip_lost(self._positions[found.topic(), found.partition()])
+        elif error.code() not in _PASSING:
+            raise K2BeamError(f"{found.topic() or 'Kafka'} can't be read: {error.str()}")
+        elif (said := error.str()) not in self._told:
+            self._told.add(said)
+            get_logger("read_kafka").warning("Kafka is waited for", error=said)
+        return False
+
+    def _batches(self, messages: list[Message]) -> Iterator[RawBatch]:
+        topics, partitions, offsets, times, keys, values, found = (list(map(field, messages)) for field in _FIELDS)
+        headers = {row: each for row, each in enumerate(found) if each}
+        batch = raw_batch(
+            self._sources, topics, partitions, offsets, [time for _, time in times], keys, values, headers
+        )
+        if self._news:
+            get_logger("read_kafka").info("first batch read", topic=topics[0], rows=len(topics))
+            self._news = False
+        self._go_on_behind(topics, partitions, offsets)
+        sizes = pc.fill_null(pc.binary_length(batch.data.column("value")), 0).to_numpy()
+        self._mean_bytes = float(sizes.mean())
+        for begin, end in _parts(sizes):
+            yield RawBatch(batch.data.slice(begin, end - begin))
+
+    def _go_on_behind(self, topics: Sequence[str], partitions: Sequence[int], offsets: Sequence[int]) -> None:
+        # A dict keeps the last of equal keys.
+        for place, offset in dict(zip(zip(topics, partitions, strict=True), offsets, strict=True)).items():
+            self._positions[place] = self._positions[place]._replace(offset=offset + 1)
+
+    def _skip_lost(self, position: Position) -> None:
+        """Go on where the log begins, or ends, now: it does not have the offset any more."""
+        log = get_logger("read_kafka").bind(topic=position.topic, partition=position.partition, offset=position.offset)
+        self._moved = True
+        try:
+            low, end = self._consumer.get_watermark_offsets(_place(position), timeout=ASK_SECONDS)
+        except KafkaException as error:
+            log.warning("Kafka does not say where the log begins; it is asked again", error=str(error))
+            return
+        if low > position.offset:
+            log.warning("retention took offsets before they were read", log_begins=low)
+        elif end < position.offset:
+            log.warning("the log ends before what was read of it: the broker has lost messages", log_ends=end)
+        offset = min(max(low, position.offset), end)
+        self._positions[position.topic, position.partition] = position._replace(offset=offset)
+
+    def _assign(self) -> None:
+        if not self._ends and self._news:
+            get_logger("read_kafka").info("reading begins", partitions=len(self._positions))
+        # What was fetched and not read is dropped by this, and fetched again.
+        self._consumer.assign([_place(position) for position in self._positions.values()])
+        self._ends.clear()
+        self._moved = False
+
+
+def _place(position: Position) -> TopicPartition:
+    return TopicPartition(position.topic, position.partition, position.offset)
+
+
+def _parts(sizes: Any) -> Iterator[tuple[int, int]]:
+    """Beginnings and ends of runs of about :data:`BYTES_A_BATCH` bytes, each of one row or more."""
+    numbers = (np.cumsum(sizes) - sizes) // BYTES_A_BATCH
+    begins = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
+    return zip(begins, [*begins[1:], len(sizes)], strict=True)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """The garbage collector walks all messages again and again while a hundred thousand come to life."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -1,0 +1,168 @@
+"""LibrdkafkaReader's bundles: when they end, where they go on, and that they are never divided.
+
+The read itself is tested on a real broker.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from apache_beam.utils.timestamp import Timestamp
+
+from k2beam.kafka.batch import raw_batch
+from k2beam.kafka.cluster import Topic
+from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.reader import Position
+from k2beam.model import RawBatch
+from transforms import librdkafka_reader
+from transforms.librdkafka_reader import LibrdkafkaReader, Unread, _ReadFn, _Tracker
+
+CONFIG = KafkaConfig("broker:9092")
+START = Position("ticks", "kafka:c/ticks/1", 0, 0)
+
+
+class Log:
+    """A reader of one message at a time; it has caught up at ``end``."""
+
+    end = 3
+
+    def __init__(self, config: KafkaConfig, rows: int) -> None:
+        assert (config, rows) == (CONFIG, 10)
+        self.positions: tuple[Position, ...] = ()
+        self.sent_to: list[tuple[Position, ...]] = []
+        self.closed = False
+
+    @property
+    def caught_up(self) -> bool:
+        return self.positions[0].offset >= self.end
+
+    def go_to(self, positions: Sequence[Position]) -> None:
+        self.positions = tuple(positions)
+        self.sent_to.append(self.positions)
+
+    def read(self, wait_s: float) -> list[RawBatch]:
+        assert wait_s > 0
+        if self.caught_up:
+            return []
+        first, *others = self.positions
+        self.positions = (first._replace(offset=first.offset + 1), *others)
+        return [raw_batch({"ticks": first.source}, ["ticks"], [0], [first.offset], [1000], [None], [b"v"], {})]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Discovery:
+    """Finds what it's told to."""
+
+    news: list[tuple[Topic, int]]
+
+    def __init__(self, config: KafkaConfig, pattern: str | None) -> None:
+        assert (config, pattern) == (CONFIG, "tick.*")
+
+    def look(self, known: set[tuple[str, int]]) -> list[tuple[Topic, int]]:
+        return [(topic, partition) for topic, partition in self.news if (topic.source, partition) not in known]
+
+
+class View:
+    """The tracker as a DoFn sees it."""
+
+    def __init__(self, part: Unread) -> None:
+        self.tracker = _Tracker(part)
+        self.rest: Unread | None = None
+
+    def current_restriction(self) -> Unread:
+        return self.tracker.current_restriction()
+
+    def try_claim(self, positions: tuple[Position, ...]) -> bool:
+        return self.tracker.try_claim(positions)
+
+    def defer_remainder(self) -> None:
+        split = self.tracker.try_split(0)
+        assert split is not None
+        self.rest = split[1]
+
+
+@pytest.fixture
+def fn(monkeypatch: pytest.MonkeyPatch) -> _ReadFn:
+    monkeypatch.setattr(librdkafka_reader, "TopicReader", Log)
+    monkeypatch.setattr(librdkafka_reader, "Discovery", Discovery)
+    monkeypatch.setattr(Discovery, "news", [], raising=False)
+    return _ReadFn(Unread((START,)), CONFIG, "tick.*", 10)
+
+
+def offsets(elements: Any) -> list[int]:
+    batches = pa.Table.from_batches([element.value.data for element in elements]) if elements else None
+    return [] if batches is None else batches["offset"].to_pylist()
+
+
+def test_a_bundle_reads_until_it_has_caught_up_and_the_next_goes_on(fn: _ReadFn) -> None:
+    view, before = View(fn.initial_restriction(b"")), Timestamp.now()
+    found = list(fn.process(b"", view))
+    assert offsets(found) == [0, 1, 2]
+    moments = [before, *(element.timestamp for element in found), Timestamp.now()]
+    assert moments == sorted(moments), "a batch has the time at which it was read"
+    assert view.rest == Unread((START._replace(offset=3),))
+    view.tracker.check_done()
+    again = View(view.rest)
+    assert offsets(list(fn.process(b"", again))) == []
+    assert again.rest == view.rest
+
+
+def test_a_bundle_of_a_backlog_ends_when_its_time_is_up(fn: _ReadFn, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = itertools.count(step=librdkafka_reader.BUNDLE_SECONDS / 2)
+    monkeypatch.setattr(librdkafka_reader.time, "monotonic", lambda: next(clock))
+    view = View(Unread((START,)))
+    assert offsets(list(fn.process(b"", view))) == [0]
+    assert view.rest == Unread((START._replace(offset=1),))
+
+
+def test_what_comes_after_a_runner_took_the_rest_is_not_given_out(fn: _ReadFn) -> None:
+    view = View(Unread((START,)))
+    bundle = fn.process(b"", view)
+    assert offsets([next(bundle)]) == [0]
+    assert view.tracker.try_split(0) == (Unread(()), Unread((START._replace(offset=1),)))
+    assert list(bundle) == []
+    assert view.rest is None, "the rest was given away once"
+    view.tracker.check_done()
+
+
+def test_a_part_is_not_divided_and_has_no_end() -> None:
+    tracker = _Tracker(Unread((START,)))
+    assert tracker.try_split(0.5) is None
+    assert not tracker.is_bounded()
+    with pytest.raises(ValueError, match="no end"):
+        tracker.check_done()
+    assert tracker.try_split(0) == (Unread(()), Unread((START,)))
+    assert tracker.try_split(0) is None
+
+
+def test_what_came_since_is_read_from_its_beginning(fn: _ReadFn, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, added = Topic("ticks", START.source, (0, 1)), Topic("ticks-2", "kafka:c/ticks-2/2", (0,))
+    news = [START._replace(partition=1), Position("ticks-2", added.source, 0, 0)]
+    view = View(Unread((START,)))
+    list(fn.process(b"", view))
+    monkeypatch.setattr(Discovery, "news", [(first, 1), (added, 0)])
+    assert view.rest is not None
+    for _ in range(2):
+        view = View(view.rest)
+        list(fn.process(b"", view))
+        assert view.rest == Unread((START._replace(offset=3), *news))
+
+
+def test_a_worker_that_ends_closes_its_connection(fn: _ReadFn) -> None:
+    fn.teardown()
+    list(fn.process(b"", View(Unread((START,)))))
+    log: Any = fn._reader
+    fn.teardown()
+    assert log.closed
+
+
+def test_it_starts_where_it_is_told() -> None:
+    topics = [Topic("ticks", START.source, (0, 1))]
+    reader = LibrdkafkaReader(topics, CONFIG, {(START.source, 0): 7, (START.source, 1): 0})
+    assert reader._start == Unread((START._replace(offset=7), START._replace(partition=1)))

@@ -1,0 +1,169 @@
+"""LibrdkafkaReader: topics read by a splittable DoFn in Python, without Java."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.coders import PickleCoder
+from apache_beam.io.restriction_trackers import RestrictionTracker
+from apache_beam.io.watermark_estimators import WalltimeWatermarkEstimator
+from apache_beam.transforms.core import RestrictionProvider
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Timestamp
+
+import transforms.coders  # noqa: F401 - registers the coders of the batches
+from k2beam.kafka.cluster import Topic
+from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.discovery import Discovery
+from k2beam.kafka.reader import Position, TopicReader
+from k2beam.model import RawBatch
+
+BUNDLE_SECONDS = 4.0
+"""How long a bundle reads while there is more: each writes files of its own, so few and large ones are cheap."""
+IDLE_SECONDS = 0.5
+"""How long a bundle waits for a first message: the watermark stands still meanwhile, and the timers with it."""
+
+_CLOCK = WalltimeWatermarkEstimator.default_provider()
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """What is left to read: a restriction in the words of Beam."""
+
+    positions: tuple[Position, ...]
+
+
+class LibrdkafkaReader(beam.PTransform):  # type: ignore[misc]
+    """PBegin -> PCollection[RawBatch], unbounded; see :class:`transforms.read_kafka.ReadKafka`.
+
+    One consumer reads all partitions, from ``starts`` by source and partition; those that the topics get, and topics
+    that ``pattern`` matches later, are read from their beginning. A bundle ends after 4 s, or when
+    nothing is left to read; the runner asks for the next when it has taken this one, so that nothing piles up.
+
+    Examples:
+        >>> import apache_beam as beam
+        >>> from k2beam import KafkaConfig
+        >>> from k2beam.kafka.cluster import Cluster
+        >>> from transforms.librdkafka_reader import LibrdkafkaReader
+        >>> topics = Cluster(KafkaConfig(bootstrap)).topics([topic])
+        >>> starts = {(found.source, partition): 0 for found in topics for partition in found.partitions}
+        >>> batches = beam.Pipeline() | LibrdkafkaReader(topics, KafkaConfig(bootstrap), starts)
+        >>> batches.element_type.__name__
+        'RawBatch'
+    """
+
+    def __init__(
+        self,
+        topics: Sequence[Topic],
+        config: KafkaConfig,
+        starts: Mapping[tuple[str, int], int],
+        pattern: str | None = None,
+        rows_per_batch: int = 50_000,
+    ) -> None:
+        super().__init__()
+        positions = (
+            Position(topic.name, topic.source, partition, starts[topic.source, partition])
+            for topic in topics
+            for partition in topic.partitions
+        )
+        self._start = Unread(tuple(positions))
+        self._config = config
+        self._pattern = pattern
+        self._rows_per_batch = rows_per_batch
+
+    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[RawBatch]:
+        fn = _ReadFn(self._start, self._config, self._pattern, self._rows_per_batch)
+        return begin | beam.Impulse() | "Log" >> beam.ParDo(fn).with_output_types(RawBatch)
+
+
+class _Tracker(RestrictionTracker):  # type: ignore[misc]
+    """Follows a reader. What is unread is never divided: one consumer is faster than two that share a machine."""
+
+    def __init__(self, unread: Unread) -> None:
+        self._unread = unread
+        self._ended = False
+
+    def current_restriction(self) -> Unread:
+        return self._unread
+
+    def current_progress(self) -> beam.io.iobase.RestrictionProgress:
+        return beam.io.iobase.RestrictionProgress(fraction=0.0)
+
+    def try_claim(self, positions: tuple[Position, ...]) -> bool:
+        """Whether what was read up to these may be given out."""
+        if not self._ended:
+            self._unread = Unread(positions)
+        return not self._ended
+
+    def try_split(self, fraction_of_remainder: float) -> tuple[Unread, Unread] | None:
+        if fraction_of_remainder or self._ended:
+            return None
+        self._ended = True
+        return Unread(()), self._unread
+
+    def check_done(self) -> None:
+        if not self._ended:
+            raise ValueError("a log has no end; reading it only pauses")
+
+    def is_bounded(self) -> bool:
+        return False
+
+
+class _ReadFn(beam.DoFn, RestrictionProvider):  # type: ignore[misc]
+    def __init__(self, start: Unread, config: KafkaConfig, pattern: str | None, rows: int) -> None:
+        self._start = start
+        self._config = config
+        self._pattern = pattern
+        self._rows = rows
+        self._reader: TopicReader | None = None
+        self._discovery: Discovery | None = None
+
+    def initial_restriction(self, _element: bytes) -> Unread:
+        return self._start
+
+    def create_tracker(self, restriction: Unread) -> _Tracker:
+        return _Tracker(restriction)
+
+    def restriction_size(self, _element: bytes, _restriction: Unread) -> int:
+        return 1
+
+    def restriction_coder(self) -> PickleCoder:
+        return PickleCoder()
+
+    def teardown(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    @beam.DoFn.unbounded_per_element()
+    def process(
+        self,
+        _element: bytes,
+        tracker: Any = beam.DoFn.RestrictionParam(),
+        _watermark: Any = beam.DoFn.WatermarkEstimatorParam(_CLOCK),
+    ) -> Iterator[TimestampedValue]:
+        reader = self._reader = self._reader or TopicReader(self._config, self._rows)
+        positions = tracker.current_restriction().positions
+        reader.go_to((*positions, *self._news(positions)))
+        ends = time.monotonic() + BUNDLE_SECONDS
+        while time.monotonic() < ends:
+            batches = reader.read(IDLE_SECONDS)
+            if not tracker.try_claim(reader.positions):
+                return  # what was read is read again by whoever has the rest
+            for batch in batches:
+                yield TimestampedValue(batch, Timestamp.now())
+            if reader.caught_up:
+                break
+        tracker.defer_remainder()
+
+    def _news(self, positions: Sequence[Position]) -> Iterator[Position]:
+        """The beginnings of partitions that came since."""
+        if self._discovery is None:
+            self._discovery = Discovery(self._config, self._pattern)
+        known = {(position.source, position.partition) for position in positions}
+        for topic, partition in self._discovery.look(known):
+            yield Position(topic.name, topic.source, partition, 0)
