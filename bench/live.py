@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,10 @@ from k2beam.stack.stack import LocalStack
 SCHEMA_ID = 1
 """Of trades in the simulated archives."""
 
-FLOOR = "floor: librdkafka alone"
+FLOOR = "floor: librdkafka alone, as it comes"
+SET = "librdkafka alone, with the settings of k2beam's reader"
+SETTINGS: Mapping[str, Any] = {"fetch.queue.backoff.ms": 10}
+"""By default a partition whose queue was full waits a second before it's fetched again, and a fast program with it."""
 
 PRISM_READY, JOB_BEGAN = "Serving JobManagement", "AnyEnv resolved"
 """What Prism logs right before it is given the job, and once it has it."""
@@ -125,13 +129,16 @@ def throughput(stack: LocalStack, scratch: Path, rows: int, runs: int) -> Iterat
         _run(job, scratch / f"wh-warm-up-{reader}", warm_up)
     topic = _backlog(stack, scratch, ids, "backlog", rows)
     floors: list[float] = []
+    alone: list[float] = []
     measured: dict[Reader, list[Run]] = {reader: [] for reader in Reader}
     for number in range(runs):
         floors.append(_consume(stack.bootstrap, topic, rows))
+        alone.append(_consume(stack.bootstrap, topic, rows, SETTINGS))
         for reader, job in jobs.items():
             measured[reader].append(_run(job, scratch / f"wh-{reader}-{number}", topic))
     floor = statistics.median(floors)
     yield _rate_of(FLOOR, rows, floor, floor)
+    yield _rate_of(SET, rows, statistics.median(alone), floor)
     for reader, found in measured.items():
         yield from _lines(f"live job, {reader}", rows, found, floor)
 
@@ -212,11 +219,10 @@ def _backlog(stack: LocalStack, scratch: Path, ids: Mapping[int, int], name: str
     return topic
 
 
-def _consume(bootstrap: str, topic: str, rows: int) -> float:
+def _consume(bootstrap: str, topic: str, rows: int, settings: Mapping[str, Any] = MappingProxyType({})) -> float:
     """Messages a second that librdkafka hands over in batches."""
     group = {"group.id": f"floor-{uuid.uuid4().hex}", "auto.offset.reset": "earliest"}  # a new one begins at the start
-    # As the reader does: by default a partition whose queue was full waits a second.
-    consumer = Consumer({"bootstrap.servers": bootstrap, "fetch.queue.backoff.ms": 10, **group})
+    consumer = Consumer({"bootstrap.servers": bootstrap, **settings, **group})
     consumer.subscribe([topic])
     try:
         got = len(consumer.consume(1, timeout=60))

@@ -1,4 +1,4 @@
-"""SequenceSlices: the sequence numbers of each batch, as a small slice for each key."""
+"""SequenceSlices: the sequence numbers of batches, as a small slice for each key."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from apache_beam.transforms.window import GlobalWindow, TimestampedValue
 from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
+from apache_beam.utils.windowed_value import WindowedValue
 
 from k2beam.model import EventBatch
 from k2beam.schemas import EVENT_TIME_COLUMN
@@ -18,6 +19,8 @@ from k2beam.sequence import Slice, format_key, slice_runs
 from transforms.coders import BatchCoder
 
 SEQUENCE_COLUMN = "source_sequence"
+ROWS_AT_ONCE = 1_000_000
+"""Rows that are sliced together at most: 32 bytes are held of each."""
 
 
 class SliceCoder(BatchCoder):
@@ -42,11 +45,12 @@ beam.coders.registry.register_coder(Slice, SliceCoder)
 class SequenceSlices(beam.PTransform):  # type: ignore[misc]
     """PCollection[EventBatch] -> PCollection[tuple[str, Slice]], keyed ``exchange|symbol|kind``, global window.
 
+    A key's slice has its rows of a bundle, or of a million rows of a larger one: few elements cross the shuffle.
     Kinds without a ``source_sequence`` (reference data) give nothing. Where a batch has a Beam timestamp, the time of
     its reading, that is the element time of its rows: of a backlog, the grace begins when a message is read and not
     when it was logged, or each message would be folded before the one that a shuffle still holds; and a message whose
     log time lies years ahead must not hold its key back until then. A slice's Beam timestamp is its highest element
-    time. Nothing is kept between batches: a batch that is processed again gives the same slices, and the fold takes a
+    time. Nothing is kept between bundles: one that is processed again gives the same slices, and the fold takes a
     message that comes twice for one.
 
     Examples:
@@ -64,43 +68,67 @@ class SequenceSlices(beam.PTransform):  # type: ignore[misc]
     def expand(self, batches: beam.PCollection[EventBatch]) -> beam.PCollection[tuple[str, Slice]]:
         return (
             batches
-            | "Slice" >> beam.ParDo(_SliceBatch()).with_output_types(tuple[str, Slice])
             | "Global" >> beam.WindowInto(beam.window.GlobalWindows())
+            | "Slice" >> beam.ParDo(_SliceBatches()).with_output_types(tuple[str, Slice])
         )
 
 
-class _SliceBatch(beam.DoFn):  # type: ignore[misc]
+class _SliceBatches(beam.DoFn):  # type: ignore[misc]
+    def start_bundle(self) -> None:
+        self._messages = Messages()
+
     def process(self, batch: EventBatch, timestamp: Timestamp = beam.DoFn.TimestampParam) -> Iterator[TimestampedValue]:
+        self._messages.add(batch, None if timestamp == MIN_TIMESTAMP else timestamp.micros)
+        if self._messages.rows >= ROWS_AT_ONCE:
+            for element, moment in self._slices():
+                yield TimestampedValue(element, moment)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        for element, moment in self._slices():
+            yield WindowedValue(element, moment, (GlobalWindow(),))
+
+    def _slices(self) -> Iterator[tuple[tuple[str, Slice], Timestamp]]:
+        messages, self._messages = self._messages, Messages()
         latest = GlobalWindow().max_timestamp()
-        read_at = None if timestamp == MIN_TIMESTAMP else timestamp.micros
-        for key, piece in slices_of(batch, read_at):
-            element_time = Timestamp(micros=piece.read().highest_element_time)
-            yield TimestampedValue((key, piece), min(element_time, latest))
+        for key, piece in messages.slices():
+            yield (key, piece), min(Timestamp(micros=piece.read().highest_element_time), latest)
 
 
-def slices_of(batch: EventBatch, read_at: int | None = None) -> list[tuple[str, Slice]]:
-    """The slices of one batch; none if its kind has no sequence numbers or it has no rows.
+class Messages:
+    """What the sequence numbers of batches need, gathered in order of arrival."""
 
-    ``read_at`` (microseconds) is the element time of all rows; without it each row's is the log's, or its event's.
-    """
-    data = batch.data
-    if SEQUENCE_COLUMN not in data.schema.names or not data.num_rows:
-        return []
-    codes, keys = _keys(batch)
-    sequence = data.column(SEQUENCE_COLUMN)
-    times = _microseconds(data.column(EVENT_TIME_COLUMN[batch.kind]))
-    if read_at is not None:
-        element_times = np.full(len(times), read_at, dtype=np.int64)
-    else:
-        element_times = times if batch.element_time is None else _microseconds(batch.element_time)
-    slices = slice_runs(
-        codes,
-        pc.fill_null(sequence, 0).to_numpy(zero_copy_only=False),
-        times,
-        valid=None if not sequence.null_count else sequence.is_valid().to_numpy(zero_copy_only=False),
-        element_times=element_times,
-    )
-    return [(keys[code], piece) for code, piece in slices]
+    def __init__(self) -> None:
+        self.rows = 0
+        self._keys: dict[str, int] = {}
+        self._columns: list[tuple[Any, Any, Any, Any]] = []
+
+    def add(self, batch: EventBatch, read_at: int | None = None) -> None:
+        """Take in a batch; nothing of it if its kind has no sequence numbers.
+
+        ``read_at`` (microseconds) is the element time of all rows; without it each row's is the log's, or its event's.
+        """
+        data = batch.data
+        if SEQUENCE_COLUMN not in data.schema.names or not data.num_rows:
+            return
+        codes, keys = _keys(batch)
+        numbers = np.array([self._keys.setdefault(key, len(self._keys)) for key in keys], dtype=np.int64)
+        times = _microseconds(data.column(EVENT_TIME_COLUMN[batch.kind]))
+        if read_at is not None:
+            element_times = np.full(len(times), read_at, dtype=np.int64)
+        else:
+            element_times = times if batch.element_time is None else _microseconds(batch.element_time)
+        # A negative number counts as none, as a null does.
+        sequences = pc.fill_null(data.column(SEQUENCE_COLUMN), -1).to_numpy(zero_copy_only=False)
+        self._columns.append((numbers[codes], sequences, times, element_times))
+        self.rows += data.num_rows
+
+    def slices(self) -> list[tuple[str, Slice]]:
+        """The slice of each key that has rows."""
+        if not self._columns:
+            return []
+        codes, sequences, times, element_times = map(np.concatenate, zip(*self._columns, strict=True))
+        keys = list(self._keys)
+        return [(keys[code], piece) for code, piece in slice_runs(codes, sequences, times, element_times=element_times)]
 
 
 def _keys(batch: EventBatch) -> tuple[Any, list[str]]:

@@ -37,18 +37,33 @@ def raw_batch(
         >>> batch.data.column("offset").to_pylist()
         [7]
     """
-    rows: list[list[dict[str, Any]]] = [[]] * len(topics)
-    for row, found in headers.items():
-        rows[row] = [{"key": key, "value": value} for key, value in found]
-    columns = [_by_topic(topics, sources), partitions, offsets, _microseconds(milliseconds), keys, values, rows]
+    columns = [
+        _by_topic(topics, sources),
+        partitions,
+        offsets,
+        _microseconds(milliseconds),
+        keys,
+        values,
+        _headers(headers, len(topics)),
+    ]
     arrays = [pa.array(column, type=field.type) for column, field in zip(columns, RAW_BATCH_SCHEMA, strict=True)]
     return RawBatch(pa.RecordBatch.from_arrays(arrays, schema=RAW_BATCH_SCHEMA))
 
 
 def _by_topic(topics: Sequence[str], sources: Mapping[str, str]) -> pa.Array:
-    encoded = pa.array(topics).dictionary_encode()
-    names = pa.array([sources[topic] for topic in encoded.dictionary.to_pylist()])
-    return pa.DictionaryArray.from_arrays(encoded.indices, names).cast(pa.string())
+    numbers = {topic: number for number, topic in enumerate(sources)}
+    codes = pa.array(np.fromiter(map(numbers.__getitem__, topics), np.int32, len(topics)))
+    return pa.DictionaryArray.from_arrays(codes, pa.array(sources.values())).cast(pa.string())
+
+
+def _headers(headers: Mapping[int, _Headers], rows: int) -> pa.Array:
+    field = RAW_BATCH_SCHEMA.field("headers").type
+    if not headers:
+        return pa.ListArray.from_arrays(pa.array(np.zeros(rows + 1, np.int32)), pa.array([], field.value_type))
+    lists: list[list[dict[str, Any]]] = [[]] * rows
+    for row, found in headers.items():
+        lists[row] = [{"key": key, "value": value} for key, value in found]
+    return pa.array(lists, type=field)
 
 
 def _microseconds(milliseconds: Sequence[int]) -> pa.Array:

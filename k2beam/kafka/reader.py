@@ -119,8 +119,8 @@ class TopicReader:
         A batch closes at 32 MiB of values too. Raises K2BeamError when the broker refuses.
         """
         with _no_collection():
-            messages = self._consume(wait_s)
-            return list(self._batches(messages)) if messages else []
+            # The messages are gone again when the collector may run: it would walk them all.
+            return list(self._batches(self._consume(wait_s)))
 
     def close(self) -> None:
         """End the connection."""
@@ -159,6 +159,8 @@ class TopicReader:
         return False
 
     def _batches(self, messages: list[Message]) -> Iterator[RawBatch]:
+        if not messages:
+            return
         topics, partitions, offsets, times, keys, values, found = (list(map(field, messages)) for field in _FIELDS)
         headers = {row: each for row, each in enumerate(found) if each}
         batch = raw_batch(
@@ -167,16 +169,18 @@ class TopicReader:
         if self._news:
             get_logger("read_kafka").info("first batch read", topic=topics[0], rows=len(topics))
             self._news = False
-        self._go_on_behind(topics, partitions, offsets)
+        self._go_on_behind(batch, topics)
         sizes = pc.fill_null(pc.binary_length(batch.data.column("value")), 0).to_numpy()
         self._mean_bytes = float(sizes.mean())
         for begin, end in _parts(sizes):
             yield RawBatch(batch.data.slice(begin, end - begin))
 
-    def _go_on_behind(self, topics: Sequence[str], partitions: Sequence[int], offsets: Sequence[int]) -> None:
-        # A dict keeps the last of equal keys.
-        for place, offset in dict(zip(zip(topics, partitions, strict=True), offsets, strict=True)).items():
-            self._positions[place] = self._positions[place]._replace(offset=offset + 1)
+    def _go_on_behind(self, batch: RawBatch, topics: Sequence[str]) -> None:
+        partitions = batch.data.column("partition").to_numpy()
+        offsets = batch.data.column("offset").to_numpy()
+        for begin, end in _runs(topics, partitions):
+            place = topics[begin], int(partitions[begin])
+            self._positions[place] = self._positions[place]._replace(offset=int(offsets[end - 1]) + 1)
 
     def _skip_lost(self, position: Position) -> None:
         """Go on where the log begins, or ends, now: it does not have the offset any more."""
@@ -205,6 +209,14 @@ class TopicReader:
 
 def _place(position: Position) -> TopicPartition:
     return TopicPartition(position.topic, position.partition, position.offset)
+
+
+def _runs(topics: Sequence[str], partitions: Any) -> Iterator[tuple[int, int]]:
+    """Beginnings and ends of runs of messages of one partition: a client hands over what it fetched, run by run."""
+    names = np.array(topics, dtype=object)
+    new = (partitions[1:] != partitions[:-1]) | (names[1:] != names[:-1])
+    begins = [0, *(np.flatnonzero(new) + 1).tolist()]
+    return zip(begins, [*begins[1:], len(topics)], strict=True)
 
 
 def _parts(sizes: Any) -> Iterator[tuple[int, int]]:

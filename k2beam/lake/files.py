@@ -186,8 +186,9 @@ def _distinct_offsets(rows: pa.Table) -> tuple[pa.Table, Coverage]:
     """The rows with each offset once (the first counts), and their coverage."""
     if "_offset" not in rows.schema.names:
         return rows, Coverage()
-    if len(_first_offsets(rows)) == rows.num_rows:
-        return rows, row_coverage(rows)
+    first_offsets = _first_offsets(rows)
+    if len(first_offsets) == rows.num_rows:
+        return rows, row_coverage(rows) if "_offset_last" in rows.schema.names else first_offsets
     seen = np.zeros(rows.num_rows, dtype=np.bool_)
     offsets = rows.column("_offset").to_numpy(zero_copy_only=False)
     for _, _, index in _by_source_partition(rows):

@@ -25,7 +25,7 @@ from pyiceberg.typedef import Properties, Record
 from pyiceberg.types import StringType
 
 _FORMAT = FileFormatFactory.get(FileFormat.PARQUET)
-_SAMPLE_ROWS = 1 << 14
+_SAMPLE_ROWS = 1 << 12
 """The first rows of a file, by which its columns are judged."""
 
 

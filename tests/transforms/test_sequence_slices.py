@@ -1,4 +1,4 @@
-"""SequenceSlices: one small element for each key of a batch."""
+"""SequenceSlices: one small element for each key of a bundle."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import GlobalWindow, TimestampedValue
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from k2beam.model import TIMESTAMP, EventBatch, Kind
 from k2beam.sequence import Slice
-from transforms.sequence_slices import SequenceSlices, SliceCoder, slices_of
+from transforms import sequence_slices
+from transforms.sequence_slices import Messages, SequenceSlices, SliceCoder
 
 Row = tuple[str, str, int | None, int]
 
@@ -37,6 +39,13 @@ ROWS: list[Row] = [
     ("X", "A", 8, 400),
     ("X", "A", None, 150),
 ]
+
+
+def slices_of(batch: EventBatch, read_at: int | None = None) -> list[tuple[str, Slice]]:
+    """Of one batch alone."""
+    messages = Messages()
+    messages.add(batch, read_at)
+    return messages.slices()
 
 
 def summary(slices: list[tuple[str, Slice]]) -> dict[str, tuple[int, int, list[tuple[int, ...]]]]:
@@ -80,6 +89,35 @@ def test_the_time_of_reading_counts_and_no_log_time_years_ahead() -> None:
         "X|A|quotes": 5500,
         "X|B%7CC|quotes": 5500,
     }
+
+
+def test_batches_of_all_kinds_make_one_slice_for_each_key() -> None:
+    messages = Messages()
+    messages.add(batch(ROWS[:3]), 5000)
+    messages.add(batch(ROWS[1:], "quotes", [1, 2, 3, 4]))
+    messages.add(batch(ROWS[3:]), 6000)
+    slices = dict(messages.slices())
+    assert messages.rows == 9
+    assert {key: piece.read().messages for key, piece in slices.items()} == {
+        "X|A|trades": 3,
+        "X|B%7CC|trades": 1,
+        "Y|A|trades": 1,
+        "X|B%7CC|quotes": 1,
+        "Y|A|quotes": 1,
+        "X|A|quotes": 2,
+    }
+    whole, apart = dict(slices_of(batch(ROWS), 6000))["X|A|trades"].read(), slices["X|A|trades"].read()
+    assert apart == whole._replace(lowest_element_time=5000)
+
+
+def test_a_large_bundle_gives_slices_before_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequence_slices, "ROWS_AT_ONCE", 5)
+    fn = sequence_slices._SliceBatches()
+    fn.start_bundle()
+    early = [[element.value[0] for element in fn.process(batch(ROWS[:4]), MIN_TIMESTAMP)] for _ in range(3)]
+    late = [element.value[0] for element in fn.finish_bundle()]
+    keys = ["X|A|trades", "X|B%7CC|trades", "Y|A|trades"]
+    assert (early, late) == ([[], keys, []], keys)
 
 
 class _Stamp(beam.DoFn):  # type: ignore[misc]
