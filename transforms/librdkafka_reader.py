@@ -10,10 +10,10 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.coders import PickleCoder
 from apache_beam.io.restriction_trackers import RestrictionTracker
-from apache_beam.io.watermark_estimators import WalltimeWatermarkEstimator
+from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
 from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.window import TimestampedValue
-from apache_beam.utils.timestamp import Timestamp
+from apache_beam.utils.timestamp import Duration, Timestamp
 
 import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.kafka.cluster import Topic
@@ -27,7 +27,11 @@ BUNDLE_SECONDS = 4.0
 IDLE_SECONDS = 0.5
 """How long a bundle waits for a first message: the watermark stands still meanwhile, and the timers with it."""
 
-_CLOCK = WalltimeWatermarkEstimator.default_provider()
+HELD_SECONDS = 600.0
+"""How far the watermark is behind the clock at most, however long a backlog is."""
+_NEXT = Duration(micros=1000)
+"""Messages are so much behind the watermark's time, or a timer of theirs would be due at once."""
+_WATERMARK = ManualWatermarkEstimator.default_provider()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,12 @@ class LibrdkafkaReader(beam.PTransform):  # type: ignore[misc]
     One consumer reads all partitions, from ``starts`` by source and partition; those that the topics get, and topics
     that ``pattern`` matches later, are read from their beginning. A bundle ends after 4 s, or when
     nothing is left to read; the runner asks for the next when it has taken this one, so that nothing piles up.
+    With ``ends`` (offsets, exclusive) the reader ends behind them, and the job by itself, with all that it had begun.
+
+    The watermark is the time until which all was read, and messages have that of the watermark when they are read: so
+    those of a backlog count as read at one time, however long it takes. Its partitions may be read at different
+    paces, and nothing is said to be missing that is only still to come. It's never more than ten minutes behind the
+    clock.
 
     Examples:
         >>> import apache_beam as beam
@@ -62,6 +72,7 @@ class LibrdkafkaReader(beam.PTransform):  # type: ignore[misc]
         config: KafkaConfig,
         starts: Mapping[tuple[str, int], int],
         pattern: str | None = None,
+        ends: Mapping[tuple[str, int], int] | None = None,
         rows_per_batch: int = 50_000,
     ) -> None:
         super().__init__()
@@ -73,10 +84,11 @@ class LibrdkafkaReader(beam.PTransform):  # type: ignore[misc]
         self._start = Unread(tuple(positions))
         self._config = config
         self._pattern = pattern
+        self._ends = ends
         self._rows_per_batch = rows_per_batch
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[RawBatch]:
-        fn = _ReadFn(self._start, self._config, self._pattern, self._rows_per_batch)
+        fn = _ReadFn(self._start, self._config, self._pattern, self._ends, self._rows_per_batch)
         return begin | beam.Impulse() | "Log" >> beam.ParDo(fn).with_output_types(RawBatch)
 
 
@@ -94,19 +106,19 @@ class _Tracker(RestrictionTracker):  # type: ignore[misc]
         return beam.io.iobase.RestrictionProgress(fraction=0.0)
 
     def try_claim(self, positions: tuple[Position, ...]) -> bool:
-        """Whether what was read up to these may be given out."""
+        """Whether what was read up to these may be given out. Without any, nothing more is to be read."""
         if not self._ended:
             self._unread = Unread(positions)
         return not self._ended
 
     def try_split(self, fraction_of_remainder: float) -> tuple[Unread, Unread] | None:
-        if fraction_of_remainder or self._ended:
+        if fraction_of_remainder or self._ended or not self._unread.positions:
             return None
         self._ended = True
         return Unread(()), self._unread
 
     def check_done(self) -> None:
-        if not self._ended:
+        if not self._ended and self._unread.positions:
             raise ValueError("a log has no end; reading it only pauses")
 
     def is_bounded(self) -> bool:
@@ -114,10 +126,18 @@ class _Tracker(RestrictionTracker):  # type: ignore[misc]
 
 
 class _ReadFn(beam.DoFn, RestrictionProvider):  # type: ignore[misc]
-    def __init__(self, start: Unread, config: KafkaConfig, pattern: str | None, rows: int) -> None:
+    def __init__(
+        self,
+        start: Unread,
+        config: KafkaConfig,
+        pattern: str | None,
+        ends: Mapping[tuple[str, int], int] | None,
+        rows: int,
+    ) -> None:
         self._start = start
         self._config = config
         self._pattern = pattern
+        self._ends = ends
         self._rows = rows
         self._reader: TopicReader | None = None
         self._discovery: Discovery | None = None
@@ -144,18 +164,23 @@ class _ReadFn(beam.DoFn, RestrictionProvider):  # type: ignore[misc]
         self,
         _element: bytes,
         tracker: Any = beam.DoFn.RestrictionParam(),
-        _watermark: Any = beam.DoFn.WatermarkEstimatorParam(_CLOCK),
+        watermark: Any = beam.DoFn.WatermarkEstimatorParam(_WATERMARK),
     ) -> Iterator[TimestampedValue]:
         reader = self._reader = self._reader or TopicReader(self._config, self._rows)
         positions = tracker.current_restriction().positions
         reader.go_to((*positions, *self._news(positions)))
         ends = time.monotonic() + BUNDLE_SECONDS
+        _advance(watermark, reader)
         while time.monotonic() < ends:
             batches = reader.read(IDLE_SECONDS)
             if not tracker.try_claim(reader.positions):
                 return  # what was read is read again by whoever has the rest
             for batch in batches:
-                yield TimestampedValue(batch, Timestamp.now())
+                yield TimestampedValue(batch, watermark.current_watermark() + _NEXT)
+            _advance(watermark, reader)
+            if self._ends is not None and reader.is_behind(self._ends):
+                tracker.try_claim(())
+                return
             if reader.caught_up:
                 break
         tracker.defer_remainder()
@@ -167,3 +192,11 @@ class _ReadFn(beam.DoFn, RestrictionProvider):  # type: ignore[misc]
         known = {(position.source, position.partition) for position in positions}
         for topic, partition in self._discovery.look(known):
             yield Position(topic.name, topic.source, partition, 0)
+
+
+def _advance(watermark: ManualWatermarkEstimator, reader: TopicReader) -> None:
+    now, current = time.time(), watermark.current_watermark()
+    moment = Timestamp(now if current is None else max(reader.caught_up_at, now - HELD_SECONDS))
+    # A partition that came since was never at its end, and nothing can be taken back.
+    if current is None or moment > current:
+        watermark.set_watermark(moment)

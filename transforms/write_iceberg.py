@@ -142,12 +142,11 @@ class _WriteFilesFn(beam.DoFn):  # type: ignore[misc]
         return key.table, staged
 
 
-class _CommitFn(beam.DoFn):  # type: ignore[misc]
-    """Keyed by table: coalesces what is staged and commits it by rows, bytes and at the end."""
+class _Commits(beam.DoFn):  # type: ignore[misc]
+    """Keyed by table: coalesces what is staged and commits it by rows and bytes."""
 
     STAGED = BagStateSpec("staged", PickleCoder())
     WEIGHT = ReadModifyWriteStateSpec("weight", TupleCoder((VarIntCoder(), VarIntCoder())))
-    END = TimerSpec("end", TimeDomain.WATERMARK)
 
     def __init__(self, lake: LakeConfig, config: WriteConfig, metrics: MetricsConfig) -> None:
         self._lake = lake
@@ -156,24 +155,6 @@ class _CommitFn(beam.DoFn):  # type: ignore[misc]
 
     def setup(self) -> None:
         self._publisher = Publisher(self._lake, self._config, self._metrics_config)
-
-    def process(
-        self,
-        element: tuple[str, Staged],
-        staged: Any = beam.DoFn.StateParam(STAGED),
-        total: Any = beam.DoFn.StateParam(WEIGHT),
-        end: Any = beam.DoFn.TimerParam(END),
-    ) -> Iterator[CommitReceipt]:
-        yield from self._take(element, staged, total, end)
-
-    @on_timer(END)
-    def at_end(
-        self,
-        table: str = beam.DoFn.KeyParam,
-        staged: Any = beam.DoFn.StateParam(STAGED),
-        total: Any = beam.DoFn.StateParam(WEIGHT),
-    ) -> Iterator[CommitReceipt]:
-        yield from self._commit(table, staged, total)
 
     def _take(self, element: tuple[str, Staged], staged: Any, total: Any, end: Any) -> Iterator[CommitReceipt]:
         table, item = element
@@ -195,29 +176,68 @@ class _CommitFn(beam.DoFn):  # type: ignore[misc]
         total.clear()
 
 
-class _CommitByAgeFn(_CommitFn):
-    """The same for unbounded input, where a commit is also due by age."""
+class _CommitFn(_Commits):
+    """Commits at the end too."""
 
+    END = TimerSpec("end", TimeDomain.WATERMARK)
+
+    def process(
+        self,
+        element: tuple[str, Staged],
+        staged: Any = beam.DoFn.StateParam(_Commits.STAGED),
+        total: Any = beam.DoFn.StateParam(_Commits.WEIGHT),
+        end: Any = beam.DoFn.TimerParam(END),
+    ) -> Iterator[CommitReceipt]:
+        yield from self._take(element, staged, total, end)
+
+    @on_timer(END)
+    def at_end(
+        self,
+        table: str = beam.DoFn.KeyParam,
+        staged: Any = beam.DoFn.StateParam(_Commits.STAGED),
+        total: Any = beam.DoFn.StateParam(_Commits.WEIGHT),
+    ) -> Iterator[CommitReceipt]:
+        yield from self._commit(table, staged, total)
+
+
+class _CommitByAgeFn(_Commits):
+    """For unbounded input: commits are also due by age, and at the end of a job that comes to one.
+
+    A timer belongs to one class, so that what is alike in the two is above them.
+    """
+
+    END = TimerSpec("end", TimeDomain.WATERMARK)
     AGE = TimerSpec("age", TimeDomain.REAL_TIME)
 
     def process(
         self,
         element: tuple[str, Staged],
-        staged: Any = beam.DoFn.StateParam(_CommitFn.STAGED),
-        total: Any = beam.DoFn.StateParam(_CommitFn.WEIGHT),
-        end: Any = beam.DoFn.TimerParam(_CommitFn.END),
+        staged: Any = beam.DoFn.StateParam(_Commits.STAGED),
+        total: Any = beam.DoFn.StateParam(_Commits.WEIGHT),
+        end: Any = beam.DoFn.TimerParam(END),
         age: Any = beam.DoFn.TimerParam(AGE),
     ) -> Iterator[CommitReceipt]:
         if total.read() is None:
             age.set(Timestamp.now() + self._config.commit_age)
         yield from self._take(element, staged, total, end)
 
+    @on_timer(END)
+    def at_end(
+        self,
+        table: str = beam.DoFn.KeyParam,
+        staged: Any = beam.DoFn.StateParam(_Commits.STAGED),
+        total: Any = beam.DoFn.StateParam(_Commits.WEIGHT),
+        age: Any = beam.DoFn.TimerParam(AGE),
+    ) -> Iterator[CommitReceipt]:
+        age.clear()  # a runner would wait for it, with nothing to do
+        yield from self._commit(table, staged, total)
+
     @on_timer(AGE)
     def at_age(
         self,
         table: str = beam.DoFn.KeyParam,
-        staged: Any = beam.DoFn.StateParam(_CommitFn.STAGED),
-        total: Any = beam.DoFn.StateParam(_CommitFn.WEIGHT),
+        staged: Any = beam.DoFn.StateParam(_Commits.STAGED),
+        total: Any = beam.DoFn.StateParam(_Commits.WEIGHT),
     ) -> Iterator[CommitReceipt]:
         yield from self._commit(table, staged, total)
 

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.runners.runner import PipelineState
 from pyroaring import BitMap64
 
 from k2beam.coverage import Coverage, span
@@ -46,6 +47,8 @@ GUARD_SECONDS = 10.0
 """How often a running job looks whether its topics are still the ones that it started with."""
 COUNTERS_SECONDS = 5.0
 """How long the end of a job waits for the counters of its last commits."""
+ENDED_SECONDS = 330.0
+"""How long a job that has ended by itself asks the broker about what is missing: longer than a broker is waited for."""
 COMMIT_SECONDS = 30.0
 """How long commits that were under way when the job was cancelled are waited for."""
 
@@ -157,7 +160,8 @@ def _run(
     with signals_to_us():
         result = pipeline.run()
     try:
-        _follow(result, stop, guard, _reached(live, config, start), _Watch(live, config, start, guard, reader).look)
+        ending = _Ending(live, config, start, by_itself=reader is Reader.LIBRDKAFKA and live.until_caught_up)
+        _follow(result, stop, guard, ending, _Watch(live, config, start, guard, reader).look)
         # A streaming job on Flink tells its job server no counters while it runs.
         ask = partial(counters, result) if on_flink is None else on_flink.counters
         counted = _settled(ask, rows_of_run(start.catalog, config.lake.namespace, str(config.write.run_id)))
@@ -166,19 +170,28 @@ def _run(
     return counted
 
 
-def _reached(live: LiveConfig, config: IngestConfig, start: _Start) -> Callable[[], bool]:
-    """Asks the tables whether the goal is reached by what is committed; a job without a goal asks nothing."""
-    if not live.has_goal:
-        return lambda: False
-    goal, taken_before = start.goal, start.goal.taken(start.covered, start.probe.holes)
+class _Ending:
+    """When a job is over, by what is committed. One that ends ``by_itself`` (its reader has an end) is let run on."""
 
-    def reached() -> bool:
-        covered = read_coverage(start.catalog, config.lake.namespace)
-        if live.max_messages is not None and goal.taken(covered, start.probe.holes) - taken_before >= live.max_messages:
+    def __init__(self, live: LiveConfig, config: IngestConfig, start: _Start, *, by_itself: bool) -> None:
+        self.by_itself = by_itself
+        self._live = live
+        self._namespace = config.lake.namespace
+        self._start = start
+        self._taken_before = start.goal.taken(start.covered, start.probe.holes) if live.has_goal else 0
+
+    def is_reached(self, *, ended: bool) -> bool:
+        """Whether the goal is; ``ended``: the job has come to its end."""
+        start, live = self._start, self._live
+        if not live.has_goal:
+            return False
+        covered = read_coverage(start.catalog, self._namespace)
+        taken = start.goal.taken(covered, start.probe.holes) - self._taken_before
+        if live.max_messages is not None and taken >= live.max_messages:
             return True
-        return live.until_caught_up and not start.probe.without_holes(goal.missing(covered))
-
-    return reached
+        if self.by_itself and not ended:
+            return False
+        return live.until_caught_up and not start.probe.without_holes(start.goal.missing(covered))
 
 
 def _settled(ask: Callable[[], Mapping[str, int]], rows: int) -> Mapping[str, int]:
@@ -191,7 +204,8 @@ def _settled(ask: Callable[[], Mapping[str, int]], rows: int) -> Mapping[str, in
 
 def _reader(reader: Reader, live: LiveConfig, start: _Start) -> BeamReader | LibrdkafkaReader:
     if reader is Reader.LIBRDKAFKA:
-        return LibrdkafkaReader(start.topics, live.kafka, start.goal.starts, live.topic_pattern)
+        ends = {key: bound.end for key, bound in start.goal.bounds.items()} if live.until_caught_up else None
+        return LibrdkafkaReader(start.topics, live.kafka, start.goal.starts, live.topic_pattern, ends)
     group = f"k2beam-{uuid.uuid4().hex}"
     start.cluster.seed_group(group, start.topics, start.goal.starts)
     return BeamReader(start.topics, live.kafka, group, live.expansion or LOCAL_EXPANSION)
@@ -236,7 +250,7 @@ def _follow(
     result: Any,
     stop: threading.Event,
     guard: TopicGuard,
-    reached: Callable[[], bool],
+    ending: _Ending,
     between: Callable[[], None] = lambda: None,
 ) -> None:
     """Wait until the goal is reached, or until told to stop; ``between`` is called again and again meanwhile.
@@ -245,16 +259,21 @@ def _follow(
     then there is no commit.
     """
     looked = time.monotonic()
+    ended_at: float | None = None
     while not stop.wait(POLL_SECONDS):
         if time.monotonic() - looked >= GUARD_SECONDS:
             guard.look()
             looked = time.monotonic()
         state = state_of(result)
-        if state in ENDED_STATES:
+        if state in ENDED_STATES and ended_at is None:
             guard.look()  # what the reader says of a topic that is gone is a stack of Java
-            raise K2BeamError(f"the job ended as {state}: {reason_of(result)}; {AGAIN}")
-        if reached():
+            if not (ending.by_itself and state == PipelineState.DONE):
+                raise K2BeamError(f"the job ended as {state}: {reason_of(result)}; {AGAIN}")
+            ended_at = time.monotonic()
+        if ending.is_reached(ended=ended_at is not None):
             return
+        if ended_at is not None and time.monotonic() - ended_at > ENDED_SECONDS:
+            raise K2BeamError(f"the job read to the ends of its topics, and not all of it is committed; {AGAIN}")
         between()
 
 

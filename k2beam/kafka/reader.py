@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -92,6 +93,7 @@ class TopicReader:
         self._positions: dict[tuple[str, int], Position] = {}
         self._sources: dict[str, str] = {}
         self._ends: dict[tuple[str, int], int] = {}
+        self._ended_at: dict[tuple[str, int], float] = {}
         self._moved = False
         self._told: set[str] = set()
         self._news = True
@@ -104,7 +106,27 @@ class TopicReader:
     @property
     def caught_up(self) -> bool:
         """Whether each partition was read to where it ended when that was last heard."""
-        return all(self._ends.get(place, -1) >= position.offset for place, position in self._positions.items())
+        return all(map(self._is_at_end, self._positions))
+
+    @property
+    def caught_up_at(self) -> float:
+        """Until when nothing is left to read: the least of the times at which partitions were last at their ends.
+
+        Seconds since the epoch; 0.0 where one never was.
+        """
+        now = time.time()
+        moments = (now if self._is_at_end(place) else self._ended_at.get(place, 0.0) for place in self._positions)
+        return min(moments, default=now)
+
+    def is_behind(self, ends: Mapping[tuple[str, int], int]) -> bool:
+        """Whether all that lies before ``ends``, by source and partition, was read or is none to be read."""
+        return all(
+            max(position.offset, self._ends.get(place, -1)) >= ends.get((position.source, position.partition), 0)
+            for place, position in self._positions.items()
+        )
+
+    def _is_at_end(self, place: tuple[str, int]) -> bool:
+        return self._ends.get(place, -1) >= self._positions[place].offset
 
     def go_to(self, positions: Sequence[Position]) -> None:
         """Read on from these; it costs nothing to stay where it is."""
@@ -149,6 +171,7 @@ class TopicReader:
             return True
         if error.code() == KafkaError._PARTITION_EOF:
             self._ends[found.topic(), found.partition()] = found.offset()
+            self._ended_at[found.topic(), found.partition()] = time.time()
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:
             self._skip_lost(self._positions[found.topic(), found.partition()])
         elif error.code() not in _PASSING:
@@ -164,7 +187,7 @@ class TopicReader:
         topics, partitions, offsets, times, keys, values, found = (list(map(field, messages)) for field in _FIELDS)
         headers = {row: each for row, each in enumerate(found) if each}
         batch = raw_batch(
-            self._sources, topics, partitions, offsets, [time for _, time in times], keys, values, headers
+            self._sources, topics, partitions, offsets, [millis for _, millis in times], keys, values, headers
         )
         if self._news:
             get_logger("read_kafka").info("first batch read", topic=topics[0], rows=len(topics))

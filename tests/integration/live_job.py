@@ -36,7 +36,7 @@ COMMAND = ("-m", "k2beam.cli.main")
 PATIENT_COMMAND = (str(Path(__file__).with_name("patient_command.py")),)
 """The same with more patience for a registry."""
 HASTY_COMMAND = (str(Path(__file__).with_name("hasty_command.py")),)
-"""The same with a job that looks for holes twice a second."""
+"""The same with a job that looks for holes twice a second and reads in short bundles."""
 
 
 @dataclass

@@ -47,6 +47,8 @@ def test_the_faulty_feed_gives_its_true_answer_and_a_second_job_adds_nothing(
     assert dead_letter_classes(tmp_path / "wh") == Counter(truth.dead_letters)
     assert open_gaps(tmp_path / "wh") == true_gaps(truth)
     assert sum(stats.written.values()) + stats.dead_letters == truth.offsets
+    if reader is Reader.LIBRDKAFKA:  # Beam's has no end: the job is cancelled, with messages that wait for their grace
+        assert sum(stats.gaps.values()) == sum(truth.rows.values())
     assert_live_audit(live, topics, tmp_path / "wh")
     again = ingest_live(live, topics, tmp_path / "wh", prism, reader)
     assert sum(again.written.values()) + again.dead_letters == 0

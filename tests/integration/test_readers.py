@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,15 +23,16 @@ from k2beam.job.config import Reader
 from k2beam.job.options import beam_options
 from k2beam.kafka.cluster import Cluster, Topic, start_offsets
 from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.topics import FOREVER_MS, TopicSpec, create_topics
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.recorded import recorded_first_offsets
 from k2beam.lake.tables import DEAD_LETTERS, find_table
-from k2beam.produce.republish import republish
+from k2beam.produce.republish import archived_messages, republish
 from k2beam.stack.stack import LocalStack
-from tests.integration.live_job import live_job
+from tests.integration.live_job import HASTY_COMMAND, live_job
 from tests.lake_helpers import lake_config
 from tests.live_helpers import assert_live_audit, halves, produce_more, register
-from tests.replay_helpers import contents, simulated
+from tests.replay_helpers import contents, open_gaps, simulated, true_gaps
 from transforms.beam_reader import BeamReader
 from transforms.librdkafka_reader import LibrdkafkaReader
 from transforms.read_kafka import ReadKafka
@@ -147,3 +149,27 @@ def test_partitions_and_topics_that_come_while_it_runs_are_read_from_their_begin
     first_offsets = recorded_first_offsets(table.properties)
     assert first_offsets[SourcePartition(sources[topic], added)] == 0
     assert first_offsets[SourcePartition(sources[another], 0)] == 0
+
+
+def test_a_backlog_of_partitions_that_are_read_one_behind_the_other_has_only_its_true_gaps(
+    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str]
+) -> None:
+    truth = simulated(tmp_path / "in", rows=60_000, faults="gaps=6", symbols=2, kinds=("trades",), files=1)
+    messages, ids, warehouse = archived_messages(tmp_path / "in"), register(live), tmp_path / "wh"
+    topic, parts = unique("paces"), 4
+    made = create_topics(live.bootstrap, [TopicSpec(topic, parts, retention_ms=FOREVER_MS)])
+    assert [each.state for each in made] == ["created"]
+    apart = [replace(message, partition=row * parts // len(messages)) for row, message in enumerate(messages)]
+    produce_more(live, topic, apart, ids)
+    options = ("--gap-grace", "0s")
+    with live_job(live, [topic], warehouse, prism, Reader.LIBRDKAFKA, *options, program=HASTY_COMMAND) as job:
+        job.wait_for_rows(len(messages))
+        job.wait_until(lambda: len(open_gaps(warehouse)) == len(truth.gaps), "the gaps are in the ledger")
+        job.tell(signal.SIGTERM)
+        assert job.end() == 0, job.said()
+    assert open_gaps(warehouse) == true_gaps(truth)
+    found = job.stats()["gaps"]
+    # How many came out of order depends on what the client fetched first.
+    assert {*found} <= {"OK", "OUT_OF_ORDER", "SMALL_GAP", "LARGE_GAP"}, "nothing is late"
+    assert found.get("SMALL_GAP", 0) + found.get("LARGE_GAP", 0) == len(truth.gaps)
+    assert sum(found.values()) == len(messages), "each message is counted once"

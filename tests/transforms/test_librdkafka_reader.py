@@ -6,7 +6,8 @@ The read itself is tested on a real broker.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -29,6 +30,8 @@ class Log:
     """A reader of one message at a time; it has caught up at ``end``."""
 
     end = 3
+    before = 0.0
+    """When it was at its end, if it is not now."""
 
     def __init__(self, config: KafkaConfig, rows: int) -> None:
         assert (config, rows) == (CONFIG, 10)
@@ -39,6 +42,13 @@ class Log:
     @property
     def caught_up(self) -> bool:
         return self.positions[0].offset >= self.end
+
+    @property
+    def caught_up_at(self) -> float:
+        return time.time() if self.caught_up else self.before
+
+    def is_behind(self, ends: Mapping[tuple[str, int], int]) -> bool:
+        return self.positions[0].offset >= ends[START.source, 0]
 
     def go_to(self, positions: Sequence[Position]) -> None:
         self.positions = tuple(positions)
@@ -68,6 +78,20 @@ class Discovery:
         return [(topic, partition) for topic, partition in self.news if (topic.source, partition) not in known]
 
 
+class Watermark:
+    """An estimator that starts where the last bundle left it."""
+
+    def __init__(self, at: Timestamp | None = None) -> None:
+        self.at = at
+
+    def current_watermark(self) -> Timestamp | None:
+        return self.at
+
+    def set_watermark(self, moment: Timestamp) -> None:
+        assert self.at is None or moment > self.at
+        self.at = moment
+
+
 class View:
     """The tracker as a DoFn sees it."""
 
@@ -92,7 +116,7 @@ def fn(monkeypatch: pytest.MonkeyPatch) -> _ReadFn:
     monkeypatch.setattr(librdkafka_reader, "TopicReader", Log)
     monkeypatch.setattr(librdkafka_reader, "Discovery", Discovery)
     monkeypatch.setattr(Discovery, "news", [], raising=False)
-    return _ReadFn(Unread((START,)), CONFIG, "tick.*", 10)
+    return _ReadFn(Unread((START,)), CONFIG, "tick.*", None, 10)
 
 
 def offsets(elements: Any) -> list[int]:
@@ -102,14 +126,13 @@ def offsets(elements: Any) -> list[int]:
 
 def test_a_bundle_reads_until_it_has_caught_up_and_the_next_goes_on(fn: _ReadFn) -> None:
     view, before = View(fn.initial_restriction(b"")), Timestamp.now()
-    found = list(fn.process(b"", view))
+    found = list(fn.process(b"", view, Watermark()))
     assert offsets(found) == [0, 1, 2]
-    moments = [before, *(element.timestamp for element in found), Timestamp.now()]
-    assert moments == sorted(moments), "a batch has the time at which it was read"
+    assert all(before <= element.timestamp <= Timestamp.now() + 1 for element in found)
     assert view.rest == Unread((START._replace(offset=3),))
     view.tracker.check_done()
     again = View(view.rest)
-    assert offsets(list(fn.process(b"", again))) == []
+    assert offsets(list(fn.process(b"", again, Watermark()))) == []
     assert again.rest == view.rest
 
 
@@ -117,13 +140,13 @@ def test_a_bundle_of_a_backlog_ends_when_its_time_is_up(fn: _ReadFn, monkeypatch
     clock = itertools.count(step=librdkafka_reader.BUNDLE_SECONDS / 2)
     monkeypatch.setattr(librdkafka_reader.time, "monotonic", lambda: next(clock))
     view = View(Unread((START,)))
-    assert offsets(list(fn.process(b"", view))) == [0]
+    assert offsets(list(fn.process(b"", view, Watermark()))) == [0]
     assert view.rest == Unread((START._replace(offset=1),))
 
 
 def test_what_comes_after_a_runner_took_the_rest_is_not_given_out(fn: _ReadFn) -> None:
     view = View(Unread((START,)))
-    bundle = fn.process(b"", view)
+    bundle = fn.process(b"", view, Watermark())
     assert offsets([next(bundle)]) == [0]
     assert view.tracker.try_split(0) == (Unread(()), Unread((START._replace(offset=1),)))
     assert list(bundle) == []
@@ -145,18 +168,18 @@ def test_what_came_since_is_read_from_its_beginning(fn: _ReadFn, monkeypatch: py
     first, added = Topic("ticks", START.source, (0, 1)), Topic("ticks-2", "kafka:c/ticks-2/2", (0,))
     news = [START._replace(partition=1), Position("ticks-2", added.source, 0, 0)]
     view = View(Unread((START,)))
-    list(fn.process(b"", view))
+    list(fn.process(b"", view, Watermark()))
     monkeypatch.setattr(Discovery, "news", [(first, 1), (added, 0)])
     assert view.rest is not None
     for _ in range(2):
         view = View(view.rest)
-        list(fn.process(b"", view))
+        list(fn.process(b"", view, Watermark()))
         assert view.rest == Unread((START._replace(offset=3), *news))
 
 
 def test_a_worker_that_ends_closes_its_connection(fn: _ReadFn) -> None:
     fn.teardown()
-    list(fn.process(b"", View(Unread((START,)))))
+    list(fn.process(b"", View(Unread((START,))), Watermark()))
     log: Any = fn._reader
     fn.teardown()
     assert log.closed
@@ -166,3 +189,37 @@ def test_it_starts_where_it_is_told() -> None:
     topics = [Topic("ticks", START.source, (0, 1))]
     reader = LibrdkafkaReader(topics, CONFIG, {(START.source, 0): 7, (START.source, 1): 0})
     assert reader._start == Unread((START._replace(offset=7), START._replace(partition=1)))
+
+
+def test_a_reader_with_an_end_ends_behind_it(monkeypatch: pytest.MonkeyPatch, fn: _ReadFn) -> None:
+    ending = _ReadFn(Unread((START,)), CONFIG, "tick.*", {(START.source, 0): 2}, 10)
+    view = View(Unread((START,)))
+    assert offsets(list(ending.process(b"", view, Watermark()))) == [0, 1]
+    assert view.rest is None
+    view.tracker.check_done()
+    assert view.tracker.try_split(0) is None, "nothing is left"
+
+
+def test_the_watermark_is_the_time_until_which_all_was_read(fn: _ReadFn, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, watermark = Timestamp.now(), Watermark()
+    monkeypatch.setattr(Log, "before", time.time() - 60)
+    found = []
+    for element in fn.process(b"", View(Unread((START,))), watermark):
+        found.append(element.timestamp)
+        held = watermark.at
+        assert held is not None
+        assert element.timestamp > held
+    assert len(found) == 3
+    assert len({*found}) == 1, "all of a backlog count as read at one time"
+    assert begin <= held < watermark.at
+
+
+def test_the_watermark_is_held_back_for_ten_minutes_at_most_and_never_goes_back(
+    fn: _ReadFn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long_ago, before = Watermark(Timestamp(0)), time.time()
+    next(fn.process(b"", View(Unread((START,))), long_ago))
+    assert Timestamp(before - 600) <= long_ago.at <= Timestamp(time.time() - 600)
+    later = Watermark(Timestamp(before))
+    list(itertools.islice(fn.process(b"", View(Unread((START,))), later), 2))
+    assert later.at == Timestamp(before)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc  # type: ignore[import-untyped]
 import pytest
@@ -67,8 +67,21 @@ class Unchanged:
         """Say nothing."""
 
 
+class Ending:
+    """A goal that is reached after so many questions, by a job that ends by itself or not."""
+
+    def __init__(self, *, by_itself: bool = False, asked: int = 1_000_000) -> None:
+        self.by_itself = by_itself
+        self.left = asked
+        self.ended: list[bool] = []
+
+    def is_reached(self, *, ended: bool) -> bool:
+        self.ended.append(ended)
+        return len(self.ended) >= self.left
+
+
 def ends(result: Result, guard: Any = Unchanged()) -> None:  # noqa: B008 - has no state
-    live._follow(result, threading.Event(), guard, lambda: False)
+    live._follow(result, threading.Event(), guard, cast("Any", Ending()))
 
 
 def test_a_runner_that_is_gone_is_said_and_not_cancelled() -> None:
@@ -88,6 +101,22 @@ def test_a_failed_job_says_why_once(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.text == ""
     live._end(result, None, guard())
     assert result.cancelled == 0
+
+
+def test_a_job_that_ends_by_itself_is_looked_at_until_all_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.0)
+    ending: Any = Ending(by_itself=True, asked=3)
+    live._follow(Result(PipelineState.DONE), threading.Event(), cast("Any", Unchanged()), ending)
+    assert ending.ended == [True] * 3
+    monkeypatch.setattr(live, "ENDED_SECONDS", 0.0)
+    ending = Ending(by_itself=True)
+    with pytest.raises(K2BeamError, match="not all of it is committed; run it again"):
+        live._follow(Result(PipelineState.DONE), threading.Event(), cast("Any", Unchanged()), ending)
+
+
+def test_a_job_that_should_go_on_and_ends_is_an_error() -> None:
+    with pytest.raises(K2BeamError, match="ended as DONE: its input came to an end"):
+        ends(Result(PipelineState.DONE))
 
 
 def test_a_job_that_failed_since_its_topic_is_gone_says_that() -> None:

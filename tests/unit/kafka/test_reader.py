@@ -124,6 +124,35 @@ def test_it_has_caught_up_once_each_partition_ended_and_nothing_came_since(monke
     assert not found.caught_up
 
 
+def test_it_knows_until_when_all_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    eof, clock = KafkaError._PARTITION_EOF, [100.0]
+    monkeypatch.setattr(reader.time, "time", lambda: clock[0])
+    other = START._replace(partition=1, offset=0)
+    client = Client(said(eof, 5))
+    found = reading(monkeypatch, client, START, other)
+    offsets(found)
+    assert found.caught_up_at == 0.0, "the other partition was never at its end"
+    client.given = [said(eof, 0, partition=1)]
+    offsets(found)
+    clock[0] = 110.0
+    assert found.caught_up_at == 110.0
+    client.given = [message(5)]
+    offsets(found)
+    assert found.caught_up_at == 100.0
+
+
+def test_it_is_behind_ends_by_its_position_or_where_the_log_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = {(START.source, 0): 8, (START.source, 1): 3}
+    other = START._replace(partition=1, offset=3)
+    client = Client(message(5))
+    found = reading(monkeypatch, client, START, other, START._replace(partition=2, offset=0))
+    offsets(found)
+    assert not found.is_behind(ends)
+    client.given = [said(KafkaError._PARTITION_EOF, 8)]
+    offsets(found)
+    assert found.is_behind(ends), "what is left are markers, and partition 2 came since"
+
+
 def test_a_batch_closes_when_its_values_are_large_and_the_next_read_asks_for_less(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
