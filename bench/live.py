@@ -57,10 +57,12 @@ SET = "librdkafka alone, with the settings of k2beam's reader"
 SETTINGS: Mapping[str, Any] = {"fetch.queue.backoff.ms": 10}
 """By default a partition whose queue was full waits a second before it's fetched again, and a fast program with it."""
 
-PRISM_READY, JOB_BEGAN = "Serving JobManagement", "AnyEnv resolved"
-"""What Prism logs right before it is given the job, and once it has it."""
+PRISM_READY = "Serving JobManagement"
+"""What Prism logs right before it is given the job."""
 READING_BEGAN = "reading begins"
 """What the reader on librdkafka logs right before its first fetch."""
+BEGAN: Mapping[Reader, str] = {Reader.BEAM: "AnyEnv resolved", Reader.LIBRDKAFKA: READING_BEGAN}
+"""What is logged once a job is at work."""
 
 POLL_SECONDS = 0.05
 PRISM_START_SECONDS = 120
@@ -285,7 +287,7 @@ def _running_job(job: Live, topic: str, warehouse: Path, *options: str) -> Itera
         )
     try:
         deadline = time.monotonic() + PRISM_START_SECONDS
-        while JOB_BEGAN not in log.read_text(encoding="utf-8"):
+        while BEGAN[job.reader] not in log.read_text(encoding="utf-8"):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"the job did not begin: {log.read_text(encoding='utf-8')[-4000:]}")
             time.sleep(0.2)

@@ -23,7 +23,7 @@ from k2beam.kafka.reader import Position, TopicReader
 from k2beam.model import RawBatch
 
 BUNDLE_SECONDS = 4.0
-"""How long a bundle reads while there is more: each writes files of its own, so few and large ones are cheap."""
+"""How long a bundle of a backlog reads: each writes files of its own, so few and large ones are cheap."""
 IDLE_SECONDS = 0.5
 """How long a bundle waits for a first message: the watermark stands still meanwhile, and the timers with it."""
 
@@ -45,8 +45,8 @@ class LibrdkafkaReader(beam.PTransform):  # type: ignore[misc]
     """PBegin -> PCollection[RawBatch], unbounded; see :class:`transforms.read_kafka.ReadKafka`.
 
     One consumer reads all partitions, from ``starts`` by source and partition; those that the topics get, and topics
-    that ``pattern`` matches later, are read from their beginning. A bundle ends after 4 s, or when
-    nothing is left to read; the runner asks for the next when it has taken this one, so that nothing piles up.
+    that ``pattern`` matches later, are read from their beginning. A bundle ends after 4 s, or after ``bundle_seconds``
+    when it keeps up with what comes; the runner asks for the next when it has taken this one, so that nothing piles up.
     With ``ends`` (offsets, exclusive) the reader ends behind them, and the job by itself, with all that it had begun.
 
     The watermark is the time until which all was read, and messages have that of the watermark when they are read: so
@@ -73,6 +73,7 @@ class LibrdkafkaReader(beam.PTransform):  # type: ignore[misc]
         starts: Mapping[tuple[str, int], int],
         pattern: str | None = None,
         ends: Mapping[tuple[str, int], int] | None = None,
+        bundle_seconds: float = 0.5,
         rows_per_batch: int = 50_000,
     ) -> None:
         super().__init__()
@@ -85,10 +86,11 @@ class LibrdkafkaReader(beam.PTransform):  # type: ignore[misc]
         self._config = config
         self._pattern = pattern
         self._ends = ends
+        self._bundle_seconds = bundle_seconds
         self._rows_per_batch = rows_per_batch
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[RawBatch]:
-        fn = _ReadFn(self._start, self._config, self._pattern, self._ends, self._rows_per_batch)
+        fn = _ReadFn(self._start, self._config, self._pattern, self._ends, self._bundle_seconds, self._rows_per_batch)
         return begin | beam.Impulse() | "Log" >> beam.ParDo(fn).with_output_types(RawBatch)
 
 
@@ -132,12 +134,14 @@ class _ReadFn(beam.DoFn, RestrictionProvider):  # type: ignore[misc]
         config: KafkaConfig,
         pattern: str | None,
         ends: Mapping[tuple[str, int], int] | None,
+        bundle_seconds: float,
         rows: int,
     ) -> None:
         self._start = start
         self._config = config
         self._pattern = pattern
         self._ends = ends
+        self._bundle_seconds = bundle_seconds
         self._rows = rows
         self._reader: TopicReader | None = None
         self._discovery: Discovery | None = None
@@ -169,19 +173,26 @@ class _ReadFn(beam.DoFn, RestrictionProvider):  # type: ignore[misc]
         reader = self._reader = self._reader or TopicReader(self._config, self._rows)
         positions = tracker.current_restriction().positions
         reader.go_to((*positions, *self._news(positions)))
-        ends = time.monotonic() + BUNDLE_SECONDS
+        return self._bundle(reader, tracker, watermark)
+
+    def _bundle(self, reader: TopicReader, tracker: Any, watermark: Any) -> Iterator[TimestampedValue]:
+        began, clock, rows = time.time(), time.monotonic(), 0
         _advance(watermark, reader)
-        while time.monotonic() < ends:
+        while (lasted := time.monotonic() - clock) < BUNDLE_SECONDS:
+            keeps_up = reader.caught_up_at >= began
+            if keeps_up and rows and lasted >= self._bundle_seconds:
+                break
             batches = reader.read(IDLE_SECONDS)
             if not tracker.try_claim(reader.positions):
                 return  # what was read is read again by whoever has the rest
             for batch in batches:
+                rows += batch.num_rows
                 yield TimestampedValue(batch, watermark.current_watermark() + _NEXT)
             _advance(watermark, reader)
             if self._ends is not None and reader.is_behind(self._ends):
                 tracker.try_claim(())
                 return
-            if reader.caught_up:
+            if not rows:
                 break
         tracker.defer_remainder()
 

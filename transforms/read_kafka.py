@@ -21,8 +21,9 @@ class ReadKafka(beam.PTransform):  # type: ignore[misc]
     """Read topics with a reader, which gives batches: BeamReader, or LibrdkafkaReader, which needs no Java.
 
     Both give the same: each committed message (``read_committed``) with its source, partition and offset, key, value,
-    headers and the log's timestamp. A batch's Beam timestamp is when it was read, so that the watermark
-    follows the clock and no quiet partition holds it back; the log's timestamps (CreateTime) are in its rows.
+    headers and the log's timestamp. A batch's Beam timestamp is of the clock: when it was read or, with
+    LibrdkafkaReader, when the topics were last read to their ends. No quiet partition holds the watermark back. The
+    log's timestamps (CreateTime) are in its rows.
 
     Delivery: at least once from the offsets that the reader was told; an unbounded source.
 

@@ -38,13 +38,14 @@ from k2beam.lake.recorded import record_first_offsets
 from k2beam.logs import get_logger
 from k2beam.signals import stop_signal
 from transforms.beam_reader import BeamReader
-from transforms.librdkafka_reader import LibrdkafkaReader
+from transforms.librdkafka_reader import BUNDLE_SECONDS, LibrdkafkaReader
 from transforms.read_kafka import ReadKafka
 
 LIVE_RUNNER = "PrismRunner"
 POLL_SECONDS = 0.5
 GUARD_SECONDS = 10.0
 """How often a running job looks whether its topics are still the ones that it started with."""
+LEAST_BUNDLE_SECONDS = 0.25
 COUNTERS_SECONDS = 5.0
 """How long the end of a job waits for the counters of its last commits."""
 ENDED_SECONDS = 330.0
@@ -155,7 +156,7 @@ def _run(
     # Rows that a job committed before it died count as seen from here on, with or without their gaps in the ledger.
     reconcile(start.catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
     pipeline = beam.Pipeline(options=options)
-    build(pipeline, ReadKafka(_reader(reader, live, start)), guarded, resolver=resolver)
+    build(pipeline, ReadKafka(_reader(reader, live, config.write.commit_age, start)), guarded, resolver=resolver)
     quiet.end()
     with signals_to_us():
         result = pipeline.run()
@@ -202,10 +203,13 @@ def _settled(ask: Callable[[], Mapping[str, int]], rows: int) -> Mapping[str, in
     return counted
 
 
-def _reader(reader: Reader, live: LiveConfig, start: _Start) -> BeamReader | LibrdkafkaReader:
+def _reader(reader: Reader, live: LiveConfig, age: float, start: _Start) -> BeamReader | LibrdkafkaReader:
+    """The source; ``age`` is how old a row may get before it's committed, seconds."""
     if reader is Reader.LIBRDKAFKA:
         ends = {key: bound.end for key, bound in start.goal.bounds.items()} if live.until_caught_up else None
-        return LibrdkafkaReader(start.topics, live.kafka, start.goal.starts, live.topic_pattern, ends)
+        # A part of the time that rows wait for their commit: each bundle has files of its own.
+        bundle_seconds = min(max(age / 4, LEAST_BUNDLE_SECONDS), BUNDLE_SECONDS)
+        return LibrdkafkaReader(start.topics, live.kafka, start.goal.starts, live.topic_pattern, ends, bundle_seconds)
     group = f"k2beam-{uuid.uuid4().hex}"
     start.cluster.seed_group(group, start.topics, start.goal.starts)
     return BeamReader(start.topics, live.kafka, group, live.expansion or LOCAL_EXPANSION)

@@ -116,7 +116,7 @@ def fn(monkeypatch: pytest.MonkeyPatch) -> _ReadFn:
     monkeypatch.setattr(librdkafka_reader, "TopicReader", Log)
     monkeypatch.setattr(librdkafka_reader, "Discovery", Discovery)
     monkeypatch.setattr(Discovery, "news", [], raising=False)
-    return _ReadFn(Unread((START,)), CONFIG, "tick.*", None, 10)
+    return _ReadFn(Unread((START,)), CONFIG, "tick.*", None, 0.0, 10)
 
 
 def offsets(elements: Any) -> list[int]:
@@ -142,6 +142,24 @@ def test_a_bundle_of_a_backlog_ends_when_its_time_is_up(fn: _ReadFn, monkeypatch
     view = View(Unread((START,)))
     assert offsets(list(fn.process(b"", view, Watermark()))) == [0]
     assert view.rest == Unread((START._replace(offset=1),))
+
+
+def test_a_bundle_that_keeps_up_goes_on_for_its_time_and_ends_at_once_without_messages(
+    fn: _ReadFn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count()
+    monkeypatch.setattr(librdkafka_reader, "BUNDLE_SECONDS", 100.0)
+    monkeypatch.setattr(librdkafka_reader.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(Log, "caught_up_at", property(lambda _: time.time()))
+    monkeypatch.setattr(fn, "_bundle_seconds", 2.0)
+    view = View(Unread((START,)))
+    assert offsets(list(fn.process(b"", view, Watermark()))) == [0]
+    assert view.rest is not None
+    monkeypatch.setattr(Log, "end", 1)
+    idle = View(view.rest)
+    assert offsets(list(fn.process(b"", idle, Watermark()))) == []
+    assert idle.rest == view.rest
+    assert next(clock) == 3 + 2, "once without a message"
 
 
 def test_what_comes_after_a_runner_took_the_rest_is_not_given_out(fn: _ReadFn) -> None:
@@ -192,7 +210,7 @@ def test_it_starts_where_it_is_told() -> None:
 
 
 def test_a_reader_with_an_end_ends_behind_it(monkeypatch: pytest.MonkeyPatch, fn: _ReadFn) -> None:
-    ending = _ReadFn(Unread((START,)), CONFIG, "tick.*", {(START.source, 0): 2}, 10)
+    ending = _ReadFn(Unread((START,)), CONFIG, "tick.*", {(START.source, 0): 2}, 0.0, 10)
     view = View(Unread((START,)))
     assert offsets(list(ending.process(b"", view, Watermark()))) == [0, 1]
     assert view.rest is None
