@@ -19,7 +19,7 @@ from k2beam.sequence import Slice, format_key, slice_runs
 from transforms.coders import BatchCoder
 
 SEQUENCE_COLUMN = "source_sequence"
-ROWS_AT_ONCE = 1_000_000
+ROWS_SLICED = 1_000_000
 """Rows that are sliced together at most: 32 bytes are held of each."""
 
 
@@ -75,11 +75,11 @@ class SequenceSlices(beam.PTransform):  # type: ignore[misc]
 
 class _SliceBatches(beam.DoFn):  # type: ignore[misc]
     def start_bundle(self) -> None:
-        self._messages = Messages()
+        self._messages = GatheredMessages()
 
     def process(self, batch: EventBatch, timestamp: Timestamp = beam.DoFn.TimestampParam) -> Iterator[TimestampedValue]:
         self._messages.add(batch, None if timestamp == MIN_TIMESTAMP else timestamp.micros)
-        if self._messages.rows >= ROWS_AT_ONCE:
+        if self._messages.rows >= ROWS_SLICED:
             for element, moment in self._slices():
                 yield TimestampedValue(element, moment)
 
@@ -88,13 +88,13 @@ class _SliceBatches(beam.DoFn):  # type: ignore[misc]
             yield WindowedValue(element, moment, (GlobalWindow(),))
 
     def _slices(self) -> Iterator[tuple[tuple[str, Slice], Timestamp]]:
-        messages, self._messages = self._messages, Messages()
+        messages, self._messages = self._messages, GatheredMessages()
         latest = GlobalWindow().max_timestamp()
         for key, piece in messages.slices():
             yield (key, piece), min(Timestamp(micros=piece.read().highest_element_time), latest)
 
 
-class Messages:
+class GatheredMessages:
     """What the sequence numbers of batches need, gathered in order of arrival."""
 
     def __init__(self) -> None:

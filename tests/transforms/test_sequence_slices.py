@@ -13,7 +13,7 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from k2beam.model import TIMESTAMP, EventBatch, Kind
 from k2beam.sequence import Slice
 from transforms import sequence_slices
-from transforms.sequence_slices import Messages, SequenceSlices, SliceCoder
+from transforms.sequence_slices import GatheredMessages, SequenceSlices, SliceCoder
 
 Row = tuple[str, str, int | None, int]
 
@@ -43,7 +43,7 @@ ROWS: list[Row] = [
 
 def slices_of(batch: EventBatch, read_at: int | None = None) -> list[tuple[str, Slice]]:
     """Of one batch alone."""
-    messages = Messages()
+    messages = GatheredMessages()
     messages.add(batch, read_at)
     return messages.slices()
 
@@ -92,7 +92,7 @@ def test_the_time_of_reading_counts_and_no_log_time_years_ahead() -> None:
 
 
 def test_batches_of_all_kinds_make_one_slice_for_each_key() -> None:
-    messages = Messages()
+    messages = GatheredMessages()
     messages.add(batch(ROWS[:3]), 5000)
     messages.add(batch(ROWS[1:], "quotes", [1, 2, 3, 4]))
     messages.add(batch(ROWS[3:]), 6000)
@@ -111,7 +111,7 @@ def test_batches_of_all_kinds_make_one_slice_for_each_key() -> None:
 
 
 def test_a_large_bundle_gives_slices_before_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sequence_slices, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(sequence_slices, "ROWS_SLICED", 5)
     fn = sequence_slices._SliceBatches()
     fn.start_bundle()
     early = [[element.value[0] for element in fn.process(batch(ROWS[:4]), MIN_TIMESTAMP)] for _ in range(3)]
