@@ -161,7 +161,7 @@ class _ReadFn(beam.DoFn, RestrictionProvider):  # type: ignore[misc]
     def teardown(self) -> None:
         if self._reader is not None:
             self._reader.close()
-            self._reader = None
+        self._reader = self._discovery = None
 
     @beam.DoFn.unbounded_per_element()
     def process(

@@ -13,8 +13,9 @@ import signal
 import subprocess
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
@@ -65,15 +66,22 @@ def _nothing(_record: logging.LogRecord) -> bool:
 def cancel(result: Any) -> bool:
     """Cancel the job, in a thread, since a runner that hangs must not keep the process; whether it had not ended."""
     try:
-        if state_of(result) in ENDED_STATES:
-            return False
+        state = state_of(result)
     except RunnerGone:
         return True
+    if state == PipelineState.DONE:
+        _in_time(result.wait_until_finish)  # Beam ends its worker in this process by that
+    if state in ENDED_STATES:
+        return False
     quiet.begin()
-    thread = threading.Thread(target=_tell, args=(result,), daemon=True)
+    _in_time(partial(_tell, result))
+    return True
+
+
+def _in_time(call: Callable[[], object]) -> None:
+    thread = threading.Thread(target=call, daemon=True)
     thread.start()
     thread.join(CANCEL_SECONDS)
-    return True
 
 
 def _tell(result: Any) -> None:

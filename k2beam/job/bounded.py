@@ -81,6 +81,8 @@ def counters(result: Any) -> Counter[str]:
     Of a distribution ``<name>_min``, ``_max``, ``_sum`` and ``_count``.
     """
     totals: Counter[str] = Counter()
+    if hasattr(result, "_metrics"):
+        result._metrics = None  # Beam keeps the first answer of a job that runs on
     query = beam.metrics.MetricsFilter().with_namespace("k2beam")
     metrics = result.metrics().query(query)
     for found in metrics["counters"]:

@@ -21,7 +21,7 @@ from k2beam.flink import FlinkRun
 from k2beam.job.beam import AGAIN, ENDED_STATES, cancel, quiet, reason_of, signals_to_us, state_of
 from k2beam.job.bounded import counters
 from k2beam.job.config import LOCAL_EXPANSION, IngestConfig, LiveConfig, Reader
-from k2beam.job.holes import HoleKeeper
+from k2beam.job.holes import TRIES, HoleKeeper
 from k2beam.job.options import beam_options, flink_run, is_prism, uneven_readers
 from k2beam.job.pipeline import build
 from k2beam.job.stats import IngestStats, ingest_stats, rows_counted, rows_of_run
@@ -35,6 +35,7 @@ from k2beam.lake.commit import read_coverage
 from k2beam.lake.publish import commits_done
 from k2beam.lake.reconcile import reconcile
 from k2beam.lake.recorded import record_first_offsets
+from k2beam.lake.transaction import UNREACHABLE
 from k2beam.logs import get_logger
 from k2beam.signals import stop_signal
 from transforms.beam_reader import BeamReader
@@ -48,6 +49,8 @@ GUARD_SECONDS = 10.0
 LEAST_BUNDLE_SECONDS = 0.25
 COUNTERS_SECONDS = 5.0
 """How long the end of a job waits for the counters of its last commits."""
+DRAIN_SECONDS = 30.0
+"""How long a job that ends by itself may take for it, once all is committed."""
 ENDED_SECONDS = 330.0
 """How long a job that has ended by itself asks the broker about what is missing: longer than a broker is waited for."""
 COMMIT_SECONDS = 30.0
@@ -101,8 +104,7 @@ def run_live(
     """Read topics into the tables until the goal of ``live`` or a SIGINT or SIGTERM; returns the stats.
 
     Exactly once, whatever happens: the next run starts from the coverage. A Kafka that goes away under the job is
-    waited for. Raises K2BeamError when Kafka can't be reached at the start, and when the job ends by itself,
-    which an unbounded one must not.
+    waited for. Raises K2BeamError when Kafka can't be reached at the start, and when the job ends before its goal.
 
     Examples:
         >>> from k2beam import IngestConfig, KafkaConfig, LakeConfig, LiveConfig, RegistryResolver, run_live
@@ -179,6 +181,7 @@ class _Ending:
         self._live = live
         self._namespace = config.lake.namespace
         self._start = start
+        self._all_there_at: float | None = None
         self._taken_before = start.goal.taken(start.covered, start.probe.holes) if live.has_goal else 0
 
     def is_reached(self, *, ended: bool) -> bool:
@@ -190,9 +193,11 @@ class _Ending:
         taken = start.goal.taken(covered, start.probe.holes) - self._taken_before
         if live.max_messages is not None and taken >= live.max_messages:
             return True
-        if self.by_itself and not ended:
+        if not live.until_caught_up or start.probe.without_holes(start.goal.missing(covered)):
             return False
-        return live.until_caught_up and not start.probe.without_holes(start.goal.missing(covered))
+        if self._all_there_at is None:
+            self._all_there_at = time.monotonic()
+        return ended or not self.by_itself or time.monotonic() - self._all_there_at > DRAIN_SECONDS
 
 
 def _settled(ask: Callable[[], Mapping[str, int]], rows: int) -> Mapping[str, int]:
@@ -232,16 +237,30 @@ class _Watch:
         if self._start.keeper.is_due:
             self._start.keeper.look(self._start.probe, self._start.goal.missing_within)
         if news := self._discovery.look(self._known):
-            self._known.update((topic.source, partition) for topic, partition in news)
-            self._tell(news)
+            try:
+                if self._takes_news:
+                    self._record(news)
+            except (K2BeamError, OSError, *UNREACHABLE) as error:
+                get_logger("kafka").warning("where new partitions begin is recorded later", error=str(error))
+            else:
+                self._known.update((topic.source, partition) for topic, partition in news)
+                self._tell(news)
+
+    def _record(self, news: Sequence[tuple[Topic, int]]) -> None:
+        """Write down where their logs begin: what retention takes from now on is seen to be lost."""
+        self._guard.add(topic for topic, _ in news)
+        known = {source for source, _ in self._known}
+        bounds = self._start.cluster.bounds({topic for topic, _ in news if topic.source not in known})
+        # A partition that is added begins at 0; a topic may have been there, and not to be seen.
+        first_offsets = {
+            key: bounds[key].low if key in bounds else 0
+            for topic, partition in news
+            for key in [(topic.source, partition)]
+        }
+        policy = replace(self._config.write.retry, attempts=min(TRIES, self._config.write.retry.attempts))
+        record_first_offsets(self._start.catalog, self._config.lake.namespace, first_offsets, policy)
 
     def _tell(self, news: Sequence[tuple[Topic, int]]) -> None:
-        if self._takes_news:
-            self._guard.add(topic for topic, _ in news)
-            # They came after the job, so their logs began at 0: what retention takes from now on is seen to be lost.
-            first_offsets = {(topic.source, partition): 0 for topic, partition in news}
-            write = self._config.write
-            record_first_offsets(self._start.catalog, self._config.lake.namespace, first_offsets, write.retry)
         for topic, partition in news:
             log = get_logger("kafka").bind(topic=topic.name, partition=partition)
             if self._takes_news:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,8 @@ ONE_MESSAGE: dict[str, Any] = {
 """Settings of a consumer that looks at single messages: by default it would fetch megabytes ahead."""
 FirstGiven = Callable[[str, int, BitMap64], int | None]
 """The first of some offsets of a source partition that the log gives; None where it gives none."""
+REPEAT_SECONDS = 60.0
+"""How often the same line of librdkafka is shown."""
 _NO_SUCH_TOPIC = frozenset(
     {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_EXCEPTION, KafkaError.TOPIC_AUTHORIZATION_FAILED}
 )
@@ -56,13 +59,19 @@ _SETTLING = frozenset(
 
 
 class _Repeats(logging.Filter):
-    """Shows a line once in a row: a client says the same at each try to reach a broker that is away."""
+    """Shows a line once a minute: a client says the same at each try to reach a broker that is away."""
 
-    _last = ""
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        said, self._last = self._last, record.getMessage().partition(" (after ")[0]
-        return said != self._last
+        line, now = record.getMessage().partition(" (after ")[0], time.monotonic()
+        self._said = {old: moment for old, moment in self._said.items() if now - moment < REPEAT_SECONDS}
+        if line in self._said:
+            return False
+        self._said[line] = now
+        return True
 
 
 CLIENT_LOG.addFilter(_Repeats())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from k2beam.model import RawBatch
 
 GATHER_SECONDS = 0.1
 """How long a read waits for more, once it has one message."""
+_ASK_AWAY_SECONDS = 1.0
 _FIRST_READ = 1_000
 """Messages of the first read, when nothing is known of their size."""
 _PASSING = AWAY | {
@@ -68,7 +70,7 @@ class TopicReader:
         >>> reader = TopicReader(KafkaConfig(bootstrap), rows=50_000)
         >>> reader.go_to([Position(topic, found.source, partition, 0) for partition in found.partitions])
         >>> offsets = []
-        >>> while not reader.caught_up:
+        >>> while len(offsets) < 3:
         ...     for batch in reader.read(wait_s=1.0):
         ...         offsets += batch.data.column("offset").to_pylist()
         >>> sorted(offsets)
@@ -84,6 +86,9 @@ class TopicReader:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
+            "check.crcs": True,  # as Java's consumer does
+            # Of brokers it's said here alone: a message or event of a partition says nothing of them.
+            "error_cb": self._on_error,
             # By default a partition whose queue was full waits a second before it's fetched again.
             "fetch.queue.backoff.ms": 10,
         }
@@ -94,6 +99,10 @@ class TopicReader:
         self._sources: dict[str, str] = {}
         self._ends: dict[tuple[str, int], int] = {}
         self._ended_at: dict[tuple[str, int], float] = {}
+        self._heard: dict[tuple[str, int], tuple[int, float]] = {}
+        self._lost: dict[tuple[str, int], str] = {}
+        self._refused: KafkaError | None = None
+        self._away = False
         self._moved = False
         self._told: set[str] = set()
         self._news = True
@@ -104,15 +113,11 @@ class TopicReader:
         return tuple(self._positions.values())
 
     @property
-    def caught_up(self) -> bool:
-        """Whether each partition was read to where it ended when that was last heard."""
-        return all(map(self._is_at_end, self._positions))
-
-    @property
     def caught_up_at(self) -> float:
-        """Until when nothing is left to read: the least of the times at which partitions were last at their ends.
+        """Until when all was read, as far as is known: the least of the times of all partitions.
 
-        Seconds since the epoch; 0.0 where one never was.
+        A partition that is at its end has the present; else the last time at which it was, or at which its log was
+        heard to end where it has been read to since. Seconds since the epoch; 0.0 where there is none.
         """
         now = time.time()
         moments = (now if self._is_at_end(place) else self._ended_at.get(place, 0.0) for place in self._positions)
@@ -126,7 +131,20 @@ class TopicReader:
         )
 
     def _is_at_end(self, place: tuple[str, int]) -> bool:
-        return self._ends.get(place, -1) >= self._positions[place].offset
+        return not self._away and self._ends.get(place, -1) >= self._positions[place].offset
+
+    def _hear_ends(self) -> None:
+        # A partition to which messages come all the time gives no event that it has ended.
+        for place, position in self._positions.items():
+            end, moment = self._heard.get(place, (0, 0.0))
+            if position.offset < end:
+                continue
+            self._ended_at[place] = max(moment, self._ended_at.get(place, 0.0))
+            self._heard.pop(place, None)
+            with contextlib.suppress(KafkaException):  # of a partition that was not fetched yet nothing is known
+                _, end = self._consumer.get_watermark_offsets(_place(position), cached=True)
+                if end >= 0:
+                    self._heard[place] = end, time.time()
 
     def go_to(self, positions: Sequence[Position]) -> None:
         """Read on from these; it costs nothing to stay where it is."""
@@ -140,52 +158,83 @@ class TopicReader:
 
         A batch closes at 32 MiB of values too. Raises K2BeamError when the broker refuses.
         """
+        if self._moved:
+            self._assign()
+        found = self._consume(1, wait_s)
+        if self._away and not found:
+            self._ask_again()
         with _no_collection():
             # The messages are gone again when the collector may run: it would walk them all.
-            return list(self._batches(self._consume(wait_s)))
+            batches = list(self._batches(found))
+        for place in list(self._lost):
+            self._skip_lost(self._positions[place], self._lost.pop(place))
+        self._hear_ends()
+        return batches
 
     def close(self) -> None:
         """End the connection."""
         self._consumer.close()
 
-    def _consume(self, wait_s: float) -> list[Message]:
-        """Messages; what the client says besides is dealt with."""
+    def _consume(self, number: int, wait_s: float) -> list[Message]:
+        """So many messages and events, or fewer when the time is up."""
         try:
-            if self._moved:
-                self._assign()
-            found = self._consumer.consume(1, wait_s)
-            if found:
-                # As many as about fill a batch: a read of large messages would else take all that the client has.
-                room = int(BYTES_A_BATCH / max(self._mean_bytes, 1.0))
-                found += self._consumer.consume(max(1, min(self._rows - 1, room)), GATHER_SECONDS)
+            found = self._consumer.consume(number, wait_s)
         except KafkaException as error:
             raise K2BeamError(f"Kafka can't be read: {error.args[0].str()}") from error
-        if not any(map(Message.error, found)):
-            return found
-        return [message for message in found if self._is_message(message)]
+        if self._refused is not None:
+            raise K2BeamError(f"Kafka rejected this client while it was reading: {self._refused.str()}")
+        if found:
+            self._away = False
+        return found
+
+    def _on_error(self, error: KafkaError) -> None:
+        """What the client says of brokers: it goes on trying, whatever it is."""
+        if error.code() == KafkaError._AUTHENTICATION:
+            self._refused = error
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN and not self._away:
+            self._away = True
+            get_logger("read_kafka").warning("Kafka is waited for", error=error.str())
+
+    def _ask_again(self) -> None:
+        """Whether brokers are back: nothing tells it of a topic to which nothing comes."""
+        position = next(iter(self._positions.values()))
+        with contextlib.suppress(KafkaException):
+            self._away = self._consumer.get_watermark_offsets(_place(position), timeout=_ASK_AWAY_SECONDS) is None
 
     def _is_message(self, found: Any) -> bool:
-        """Whether it is one; what else the client says is dealt with."""
+        """Whether it is one; what else is said of a partition is dealt with."""
         error = found.error()
         if error is None:
             return True
+        place = found.topic(), found.partition()
         if error.code() == KafkaError._PARTITION_EOF:
-            self._ends[found.topic(), found.partition()] = found.offset()
-            self._ended_at[found.topic(), found.partition()] = time.time()
+            self._ends[place] = found.offset()
+            self._ended_at[place] = time.time()
         elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-            self._skip_lost(self._positions[found.topic(), found.partition()])
+            self._lost[place] = error.str()
         elif error.code() not in _PASSING:
-            raise K2BeamError(f"{found.topic() or 'Kafka'} can't be read: {error.str()}")
+            position = self._positions.get(place)
+            where = f"topic {place[0]}, partition {place[1]}, offset {'?' if position is None else position.offset}"
+            raise K2BeamError(f"{where}: can't be read: {error.str()}")
         elif (said := error.str()) not in self._told:
             self._told.add(said)
-            get_logger("read_kafka").warning("Kafka is waited for", error=said)
+            get_logger("read_kafka").warning("a partition is waited for", topic=place[0], error=said)
         return False
 
-    def _batches(self, messages: list[Message]) -> Iterator[RawBatch]:
-        if not messages:
-            return
-        topics, partitions, offsets, times, keys, values, found = (list(map(field, messages)) for field in _FIELDS)
-        headers = {row: each for row, each in enumerate(found) if each}
+    def _batches(self, found: list[Message]) -> Iterator[RawBatch]:
+        """The messages among what was found, and what comes within a moment."""
+        if found:
+            # As many as about fill a batch: a read of large messages would else take all that the client has.
+            room = int(BYTES_A_BATCH / max(self._mean_bytes, 1.0))
+            found = found + self._consume(max(1, min(self._rows - 1, room)), GATHER_SECONDS)
+        if any(map(Message.error, found)):
+            found = [message for message in found if self._is_message(message)]
+        if found:
+            yield from self._parts_of(found)
+
+    def _parts_of(self, messages: list[Message]) -> Iterator[RawBatch]:
+        topics, partitions, offsets, times, keys, values, given = (list(map(field, messages)) for field in _FIELDS)
+        headers = {row: each for row, each in enumerate(given) if each}
         batch = raw_batch(
             self._sources, topics, partitions, offsets, [millis for _, millis in times], keys, values, headers
         )
@@ -205,7 +254,7 @@ class TopicReader:
             place = topics[begin], int(partitions[begin])
             self._positions[place] = self._positions[place]._replace(offset=int(offsets[end - 1]) + 1)
 
-    def _skip_lost(self, position: Position) -> None:
+    def _skip_lost(self, position: Position, said: str) -> None:
         """Go on where the log begins, or ends, now: it does not have the offset any more."""
         log = get_logger("read_kafka").bind(topic=position.topic, partition=position.partition, offset=position.offset)
         self._moved = True
@@ -218,6 +267,8 @@ class TopicReader:
             log.warning("retention took offsets before they were read", log_begins=low)
         elif end < position.offset:
             log.warning("the log ends before what was read of it: the broker has lost messages", log_ends=end)
+        else:
+            log.warning("the broker did not know the offset for a moment: it may have lost messages", said=said)
         offset = min(max(low, position.offset), end)
         self._positions[position.topic, position.partition] = position._replace(offset=offset)
 
@@ -227,6 +278,7 @@ class TopicReader:
         # What was fetched and not read is dropped by this, and fetched again.
         self._consumer.assign([_place(position) for position in self._positions.values()])
         self._ends.clear()
+        self._heard.clear()
         self._moved = False
 
 

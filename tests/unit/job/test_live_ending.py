@@ -39,6 +39,7 @@ class Result:
         self._state = state
         self._failure = failure
         self.cancelled = 0
+        self.waited = 0
 
     @property
     def state(self) -> str:
@@ -50,6 +51,7 @@ class Result:
         self.cancelled += 1
 
     def wait_until_finish(self) -> str:
+        self.waited += 1
         if self._failure:
             logging.error("%s", self._failure)
             raise RuntimeError(self._failure)
@@ -112,6 +114,12 @@ def test_a_job_that_ends_by_itself_is_looked_at_until_all_is_committed(monkeypat
     ending = Ending(by_itself=True)
     with pytest.raises(K2BeamError, match="not all of it is committed; run it again"):
         live._follow(Result(PipelineState.DONE), threading.Event(), cast("Any", Unchanged()), ending)
+
+
+def test_a_job_that_is_done_is_waited_for_so_that_beam_ends_its_worker() -> None:
+    result = Result(PipelineState.DONE)
+    live._end(result, None, guard())
+    assert (result.waited, result.cancelled) == (1, 0)
 
 
 def test_a_job_that_should_go_on_and_ends_is_an_error() -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from apache_beam.metrics.execution import MetricKey, MetricResult
+from apache_beam.metrics.metricbase import MetricName
 
 from k2beam.config import NAMESPACE, Retention
+from k2beam.job.bounded import counters
 from k2beam.job.config import LiveConfig
 from k2beam.job.stats import ingest_stats
 from k2beam.kafka.config import KafkaConfig
@@ -48,3 +52,31 @@ def test_a_live_job_expires_unless_it_is_told_otherwise() -> None:
     assert LiveConfig(kafka, "localhost:8097").of(write_config()).retention == Retention(100, 7 * 86_400)
     assert LiveConfig(kafka, "localhost:8097", retention=None).of(write_config()).retention is None
     assert LiveConfig(kafka, "localhost:8097").of(write_config(retention=mine)).retention == mine
+
+
+def test_counters_are_asked_anew_of_a_job_that_runs_on() -> None:
+    class Running:
+        """Beam's own, which keeps its first answer, over a runner whose counter goes up."""
+
+        _metrics: Any = None
+        asked = 0
+
+        def __init__(self) -> None:
+            """Without a job service."""
+
+        def metrics(self) -> Any:
+            if not self._metrics:
+                self.asked += 1
+                self._metrics = Answer(self.asked)
+            return self._metrics
+
+    class Answer:
+        def __init__(self, number: int) -> None:
+            key = MetricKey("step", MetricName("k2beam", "consumed"))
+            self.found = MetricResult(key, committed=None, attempted=number)
+
+        def query(self, _filter: Any) -> dict[str, list[MetricResult]]:
+            return {"counters": [self.found], "distributions": []}
+
+    running = Running()
+    assert [counters(running)["consumed"] for _ in range(2)] == [1, 2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -123,3 +124,16 @@ def test_a_live_job_without_a_registry_is_refused(capsys: pytest.CaptureFixture[
         main(["ingest", "kafka", "--topic", "t", "--warehouse", "w"])
     assert ended.value.code == 2
     assert "--registry URL is needed" in capsys.readouterr().err
+
+
+def test_a_line_of_the_client_is_shown_once_a_minute_whatever_comes_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, repeats = [0.0], cluster._Repeats()
+    monkeypatch.setattr(cluster.time, "monotonic", lambda: clock[0])
+
+    def shown(line: str) -> bool:
+        return repeats.filter(logging.LogRecord("k2beam", logging.ERROR, "", 0, line, None, None))
+
+    lines = ["broker 1 is away (after 3ms)", "broker 2 is away", "broker 1 is away (after 90ms)", "broker 2 is away"]
+    assert [shown(line) for line in lines] == [True, True, False, False]
+    clock[0] = 61.0
+    assert [shown(line) for line in lines] == [True, True, False, False]

@@ -32,6 +32,7 @@ class Client:
         self.bounds = bounds
         self.assigned: list[list[int]] = []
         self.asked: list[int] = []
+        self.cached = (-1001, -1001)
 
     def __call__(self, settings: dict[str, Any], **_: Any) -> Client:
         self.settings = settings
@@ -45,7 +46,11 @@ class Client:
         found, self.given = self.given[:number], self.given[number:]
         return found
 
-    def get_watermark_offsets(self, _place: TopicPartition, timeout: float) -> tuple[int, int]:
+    def get_watermark_offsets(
+        self, _place: TopicPartition, timeout: float = 0.0, *, cached: bool = False
+    ) -> tuple[int, int]:
+        if cached:
+            return self.cached
         assert timeout > 0
         if self.bounds is None:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
@@ -108,22 +113,6 @@ def test_it_moves_only_when_it_is_sent_elsewhere(monkeypatch: pytest.MonkeyPatch
     assert client.assigned == [[5], [5]]
 
 
-def test_it_has_caught_up_once_each_partition_ended_and_nothing_came_since(monkeypatch: pytest.MonkeyPatch) -> None:
-    eof = KafkaError._PARTITION_EOF
-    other = START._replace(partition=1, offset=0)
-    client = Client(message(5), said(eof, 6))
-    found = reading(monkeypatch, client, START, other)
-    assert not found.caught_up
-    assert offsets(found) == [[5]]
-    assert not found.caught_up, "the other partition may have more"
-    client.given = [said(eof, 3, partition=1)]
-    assert offsets(found) == []
-    assert found.caught_up, "an end behind transaction markers is one too"
-    client.given = [message(6)]
-    offsets(found)
-    assert not found.caught_up
-
-
 def test_it_knows_until_when_all_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
     eof, clock = KafkaError._PARTITION_EOF, [100.0]
     monkeypatch.setattr(reader.time, "time", lambda: clock[0])
@@ -139,6 +128,47 @@ def test_it_knows_until_when_all_was_read(monkeypatch: pytest.MonkeyPatch) -> No
     client.given = [message(5)]
     offsets(found)
     assert found.caught_up_at == 100.0
+
+
+def test_a_partition_to_which_messages_come_all_the_time_was_read_until_its_end_was_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(reader.time, "time", lambda: clock[0])
+    client = Client(message(5))
+    found = reading(monkeypatch, client)
+    client.cached = (0, 8)
+    offsets(found)
+    assert found.caught_up_at == 0.0
+    clock[0], client.given, client.cached = 101.0, [message(6)], (0, 9)
+    offsets(found)
+    assert found.caught_up_at == 0.0, "it ended behind offset 7 when that was heard"
+    clock[0], client.given, client.cached = 102.0, [message(7)], (0, 10)
+    offsets(found)
+    assert found.caught_up_at == 100.0
+    clock[0], client.given = 103.0, [message(8), message(9)]
+    offsets(found)
+    assert found.caught_up_at == 102.0
+
+
+def test_an_end_is_not_believed_while_all_brokers_are_away(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(reader.time, "time", lambda: clock[0])
+    client = Client(said(KafkaError._PARTITION_EOF, 5))
+    found = reading(monkeypatch, client)
+    offsets(found)
+    down = KafkaError(KafkaError._ALL_BROKERS_DOWN)
+    for _ in range(2):
+        client.settings["error_cb"](down)
+    clock[0] = 110.0
+    offsets(found)
+    assert found.caught_up_at == 100.0
+    assert caplog.text.count("Kafka is waited for") == 1
+    client.bounds = (0, 5)
+    offsets(found)
+    assert found.caught_up_at == 110.0, "they answer again"
 
 
 def test_it_is_behind_ends_by_its_position_or_where_the_log_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,9 +209,24 @@ def test_what_retention_took_is_told_and_reading_goes_on_behind_it(
     assert "retention took offsets before they were read" in caplog.text
 
 
+def test_what_was_read_with_it_counts_when_an_offset_is_lost(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = Client(message(5), message(6), said(KafkaError._AUTO_OFFSET_RESET, 7), bounds=(100, 200))
+    found = reading(monkeypatch, client)
+    assert offsets(found) == [[5, 6]]
+    offsets(found)
+    assert client.assigned == [[5], [100]]
+    assert caplog.text.count("retention took") == 1
+
+
 @pytest.mark.parametrize(
     ("bounds", "goes_on", "told"),
-    [((0, 3), 3, "the broker has lost messages"), ((0, 9), 5, ""), (None, 5, "does not say where the log begins")],
+    [
+        ((0, 3), 3, "the broker has lost messages"),
+        ((0, 9), 5, "may have lost messages"),
+        (None, 5, "does not say where the log begins"),
+    ],
 )
 def test_an_offset_that_the_log_does_not_have_is_looked_into(
     bounds: tuple[int, int] | None,
@@ -198,18 +243,26 @@ def test_an_offset_that_the_log_does_not_have_is_looked_into(
     assert told in caplog.text
 
 
-def test_a_cluster_that_is_away_is_waited_for_and_told_once(
+def test_what_passes_is_told_once_and_waited_for(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    down = [said(KafkaError._ALL_BROKERS_DOWN), said(KafkaError._ALL_BROKERS_DOWN)]
-    found = reading(monkeypatch, Client(*down, message(5)))
+    unknown = [said(KafkaError.UNKNOWN_TOPIC_OR_PART), said(KafkaError.UNKNOWN_TOPIC_OR_PART)]
+    found = reading(monkeypatch, Client(*unknown, message(5)))
     assert offsets(found) == [[5]]
-    assert caplog.text.count("Kafka is waited for") == 1
+    assert caplog.text.count("a partition is waited for") == 1
 
 
-def test_a_refusal_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_is_an_error_that_names_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
     found = reading(monkeypatch, Client(said(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
-    with pytest.raises(K2BeamError, match="ticks can't be read"):
+    with pytest.raises(K2BeamError, match="topic ticks, partition 0, offset 5: can't be read"):
+        found.read(0)
+
+
+def test_a_login_that_is_refused_later_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client()
+    found = reading(monkeypatch, client)
+    client.settings["error_cb"](KafkaError(KafkaError._AUTHENTICATION))
+    with pytest.raises(K2BeamError, match="rejected this client while it was reading"):
         found.read(0)
 
 
