@@ -135,6 +135,8 @@ class TopicReader:
 
     def _hear_ends(self) -> None:
         # A partition to which messages come all the time gives no event that it has ended.
+        if self._away:
+            return
         for place, position in self._positions.items():
             end, moment = self._heard.get(place, (0, 0.0))
             if position.offset < end:
