@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
 
 from pyroaring import BitMap64
 
 from k2beam.config import LakeConfig, WriteConfig
 from k2beam.coverage import Coverage
-from k2beam.errors import K2BeamError, Stopped
+from k2beam.job.beside import few_tries, warned
 from k2beam.kafka.holes import HoleProbe
 from k2beam.lake.catalog import Catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.holes import cover_holes, read_holes, record_holes
-from k2beam.lake.transaction import UNREACHABLE
-from k2beam.logs import get_logger
 
 LOOK_SECONDS = 600.0
 """How often a running job looks for holes. What was missing at two looks that follow each other is asked for."""
 ASKING_SECONDS = 20.0
 """How long one look asks the broker at most; the next goes on."""
-TRIES = 3
-"""A commit of holes is tried so often at most: the job's loop waits for it, and the next look does it again."""
+_LATER = "holes are not looked for or recorded now, but will be later"
 
 _Missing = Mapping[tuple[str, int], BitMap64]
 
@@ -43,7 +38,7 @@ class HoleKeeper:
     ) -> None:
         self._catalog = catalog
         self._namespace = lake.namespace
-        self._retry = replace(write.retry, attempts=min(TRIES, write.retry.attempts))
+        self._retry = few_tries(write)
         self._retention = write.retention
         self._ask_kept = kept
         self._kept = frozenset(kept())
@@ -53,7 +48,7 @@ class HoleKeeper:
 
     def read(self, within: Coverage) -> Coverage:
         """The holes that earlier jobs recorded, of offsets in ``within``; :meth:`save` covers those that are final."""
-        with _warned():
+        with warned(_LATER):
             self._final = read_holes(self._catalog, self._namespace, within, log_compacted=False)
             self._recorded = self._final | read_holes(self._catalog, self._namespace, within, log_compacted=True)
         return self._recorded.copy()
@@ -69,7 +64,7 @@ class HoleKeeper:
         What was not, may still be on its way. One that found holes until its time was up is gone on with at once.
         """
         self._due = time.monotonic() + LOOK_SECONDS
-        with _warned():
+        with warned(_LATER):
             missing = probe.known(missing_within(read_coverage(self._catalog, self._namespace)))
             before, self._before = self._before, missing
             until, known = time.monotonic() + ASKING_SECONDS, len(probe.holes)
@@ -81,7 +76,7 @@ class HoleKeeper:
 
     def save(self, found: Coverage) -> None:
         """Record what was ``found`` since the last time, then cover what is final."""
-        with _warned():
+        with warned(_LATER):
             self._save(found)
 
     def _save(self, found: Coverage) -> None:
@@ -103,13 +98,3 @@ class HoleKeeper:
         if uncovered := self._final - self._covered:
             cover_holes(self._catalog, self._namespace, uncovered, policy=self._retry, retention=self._retention)
             self._covered.update(uncovered)
-
-
-@contextmanager
-def _warned() -> Iterator[None]:
-    try:
-        yield
-    except Stopped:
-        return
-    except (K2BeamError, OSError, *UNREACHABLE) as error:
-        get_logger("live").warning("holes are not looked for or recorded now, but will be later", error=str(error))

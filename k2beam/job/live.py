@@ -19,9 +19,10 @@ from k2beam.coverage import Coverage, span
 from k2beam.errors import K2BeamError
 from k2beam.flink import FlinkRun
 from k2beam.job.beam import AGAIN, ENDED_STATES, cancel, quiet, reason_of, signals_to_us, state_of
+from k2beam.job.beside import few_tries, warned
 from k2beam.job.bounded import counters
 from k2beam.job.config import LOCAL_EXPANSION, IngestConfig, LiveConfig, Reader
-from k2beam.job.holes import TRIES, HoleKeeper
+from k2beam.job.holes import HoleKeeper
 from k2beam.job.options import beam_options, flink_run, is_prism, uneven_readers
 from k2beam.job.pipeline import build
 from k2beam.job.stats import IngestStats, ingest_stats, rows_counted, rows_of_run
@@ -35,7 +36,6 @@ from k2beam.lake.commit import read_coverage
 from k2beam.lake.publish import commits_done
 from k2beam.lake.reconcile import reconcile
 from k2beam.lake.recorded import record_first_offsets
-from k2beam.lake.transaction import UNREACHABLE
 from k2beam.logs import get_logger
 from k2beam.signals import stop_signal
 from transforms.beam_reader import BeamReader
@@ -237,12 +237,9 @@ class _Watch:
         if self._start.keeper.is_due:
             self._start.keeper.look(self._start.probe, self._start.goal.missing_within)
         if news := self._discovery.look(self._known):
-            try:
+            with warned("where new partitions begin is not recorded now, but will be later"):
                 if self._takes_news:
                     self._record(news)
-            except (K2BeamError, OSError, *UNREACHABLE) as error:
-                get_logger("kafka").warning("where new partitions begin is recorded later", error=str(error))
-            else:
                 self._known.update((topic.source, partition) for topic, partition in news)
                 self._tell(news)
 
@@ -252,12 +249,9 @@ class _Watch:
         known = {source for source, _ in self._known}
         bounds = self._start.cluster.bounds({topic for topic, _ in news if topic.source not in known})
         # A partition that is added begins at 0; a topic may have been there, and not to be seen.
-        first_offsets = {
-            key: bounds[key].low if key in bounds else 0
-            for topic, partition in news
-            for key in [(topic.source, partition)]
-        }
-        policy = replace(self._config.write.retry, attempts=min(TRIES, self._config.write.retry.attempts))
+        first_offsets = {(topic.source, partition): 0 for topic, partition in news}
+        first_offsets |= {key: bound.low for key, bound in bounds.items() if key in first_offsets}
+        policy = few_tries(self._config.write)
         record_first_offsets(self._start.catalog, self._config.lake.namespace, first_offsets, policy)
 
     def _tell(self, news: Sequence[tuple[Topic, int]]) -> None:

@@ -292,15 +292,17 @@ def _runs(topics: Sequence[str], partitions: Any) -> Iterator[tuple[int, int]]:
     """Beginnings and ends of runs of messages of one partition: a client hands over what it fetched, run by run."""
     names = np.array(topics, dtype=object)
     new = (partitions[1:] != partitions[:-1]) | (names[1:] != names[:-1])
-    begins = [0, *(np.flatnonzero(new) + 1).tolist()]
-    return zip(begins, [*begins[1:], len(topics)], strict=True)
+    return _pieces([0, *(np.flatnonzero(new) + 1).tolist()], len(topics))
 
 
 def _parts(sizes: Any) -> Iterator[tuple[int, int]]:
     """Beginnings and ends of runs of about :data:`BYTES_A_BATCH` bytes, each of one row or more."""
     numbers = (np.cumsum(sizes) - sizes) // BYTES_A_BATCH
-    begins = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
-    return zip(begins, [*begins[1:], len(sizes)], strict=True)
+    return _pieces(np.flatnonzero(np.diff(numbers, prepend=-1)).tolist(), len(sizes))
+
+
+def _pieces(begins: list[int], end: int) -> Iterator[tuple[int, int]]:
+    return zip(begins, [*begins[1:], end], strict=True)
 
 
 @contextmanager

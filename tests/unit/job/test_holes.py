@@ -12,7 +12,7 @@ from k2beam.audit.audit import audit
 from k2beam.config import NAMESPACE
 from k2beam.coverage import Coverage, SourcePartition
 from k2beam.errors import KafkaUnreachable, LakeError, Stopped
-from k2beam.job import holes
+from k2beam.job import beside, holes
 from k2beam.job.holes import HoleKeeper
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.holes import read_holes, record_holes
@@ -78,7 +78,7 @@ def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def warning(self, text: str, **_: object) -> None:
             lines.append(text)
 
-    monkeypatch.setattr(holes, "get_logger", lambda _: Said())
+    monkeypatch.setattr(beside, "get_logger", lambda _: Said())
     return lines
 
 
