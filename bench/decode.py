@@ -16,7 +16,8 @@ from typing import Any
 import fastavro
 import pyarrow as pa
 
-from k2beam.archive import ArchiveReader, plan_archive
+from k2beam.archive.plan import plan_archive
+from k2beam.archive.reading import ArchiveReader
 from k2beam.codec.batches import BatchDecoder
 from k2beam.codec.columnar.decoder import ColumnarDecoder
 from k2beam.codec.frame import HEADER_BYTES

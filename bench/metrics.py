@@ -18,8 +18,9 @@ from unittest import mock
 from k2beam.config import LakeConfig, WriteConfig
 from k2beam.job.bounded import run_ingest
 from k2beam.job.config import IngestConfig
+from k2beam.metrics.config import MetricsConfig
 from k2beam.metrics.handle import Metrics
-from k2beam.metrics.worker import MetricsConfig, close_endpoint
+from k2beam.metrics.worker import close_endpoint
 from transforms.read_archive import ReadArchive
 
 REPEATS = 7

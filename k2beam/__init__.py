@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from k2beam.job.config import IngestConfig, LiveConfig
     from k2beam.job.live import run_live
     from k2beam.kafka.config import KafkaConfig
-    from k2beam.metrics.worker import MetricsConfig
+    from k2beam.metrics.config import MetricsConfig
     from k2beam.produce.producer import MarketDataProducer
     from k2beam.query.lake import Lake
     from k2beam.query.selections import EventSelection
@@ -60,7 +60,7 @@ _HOMES = {
     "LakeConfig": "k2beam.config",
     "LiveConfig": "k2beam.job.config",
     "MarketDataProducer": "k2beam.produce.producer",
-    "MetricsConfig": "k2beam.metrics.worker",
+    "MetricsConfig": "k2beam.metrics.config",
     "RegistryConfig": "k2beam.registry.config",
     "RegistryResolver": "k2beam.registry.resolver",
     "Retention": "k2beam.config",

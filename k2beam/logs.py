@@ -16,13 +16,15 @@ import re
 import sys
 from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import structlog
 from structlog.typing import Processor
 
 from k2beam.errors import UsageError
-from k2beam.model import CommitReceipt
+
+if TYPE_CHECKING:
+    from k2beam.model import CommitReceipt
 
 MASK = "***"
 

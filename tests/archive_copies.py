@@ -9,7 +9,10 @@ from pathlib import Path
 
 import fastavro
 
-from k2beam.archive import ArchiveReader, count_archive, plan_archive, write_raw_archive
+from k2beam.archive.count import count_archive
+from k2beam.archive.plan import plan_archive
+from k2beam.archive.reading import ArchiveReader
+from k2beam.archive.write import write_raw_archive
 from k2beam.coverage import Coverage
 from k2beam.model import BlockBatch, RawRecord
 

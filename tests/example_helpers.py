@@ -12,7 +12,6 @@ from typing import Any
 import apache_beam as beam
 
 import k2beam
-import k2beam.archive
 import k2beam.sequence
 import transforms
 
@@ -20,6 +19,20 @@ WITH_METHODS = ("Lake", "MarketDataProducer", "SequenceTracker")
 """The names of k2beam whose public methods have examples of their own."""
 
 FURTHER = (
+    "k2beam.archive.count.ArchiveCount",
+    "k2beam.archive.count.count_archive",
+    "k2beam.archive.files.expand_paths",
+    "k2beam.archive.files.open_archive",
+    "k2beam.archive.header.ArchiveHeader",
+    "k2beam.archive.header.ArchiveLimits",
+    "k2beam.archive.header.check_archives",
+    "k2beam.archive.plan.ArchiveChunk",
+    "k2beam.archive.plan.ArchivePlan",
+    "k2beam.archive.plan.plan_archive",
+    "k2beam.archive.reading.ArchiveReader",
+    "k2beam.archive.scan.Frame",
+    "k2beam.archive.scan.ReadProblem",
+    "k2beam.archive.write.write_raw_archive",
     "k2beam.audit.audit.audit",
     "k2beam.audit.compare.compare",
     "k2beam.jsonable.jsonable",
@@ -68,7 +81,7 @@ def name_of(thing: Any) -> str:
 
 
 def _things() -> Iterator[Any]:
-    for package in (k2beam, k2beam.sequence, k2beam.archive):
+    for package in (k2beam, k2beam.sequence):
         yield from _classes_and_functions(getattr(package, name) for name in package.__all__)
     for name in WITH_METHODS:
         methods = inspect.getmembers(getattr(k2beam, name), inspect.isroutine)

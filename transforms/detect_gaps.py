@@ -22,7 +22,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import Timestamp
 
 from k2beam.errors import UsageError
-from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
+from k2beam.metrics.config import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import Gap, Kind
 from k2beam.sequence import Counts, GapBatch, KeyState, SequenceClass, Slice, parse_key
 from transforms.coders import BatchCoder

@@ -17,7 +17,7 @@ from k2beam.config import LakeConfig
 from k2beam.coverage import Coverage
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import read_coverage
-from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
+from k2beam.metrics.config import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch
 
 Batch = RawBatch | BlockBatch | DeadLetterBatch

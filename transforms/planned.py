@@ -10,7 +10,7 @@ import apache_beam as beam
 from apache_beam import pvalue
 
 import transforms.coders  # noqa: F401 - registers the coders of the batches
-from k2beam.archive import ReadProblem
+from k2beam.archive.scan import ReadProblem
 from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch
 
 _LOGGER = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ class ReadPlanned(beam.PTransform):  # type: ignore[misc]
 
     Examples:
         >>> import apache_beam as beam
-        >>> from k2beam.archive import ArchiveReader, plan_archive
+        >>> from k2beam.archive.plan import plan_archive
+        >>> from k2beam.archive.reading import ArchiveReader
         >>> from transforms.planned import ReadPlanned
         >>> class Containers:
         ...     plan = staticmethod(plan_archive)

@@ -8,7 +8,9 @@ from typing import Any
 
 import apache_beam as beam
 
-from k2beam.archive import ArchiveChunk, ArchiveLimits, ArchivePlan, ArchiveReader, check_archives, plan_archive
+from k2beam.archive.header import ArchiveLimits, check_archives
+from k2beam.archive.plan import ArchiveChunk, ArchivePlan, plan_archive
+from k2beam.archive.reading import ArchiveReader
 from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch
 from transforms.planned import PlannedBatches, ReadPlanned
 

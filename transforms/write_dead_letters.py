@@ -14,7 +14,7 @@ from apache_beam.metrics import Metrics as BeamMetrics
 import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.jsonable import to_json
 from k2beam.lake.rows import RowBatch, dead_letter_rows
-from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
+from k2beam.metrics.config import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import DeadLetterBatch
 
 

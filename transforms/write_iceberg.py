@@ -30,7 +30,7 @@ from k2beam.lake.observe import failures_counted
 from k2beam.lake.publish import Publisher, Staged, weight
 from k2beam.lake.rows import RowBatch, event_rows
 from k2beam.lake.tables import SEQUENCE_GAPS, Table, open_table
-from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
+from k2beam.metrics.config import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import CommitReceipt, EventBatch
 
 

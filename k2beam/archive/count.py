@@ -26,7 +26,7 @@ class ArchiveCount:
     container the offsets that its messages came with, and numbers of ``source`` for its broken blocks only.
 
     Examples:
-        >>> from k2beam.archive import count_archive
+        >>> from k2beam.archive.count import count_archive
         >>> counted = count_archive("samples/asx/trades.avro")
         >>> counted.raw, counted.records, counted.source.partition(":")[0]
         (False, 243, 'archive')
@@ -47,7 +47,7 @@ def count_archive(path: str, limits: ArchiveLimits | None = None, root: str | No
     Raises UsageError and ArchiveRefused like :func:`k2beam.archive.header.check_archives`.
 
     Examples:
-        >>> from k2beam.archive import count_archive
+        >>> from k2beam.archive.count import count_archive
         >>> counted = count_archive("samples/crypto/trades-00001.avro")
         >>> counted.raw, counted.records, len(counted.coverage)
         (True, 3000, 3000)

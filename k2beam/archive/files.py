@@ -22,7 +22,7 @@ def expand_paths(paths: Sequence[str]) -> list[str]:
     Raises UsageError when a path, glob or folder has no file.
 
     Examples:
-        >>> from k2beam.archive import expand_paths
+        >>> from k2beam.archive.files import expand_paths
         >>> expand_paths(["samples/crypto", "samples/asx/t*.avro"])
         ['samples/crypto/quotes-00001.avro', 'samples/crypto/trades-00001.avro', 'samples/asx/trades.avro']
     """
@@ -42,7 +42,7 @@ def open_archive(path: str, root: str | None = None) -> BinaryIO:
     outside ``root`` (also through a link or ``..``) or no regular file, ArchiveError when it can't be opened.
 
     Examples:
-        >>> from k2beam.archive import open_archive
+        >>> from k2beam.archive.files import open_archive
         >>> with open_archive("samples/asx/trades.avro") as file:
         ...     file.read(3)
         b'Obj'

@@ -36,7 +36,8 @@ class ArchiveLimits:
     ``chunk_bytes`` and ``chunk_records``: about how much one worker takes at a time.
 
     Examples:
-        >>> from k2beam.archive import ArchiveLimits, plan_archive
+        >>> from k2beam.archive.header import ArchiveLimits
+        >>> from k2beam.archive.plan import plan_archive
         >>> plan = plan_archive("samples/crypto/trades-00001.avro", limits=ArchiveLimits(chunk_records=1000))
         >>> [chunk.records for chunk in plan.chunks]
         [1236, 1236, 528]
@@ -62,7 +63,7 @@ class ArchiveHeader:
     (JSON text) by Confluent id that came with it.
 
     Examples:
-        >>> from k2beam.archive import check_archives
+        >>> from k2beam.archive.header import check_archives
         >>> [header] = check_archives(["samples/crypto/trades-00001.avro"])
         >>> header.codec, header.raw, [schema_id for schema_id, _ in header.schemas]
         ('deflate', True, [1])
@@ -86,7 +87,7 @@ def check_archives(
     no Avro container, or has a codec or a schema that is not taken.
 
     Examples:
-        >>> from k2beam.archive import check_archives
+        >>> from k2beam.archive.header import check_archives
         >>> [(header.path, header.raw) for header in check_archives(["samples/crypto"])]
         [('samples/crypto/quotes-00001.avro', True), ('samples/crypto/trades-00001.avro', True)]
     """

@@ -17,7 +17,7 @@ class ArchiveChunk:
     it has, ``total`` how many the whole file has. ``sync`` tells whether the file is still the same one.
 
     Examples:
-        >>> from k2beam.archive import plan_archive
+        >>> from k2beam.archive.plan import plan_archive
         >>> [chunk] = plan_archive("samples/asx/trades.avro").chunks
         >>> chunk.first, chunk.records, chunk.total
         (0, 243, 243)
@@ -39,7 +39,7 @@ class ArchivePlan:
     """What the framing scan of one container found; ``records`` counts a damaged stretch as one.
 
     Examples:
-        >>> from k2beam.archive import plan_archive
+        >>> from k2beam.archive.plan import plan_archive
         >>> plan = plan_archive("samples/asx/trades.avro")
         >>> plan.records, len(plan.chunks), plan.problems
         (243, 1, ())
@@ -58,7 +58,8 @@ def plan_archive(path: str, root: str | None = None, limits: ArchiveLimits | Non
     Raises UsageError and ArchiveRefused like :func:`k2beam.archive.header.check_archives`.
 
     Examples:
-        >>> from k2beam.archive import ArchiveReader, plan_archive
+        >>> from k2beam.archive.plan import plan_archive
+        >>> from k2beam.archive.reading import ArchiveReader
         >>> plan = plan_archive("samples/asx/trades.avro")
         >>> [batch.num_rows for chunk in plan.chunks for batch in ArchiveReader().read(chunk)]
         [243]

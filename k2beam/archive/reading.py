@@ -30,7 +30,8 @@ class ArchiveReader:
     Raises UsageError for sizes out of range.
 
     Examples:
-        >>> from k2beam.archive import ArchiveReader, plan_archive
+        >>> from k2beam.archive.plan import plan_archive
+        >>> from k2beam.archive.reading import ArchiveReader
         >>> [chunk] = plan_archive("samples/crypto/trades-00001.avro").chunks
         >>> [(type(batch).__name__, batch.num_rows) for batch in ArchiveReader().read(chunk)]
         [('RawBatch', 3000)]

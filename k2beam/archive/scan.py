@@ -42,7 +42,7 @@ class ReadProblem:
 
     Examples:
         >>> from pathlib import Path
-        >>> from k2beam.archive import plan_archive
+        >>> from k2beam.archive.plan import plan_archive
         >>> whole = Path("samples/asx/trades.avro").read_bytes()
         >>> _ = Path("growing.avro").write_bytes(whole[:-100])
         >>> [problem.kind for problem in plan_archive("growing.avro").problems]
@@ -63,7 +63,8 @@ class Frame(NamedTuple):
 
     Examples:
         >>> import os
-        >>> from k2beam.archive import check_archives, open_archive
+        >>> from k2beam.archive.files import open_archive
+        >>> from k2beam.archive.header import check_archives
         >>> from k2beam.archive.scan import Scanner
         >>> [header] = check_archives(["samples/asx/trades.avro"])
         >>> with open_archive(header.path) as file:

@@ -39,7 +39,8 @@ def write_raw_archive(
     Raises UsageError for a wrong option, ArchiveError for a message that no reader would take.
 
     Examples:
-        >>> from k2beam.archive import count_archive, write_raw_archive
+        >>> from k2beam.archive.count import count_archive
+        >>> from k2beam.archive.write import write_raw_archive
         >>> from k2beam.model import RawRecord
         >>> messages = [RawRecord("kafka:mine/ticks/1", 0, offset, None, b"BTCUSDT", b"payload") for offset in range(3)]
         >>> write_raw_archive("ticks.avro", messages, schemas={})

@@ -15,7 +15,8 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 from pyroaring import BitMap64
 
-from k2beam.archive import ArchiveCount, count_archive, expand_paths
+from k2beam.archive.count import ArchiveCount, count_archive
+from k2beam.archive.files import expand_paths
 from k2beam.audit.expectation import Expectation, SourceFile, describe, lost_files
 from k2beam.audit.report import AuditReport, DaysFinding, LedgerFinding, SourceFinding, SymbolFinding, TableFinding
 from k2beam.coverage import Coverage, SourcePartition, runs

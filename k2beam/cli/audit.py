@@ -10,7 +10,7 @@ import typer
 
 from k2beam.cli.guard import guarded
 from k2beam.cli.kafka_options import kafka_security, optional_kafka
-from k2beam.cli.lake_options import lake_config
+from k2beam.cli.lake_options import check_exists, existing_lake, lake_config
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows
 from k2beam.cli.progress import progress, step_progress
@@ -85,17 +85,18 @@ def audit_command(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Recount the tables from their rows: is anything lost, or there twice? Exits with 1 if so."""
+    kafka = optional_kafka(bootstrap, security)
+    check_exists(lake)
     from k2beam.audit.audit import audit
     from k2beam.lake.catalog import open_catalog
 
-    kafka = optional_kafka(bootstrap, security)
     if pin is not None:
         if source or kafka or topic or topic_pattern or compare:
             raise UsageError("--pin goes alone: a pinned state is compared with what was remembered of it")
         _check_pin(lake, pin, output)
         return
     opened = open_catalog(lake, create=False)
-    other = None if compare is None else open_catalog(lake_config(compare), create=False)
+    other = None if compare is None else open_catalog(existing_lake(compare), create=False)
     with step_progress(f"auditing {lake.describe()}") as tell:
         report = audit(
             opened,

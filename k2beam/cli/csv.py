@@ -16,10 +16,6 @@ from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.cli.registry_options import registry_login
 from k2beam.clock import now_us
 from k2beam.config import LakeConfig, WriteConfig
-from k2beam.csv.companies import read_companies
-from k2beam.csv.files import FileVariables, check_files
-from k2beam.csv.mapping import load_mapping
-from k2beam.csv.reader import CsvReader
 from k2beam.errors import UsageError
 from k2beam.job.config import IngestConfig
 from k2beam.kafka.config import KafkaConfig
@@ -73,8 +69,10 @@ def csv_files(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Take vendor ticks from CSV into the tables, an archive or a topic. Beam's own options follow after --."""
-    from k2beam.csv.deliver import produce, write_archive
-    from transforms.read_csv import ReadCsv
+    from k2beam.csv.companies import read_companies
+    from k2beam.csv.files import FileVariables, check_files
+    from k2beam.csv.mapping import load_mapping
+    from k2beam.csv.reader import CsvReader
 
     reader = CsvReader(load_mapping(mapping))
     given = {"symbol": symbol, "company_id": company}
@@ -82,8 +80,14 @@ def csv_files(
     variables = FileVariables(
         tuple((name, text) for name, text in given.items() if text is not None), tuple(symbols.items())
     )
+    if to not in ("tables", "topic"):
+        metrics.refuse_for(f"--to {to}")
     loaded_at = now_us()
+    # Before Beam is loaded, which takes seconds.
+    checked = check_files(files, reader.mapping, variables, loaded_at, complete=complete)
     if to == "tables":
+        from transforms.read_csv import ReadCsv
+
         write = WriteConfig(target_file_bytes=target_file_mb * _MIB, memory_bytes=memory_mb * _MIB)
         config = IngestConfig(lake, write, dead_letters_json=dead_letters_json, metrics=metrics.config)
         source = ReadCsv(files, reader.mapping, loaded_at=loaded_at, variables=variables, complete=complete)
@@ -91,9 +95,8 @@ def csv_files(
         metrics.push(stats)
         emit_object(stats.as_dict(), output, title="ingest csv")
         return
-    if to != "topic":
-        metrics.refuse_for(f"--to {to}")
-    checked = check_files(files, reader.mapping, variables, loaded_at, complete=complete)
+    from k2beam.csv.deliver import produce, write_archive
+
     if to.startswith(_ARCHIVE) and to != _ARCHIVE:
         done, warnings = write_archive(checked, reader, Path(to.removeprefix(_ARCHIVE)), complete=complete)
     elif to == "topic":

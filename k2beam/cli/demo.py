@@ -10,7 +10,6 @@ import typer
 from k2beam.cli.guard import guarded
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.job.config import Reader
-from k2beam.simulate.faults import parse_faults
 
 
 def register(app: typer.Typer) -> None:
@@ -43,6 +42,7 @@ def demo(
     The first time it fetches what is missing (about 400 MB) and builds Prism. Exits with 1 unless all is right.
     """
     from k2beam.demo import DemoConfig, run_demo
+    from k2beam.simulate.faults import parse_faults
 
     config = DemoConfig(rows=rows, faults=parse_faults(faults), seed=seed, source=source, keep=keep, reader=reader)
     report = run_demo(config, lambda step: typer.echo(step, err=True))

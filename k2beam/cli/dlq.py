@@ -8,7 +8,7 @@ import typer
 
 import k2beam
 from k2beam.cli.guard import guarded
-from k2beam.cli.lake_options import lake_config
+from k2beam.cli.lake_options import existing_lake
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows
 from k2beam.config import LakeConfig
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 @dlq_app.command("list")
 @guarded
-@with_options(lake=lake_config)
+@with_options(lake=existing_lake)
 def show_list(
     error_class: Annotated[str | None, typer.Option("--class", help="Only this error class.")] = None,
     stage: Annotated[str | None, typer.Option("--stage", help="Only this stage, such as decode.")] = None,
@@ -44,7 +44,7 @@ def show_list(
 
 @dlq_app.command("show")
 @guarded
-@with_options(lake=lake_config)
+@with_options(lake=existing_lake)
 def show(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="The source, as `dlq list` shows it.")],
     partition: Annotated[int, typer.Argument(metavar="PARTITION", help="Its partition.")],

@@ -9,7 +9,7 @@ import typer
 
 import k2beam
 from k2beam.cli.guard import guarded
-from k2beam.cli.lake_options import lake_config
+from k2beam.cli.lake_options import existing_lake
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_rows
 from k2beam.config import LakeConfig
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 
 
 @guarded
-@with_options(lake=lake_config)
+@with_options(lake=existing_lake)
 def gaps(
     symbol: Annotated[str | None, typer.Option("--symbol", help="Only this symbol.")] = None,
     exchange: Annotated[str | None, typer.Option("--exchange", help="Only this exchange.")] = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import k2beam
-from k2beam.archive import expand_paths, plan_archive
+from k2beam.archive.files import expand_paths
 from k2beam.cli.csv import register_csv
 from k2beam.cli.durations import seconds, whole_seconds
 from k2beam.cli.lake_options import lake_config
@@ -56,6 +56,7 @@ def archive(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Replay archived Avro into the tables. Beam's own options follow after --."""
+    expand_paths(paths)  # refused before Beam is loaded, which takes seconds
     from transforms.read_archive import ReadArchive
 
     config = IngestConfig(
@@ -82,6 +83,8 @@ def _records(paths: list[str], root: str | None) -> int:
     """How many records there are by the framing of the containers; counted for the bar alone."""
     if not sys.stderr.isatty():
         return 0
+    from k2beam.archive.plan import plan_archive
+
     return sum(plan_archive(path, root).records for path in expand_paths(paths))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from k2beam.cli.durations import positive_seconds
 from k2beam.config import LakeConfig, Retention
+from k2beam.lake.place import check_there
 
 WAREHOUSE_VARIABLE = "K2BEAM_WAREHOUSE"
 DEFAULT_WAREHOUSE = "warehouse"
@@ -35,6 +37,19 @@ def lake_config(warehouse: WarehouseOption = None, catalog: CatalogOption = None
     if warehouse is None and catalog is None:
         warehouse = os.environ.get(WAREHOUSE_VARIABLE) or DEFAULT_WAREHOUSE
     return LakeConfig(warehouse=warehouse, catalog=catalog)
+
+
+def existing_lake(warehouse: WarehouseOption = None, catalog: CatalogOption = None) -> LakeConfig:
+    """The same for a command that only reads: a folder that is no warehouse is refused before anything is loaded."""
+    lake = lake_config(warehouse, catalog)
+    check_exists(lake)
+    return lake
+
+
+def check_exists(lake: LakeConfig) -> None:
+    """Raise UsageError for a folder that is no warehouse."""
+    if lake.warehouse is not None:
+        check_there(Path(lake.warehouse).expanduser().resolve())
 
 
 _DEFAULT = Retention()

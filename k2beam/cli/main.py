@@ -29,7 +29,6 @@ from k2beam.cli import (
     warehouse,
 )
 from k2beam.cli.guard import run_guarded
-from k2beam.logs import configure_logging
 
 app = typer.Typer(
     name="k2beam",
@@ -78,6 +77,8 @@ def options(
 
     Exit codes: 0 good, 1 the check or the job failed, 2 wrong usage.
     """
+    from k2beam.logs import configure_logging
+
     del version
     configure_logging(log_level, json=log_json)
 

@@ -12,7 +12,7 @@ import typer
 
 import k2beam
 from k2beam.cli.guard import guarded
-from k2beam.cli.lake_options import CatalogOption, WarehouseOption, lake_config, snapshot_retention
+from k2beam.cli.lake_options import CatalogOption, WarehouseOption, existing_lake, snapshot_retention
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_rows, printable
 from k2beam.cli.progress import step_progress
@@ -60,7 +60,7 @@ def asked_for(
     catalog: CatalogOption = None,
 ) -> _Asked:
     """The tables that a command is to look after. A group of options, for ``with_options``."""
-    return _Asked(lake_config(warehouse, catalog), table)
+    return _Asked(existing_lake(warehouse, catalog), table)
 
 
 def register(app: typer.Typer) -> None:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from k2beam.errors import MetricsPushFailed, UsageError
-from k2beam.metrics.push import counted_here, push_metrics
-from k2beam.metrics.worker import MetricsConfig, close_endpoint
+from k2beam.metrics.config import MetricsConfig
 from k2beam.references import has_userinfo
 
 if TYPE_CHECKING:
@@ -70,6 +69,8 @@ class MetricsOptions:
         At the end, a bad one too, the metrics are pushed, if there is where to, and the endpoint goes with its target
         file.
         """
+        from k2beam.metrics.worker import close_endpoint
+
         try:
             yield self.config
         finally:
@@ -83,6 +84,8 @@ class MetricsOptions:
         """
         if not self._push("the ingest itself is complete"):
             return
+        from k2beam.metrics.push import counted_here
+
         missing = stats.consumed - round(counted_here("k2_messages_consumed_total"))
         if missing > 0:
             logging.getLogger(__name__).warning(
@@ -96,6 +99,8 @@ class MetricsOptions:
         """Whether the metrics of this process were pushed; ``untouched`` is what a failure does not change."""
         if self.push_gateway is None:
             return False
+        from k2beam.metrics.push import push_metrics
+
         try:
             push_metrics(self.push_gateway)
         except MetricsPushFailed as error:

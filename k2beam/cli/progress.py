@@ -7,8 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from prometheus_client import REGISTRY
-
 from k2beam.cli.output import printable
 
 _EVERY_SECONDS = 0.2
@@ -77,6 +75,8 @@ def consumed_progress(description: str, total: int) -> Iterator[None]:
 
 
 def _consumed() -> float:
+    from prometheus_client import REGISTRY
+
     return sum(
         sample.value
         for metric in REGISTRY.collect()

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import k2beam
 from k2beam.cli.guard import guarded
-from k2beam.cli.lake_options import lake_config
+from k2beam.cli.lake_options import existing_lake
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows
 from k2beam.config import LakeConfig
-from k2beam.model import Kind
 from k2beam.query.selections import EventSelection
+
+if TYPE_CHECKING:
+    from k2beam.model import Kind
 
 query_app = typer.Typer(help="Read the tables: rows, summaries, sizes and snapshots.", no_args_is_help=True)
 
@@ -89,7 +91,7 @@ def register(app: typer.Typer) -> None:
 
 @query_app.command("trades")
 @guarded
-@with_options(selection=selection_options, rows=event_options, lake=lake_config)
+@with_options(selection=selection_options, rows=event_options, lake=existing_lake)
 def trades(
     *, selection: EventSelection, rows: EventOptions, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE
 ) -> None:
@@ -99,7 +101,7 @@ def trades(
 
 @query_app.command("quotes")
 @guarded
-@with_options(selection=selection_options, rows=event_options, lake=lake_config)
+@with_options(selection=selection_options, rows=event_options, lake=existing_lake)
 def quotes(
     *, selection: EventSelection, rows: EventOptions, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE
 ) -> None:
@@ -109,7 +111,7 @@ def quotes(
 
 @query_app.command("summary")
 @guarded
-@with_options(lake=lake_config)
+@with_options(lake=existing_lake)
 def summary(
     symbol: Annotated[str, typer.Option("--symbol", help="The symbol, exactly as it is stored.")],
     day: Annotated[str, typer.Option("--day", metavar="YYYY-MM-DD", help="The day, in UTC.")],
@@ -126,7 +128,7 @@ def summary(
 
 @query_app.command("symbols")
 @guarded
-@with_options(selection=selection_options, lake=lake_config)
+@with_options(selection=selection_options, lake=existing_lake)
 def symbols(
     *,
     selection: EventSelection,
@@ -144,7 +146,7 @@ def symbols(
 
 @query_app.command("stats")
 @guarded
-@with_options(lake=lake_config)
+@with_options(lake=existing_lake)
 def stats(*, as_of: MomentOption = None, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE) -> None:
     """Rows, files, bytes, first and last time of each table."""
     from k2beam.query import overview
@@ -155,7 +157,7 @@ def stats(*, as_of: MomentOption = None, lake: LakeConfig, output: OutputOption 
 
 @query_app.command("snapshots")
 @guarded
-@with_options(lake=lake_config)
+@with_options(lake=existing_lake)
 def snapshots(
     table: Annotated[list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")] = None,
     *,

@@ -8,18 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from k2beam.archive.cells import Codec
 from k2beam.errors import UsageError
-from k2beam.model import Kind
-from k2beam.simulate import simulate as simulator
-from k2beam.simulate.faults import parse_faults
-from k2beam.simulate.truth import TRUTH_FILE, Truth
+
+if TYPE_CHECKING:
+    from k2beam.archive.cells import Codec
+    from k2beam.model import Kind
+    from k2beam.simulate import simulate as simulator
+    from k2beam.simulate.truth import Truth
 
 
 def register(app: typer.Typer) -> None:
@@ -53,6 +52,9 @@ def simulate(
     force: Annotated[bool, typer.Option("--force", help="Write although OUT is not empty.")] = False,
 ) -> None:
     """Make crypto trades and quotes with known faults, and the true answer beside them."""
+    from k2beam.simulate import simulate as simulator
+    from k2beam.simulate.faults import parse_faults
+
     if output not in ("table", "json"):
         raise UsageError(f"--output takes table or json, not {output!r}")
     simulation = simulator.Simulation(
@@ -95,6 +97,8 @@ def _check_not_in_future(simulation: simulator.Simulation) -> None:
 
 
 def _check_folder(out: Path, force: bool) -> None:
+    from k2beam.simulate.truth import TRUTH_FILE
+
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file: name a folder")
     if not force and out.is_dir() and any(out.iterdir()):
@@ -106,6 +110,9 @@ def _check_folder(out: Path, force: bool) -> None:
 
 @contextmanager
 def _progress(rows: int) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:

@@ -10,7 +10,7 @@ import typer
 
 import k2beam
 from k2beam.cli.guard import guarded
-from k2beam.cli.lake_options import lake_config
+from k2beam.cli.lake_options import existing_lake
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_rows
 from k2beam.cli.progress import step_progress
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 @snapshots_app.command("tag")
 @guarded
-@with_options(lake=lake_config)
+@with_options(lake=existing_lake)
 def tag(name: NameArgument, *, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE) -> None:
     """Tag the current snapshots of all tables, and remember what they hold: `k2beam audit --pin NAME` compares."""
     from k2beam.lake.pins import pin_tables
@@ -44,7 +44,7 @@ def tag(name: NameArgument, *, lake: LakeConfig, output: OutputOption = OutputFo
 
 @snapshots_app.command("untag")
 @guarded
-@with_options(lake=lake_config)
+@with_options(lake=existing_lake)
 def untag(name: NameArgument, *, lake: LakeConfig) -> None:
     """Take a tag away: its snapshots may expire from now on."""
     from k2beam.lake.pins import unpin_tables
@@ -56,7 +56,7 @@ def untag(name: NameArgument, *, lake: LakeConfig) -> None:
 
 @snapshots_app.command("tags")
 @guarded
-@with_options(lake=lake_config)
+@with_options(lake=existing_lake)
 def tags(*, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE) -> None:
     """List the tags, a row for each table."""
     from k2beam.lake.pins import find_pins

@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from k2beam.archive import ReadProblem
 from k2beam.archive.files import check_path_is_text
+from k2beam.archive.scan import ReadProblem
 from k2beam.csv.convert import Context, Converter
 from k2beam.csv.lines import header_columns
 from k2beam.csv.mapping import CsvMapping, check_columns

@@ -13,7 +13,7 @@ from enum import StrEnum
 from k2beam.config import COMMIT_AGE_OF_GOAL_SECONDS, LakeConfig, Retention, WriteConfig
 from k2beam.errors import UsageError
 from k2beam.kafka.config import KafkaConfig
-from k2beam.metrics.worker import MetricsConfig
+from k2beam.metrics.config import MetricsConfig
 
 
 @dataclass(frozen=True, slots=True)

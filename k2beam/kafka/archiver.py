@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from k2beam.archive import write_raw_archive
+from k2beam.archive.write import write_raw_archive
 from k2beam.codec.frame import frame_error, unframe
 from k2beam.errors import K2BeamError, SchemaError, UsageError
 from k2beam.kafka.cluster import TIMEOUT_SECONDS, Bounds, Topic

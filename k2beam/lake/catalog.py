@@ -18,7 +18,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 from k2beam.config import LakeConfig
 from k2beam.errors import UsageError
 from k2beam.lake.lean import LeanSqlCatalog, lean
-from k2beam.lake.place import check_place
+from k2beam.lake.place import CATALOG_FILE, check_place, check_there
 
 SQLITE_BUSY_SECONDS = 60
 
@@ -42,17 +42,14 @@ def open_catalog(config: LakeConfig, *, create: bool = True) -> Catalog:
 
 def _embedded(folder: Path, *, create: bool) -> Catalog:
     folder = folder.expanduser().resolve()
-    database = folder / "catalog.db"
-    if not database.exists() and not create:
-        raise UsageError(
-            f"no warehouse at {folder} (no catalog.db); ingest something into it first, or name another --warehouse"
-        )
+    if not create:
+        check_there(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"the warehouse {folder} can't be made: {error.strerror}; name another --warehouse") from error
     check_place(folder)
-    return _sqlite_catalog(database)
+    return _sqlite_catalog(folder / CATALOG_FILE)
 
 
 @retry(

@@ -37,7 +37,7 @@ from k2beam.lake.scan import find_readable, partition_value, plan_files, read_fi
 from k2beam.lake.tables import CERTIFIED_DAYS, CERTIFIED_SCHEMA, open_table
 from k2beam.lake.transaction import COMMIT_ID, ROWS_ADDED, UNKNOWN_OUTCOME, Append, commit_loop
 from k2beam.logs import get_logger
-from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
+from k2beam.metrics.config import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import CommitReceipt, Kind
 from k2beam.sequence import Slice, unpack_slices
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from k2beam.logs import commit_logged, get_logger
+from k2beam.metrics.config import MetricsConfig
 from k2beam.metrics.handle import Metrics
-from k2beam.metrics.worker import MetricsConfig
 from k2beam.model import CommitReceipt
 
 _COMPONENT = "commit"

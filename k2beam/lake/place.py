@@ -60,6 +60,14 @@ def lies_in(location: str, folder: Path) -> bool:
     return _below(path, folder) or _below(os.path.realpath(path), folder)
 
 
+def check_there(folder: Path) -> None:
+    """Raise UsageError where ``folder`` (resolved) is no warehouse."""
+    if not (folder / CATALOG_FILE).exists():
+        raise UsageError(
+            f"no warehouse at {folder} (no {CATALOG_FILE}); ingest something into it first, or name another --warehouse"
+        )
+
+
 def check_place(folder: Path) -> None:
     """Refuse a warehouse ``folder`` (resolved) that is half made, or whose tables lie elsewhere; one SELECT.
 

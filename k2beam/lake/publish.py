@@ -15,7 +15,7 @@ from k2beam.lake.ledger import append_gaps
 from k2beam.lake.observe import CommitObserver
 from k2beam.lake.sweep import Sweeper
 from k2beam.lake.tables import SEQUENCE_GAPS, open_table
-from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
+from k2beam.metrics.config import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import CommitReceipt
 from k2beam.sequence import GapBatch
 

@@ -20,7 +20,7 @@ from k2beam.lake.ledger import append_gaps, current_gaps
 from k2beam.lake.observe import CommitObserver
 from k2beam.lake.recount import KeyRecount, recount_keys
 from k2beam.lake.tables import SEQUENCE_GAPS
-from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
+from k2beam.metrics.config import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import CommitReceipt, Gap
 from k2beam.sequence import SequenceKey, diff_ledger, missing_gaps
 

@@ -29,7 +29,7 @@ from k2beam.errors import UnreadableFile
 from k2beam.lake.certified import CertifiedDays
 from k2beam.lake.days import DayFiles, DaySlices, SymbolName, divide
 from k2beam.lake.predicates import term
-from k2beam.lake.scan import EVERYTHING, bound_of, find_readable, plan_files, read_file, stop_at_unreadable, table_name
+from k2beam.lake.scan import EVERYTHING, bound_of, find_readable, plan_files, read_ahead, stop_at_unreadable, table_name
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.model import Kind
 from k2beam.schemas import EVENT_TIME_COLUMN
@@ -149,9 +149,9 @@ def _read_day(
     parts = -(-day.rows // ROWS_AT_ONCE)
     for part in range(parts):
         messages = _Messages(day, part, parts)
-        for task in files:
+        for task, batches in read_ahead(table, files, messages.columns, rows):
             try:
-                for batch in read_file(table, task, messages.columns, rows):
+                for batch in batches():
                     if batch.num_rows and not messages.add(batch):
                         raise _misplaced(table, task)
             except UnreadableFile as error:

@@ -7,8 +7,11 @@ the caller decides whether to stop or to report it and go on.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -27,6 +30,9 @@ from k2beam.errors import LakeError, UnreadableFile
 from k2beam.lake.tables import SPECS, find_table
 
 EVERYTHING = AlwaysTrue()
+
+_FILES_AT_ONCE = min(4, os.cpu_count() or 1)
+_BYTES_AT_ONCE = 32 << 20
 
 _PATH = re.compile(r"'([^\n]*/[^\n]*)'|: (\S*/\S*)$", re.MULTILINE)
 
@@ -98,6 +104,32 @@ def read_file(
             yield batch.select(list(columns))
     except (OSError, pa.ArrowInvalid) as error:
         raise UnreadableFile(table_name(table), _blamed(error, task), why_unreadable(error)) from error
+
+
+def read_ahead(
+    table: Table, tasks: Iterable[FileScanTask], columns: Sequence[str], row_filter: BooleanExpression = EVERYTHING
+) -> Iterator[tuple[FileScanTask, Callable[[], list[pa.RecordBatch]]]]:
+    """Each file, in order, and what gives its rows as :func:`read_file` does, or raises its error.
+
+    A few files are read at once, small ones only: what is not taken yet comes from no more than 32 MiB of files, or
+    from one file.
+    """
+
+    def rows(task: FileScanTask) -> list[pa.RecordBatch]:
+        return list(read_file(table, task, columns, row_filter))
+
+    ahead: deque[tuple[FileScanTask, Future[list[pa.RecordBatch]]]] = deque()
+    size = 0
+    with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+        for task in tasks:
+            while ahead and (len(ahead) == _FILES_AT_ONCE or size + task.file.file_size_in_bytes > _BYTES_AT_ONCE):
+                first, future = ahead.popleft()
+                size -= first.file.file_size_in_bytes
+                yield first, future.result
+            ahead.append((task, pool.submit(rows, task)))
+            size += task.file.file_size_in_bytes
+        for first, future in ahead:
+            yield first, future.result
 
 
 def read_whole(table: Table, file: DataFile, dictionaries: bool = False) -> Iterator[pa.Table]:

@@ -1,4 +1,4 @@
-"""Metrics of worker processes: the configuration that travels to them, and one endpoint in each.
+"""Metrics of worker processes: one endpoint in each.
 
 Every worker process counts for itself and Prometheus scrapes each of them, so no two processes write one sample and
 sums over ``instance`` are right. Prometheus finds the endpoints by files (``file_sd_configs``).
@@ -19,68 +19,14 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import REGISTRY, start_http_server
 
-from k2beam.errors import UsageError
 from k2beam.logs import get_logger
+from k2beam.metrics.config import MetricsConfig
 from k2beam.metrics.handle import Metrics, NullMetrics, forget_counts
 
 _JOB = "k2beam-workers"
 """The label ``job`` of every target; alerts go by it."""
 
-PORTS = (9400, 9499)
 _ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared, not bound
-
-
-@dataclass(frozen=True, slots=True)
-class MetricsConfig:
-    """Whether and how the processes of a job count; frozen and picklable, opened in each DoFn's ``setup``.
-
-    ``enabled`` off gives handles that do nothing. ``environment`` is the standard label of that name. With
-    ``endpoint`` each process that opens a handle serves its metrics over HTTP on ``host``, at the first free port
-    from ``ports[0]`` to ``ports[1]`` (0 to 0: any free port); the first configuration that is opened in a process
-    decides. ``targets`` is a folder in which each of these processes has a file for Prometheus' ``file_sd_configs``.
-
-    Raises UsageError for ports that are none, and for ``targets`` without ``endpoint``.
-
-    Examples:
-        >>> from k2beam import MetricsConfig
-        >>> metrics = MetricsConfig(environment="prod", endpoint=True, ports=(9400, 9409), targets="targets")
-        >>> metrics.host, metrics.enabled
-        ('127.0.0.1', True)
-        >>> MetricsConfig(targets="targets")
-        Traceback (most recent call last):
-        ...
-        k2beam.errors.UsageError: a folder of targets has no effect without an endpoint: give --metrics-endpoint too
-    """
-
-    enabled: bool = True
-    environment: str = ""
-    endpoint: bool = False
-    host: str = "127.0.0.1"
-    ports: tuple[int, int] = PORTS
-    targets: str | None = None
-
-    def __post_init__(self) -> None:
-        first, last = self.ports
-        if not (0 <= first <= last <= 65535) or (first == 0 != last):
-            raise UsageError(f"ports of the metrics' endpoint go from 1 to 65535, the lower first, not {first}-{last}")
-        if self.targets is not None and not self.endpoint:
-            raise UsageError("a folder of targets has no effect without an endpoint: give --metrics-endpoint too")
-
-    def open(self, component: str) -> Metrics:
-        """The handle of a component in this process; starts the process's endpoint if there is to be one.
-
-        Safe from several threads, and in forked and spawned processes. An endpoint that can't be had is logged and
-        counted in ``k2_metrics_endpoint_failures_total``: it is never a reason not to ingest.
-        """
-        if not self.enabled:
-            return NullMetrics()
-        if self.endpoint:
-            _endpoint.open(self)
-        return Metrics(component, self.environment)
-
-
-DEFAULT_METRICS = MetricsConfig()
-"""Counts, and offers nothing over HTTP."""
 
 
 @dataclass(slots=True)
@@ -146,6 +92,15 @@ class _Endpoint:
 
 
 _endpoint = _Endpoint()
+
+
+def open_handle(config: MetricsConfig, component: str) -> Metrics:
+    """See :meth:`k2beam.metrics.config.MetricsConfig.open`."""
+    if not config.enabled:
+        return NullMetrics()
+    if config.endpoint:
+        _endpoint.open(config)
+    return Metrics(component, config.environment)
 
 
 def close_endpoint() -> None:

@@ -16,8 +16,9 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from k2beam.archive import ArchiveReader, plan_archive
 from k2beam.archive.files import expand_paths
+from k2beam.archive.plan import plan_archive
+from k2beam.archive.reading import ArchiveReader
 from k2beam.errors import ArchiveError, KafkaFailed, SchemaError, UsageError
 from k2beam.kafka.topics import FOREVER_MS, TopicSpec, create_topics
 from k2beam.model import RawBatch

@@ -46,7 +46,7 @@ def columns_needed(kind: Kind, wanted: Sequence[str]) -> list[str]:
 def stream_events(
     catalog: Catalog, namespace: str, kind: Kind, selection: EventSelection, columns: Sequence[str]
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """The selected rows as they are stored, one data file at a time; none where the table was never made."""
+    """The selected rows as they are stored, file by file; none where the table was never made."""
     schema = pa.schema([event_arrow_schema(kind).field(name) for name in columns])
     table = find_readable(catalog, namespace, EVENT_TABLES[kind])
     batches = iter(()) if table is None else read(table, columns, selection, EVENT_TIME_COLUMN[kind])

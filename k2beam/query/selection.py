@@ -15,7 +15,7 @@ from k2beam.errors import UsageError
 from k2beam.lake.expiry import Expired
 from k2beam.lake.pins import PIN_NAME
 from k2beam.lake.predicates import all_of, equal, term
-from k2beam.lake.scan import plan_files, read_file, table_name
+from k2beam.lake.scan import plan_files, read_ahead, table_name
 from k2beam.query.selections import AsOf, EventSelection
 from k2beam.query.times import EPOCH, moment, to_instant
 
@@ -115,11 +115,11 @@ def plan(table: Table, row_filter: BooleanExpression, snapshot: Snapshot | None)
 
 
 def read(table: Table, columns: Sequence[str], selection: EventSelection, time_column: str) -> Iterator[pa.RecordBatch]:
-    """The selected rows, only the columns named, one data file at a time, in no order.
+    """The selected rows, only the columns named, a few data files at a time, in no order.
 
     Errors of the options are raised at once, before anything is read. Raises LakeError for an
     unreadable file.
     """
     row_filter = event_filter(selection, time_column)
     tasks = plan(table, row_filter, snapshot_of(table, selection.as_of))
-    return (batch for task in tasks for batch in read_file(table, task, columns, row_filter))
+    return (batch for _, rows in read_ahead(table, tasks, columns, row_filter) for batch in rows())

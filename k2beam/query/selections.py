@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import TYPE_CHECKING
 
-from k2beam.model import Kind
 from k2beam.query.times import Instant
+
+if TYPE_CHECKING:
+    from k2beam.model import Kind
 
 AsOf = int | datetime | date | str
 """A snapshot id, a tag, or an instant: the snapshot that was current then."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from k2beam.archive import write_raw_archive
+from k2beam.archive.write import write_raw_archive
 from k2beam.config import NAMESPACE
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import COVERED_TABLES, find_table

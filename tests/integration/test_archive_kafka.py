@@ -13,7 +13,9 @@ import typer
 from confluent_kafka import Producer
 from typer.testing import CliRunner
 
-from k2beam.archive import ArchiveLimits, ArchiveReader, check_archives, plan_archive
+from k2beam.archive.header import ArchiveLimits, check_archives
+from k2beam.archive.plan import plan_archive
+from k2beam.archive.reading import ArchiveReader
 from k2beam.audit.compare import compare
 from k2beam.cli.archive import register as register_command
 from k2beam.config import NAMESPACE

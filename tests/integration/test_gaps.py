@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
-from k2beam.archive import write_raw_archive
+from k2beam.archive.write import write_raw_archive
 from k2beam.config import NAMESPACE
 from k2beam.job import bounded
 from k2beam.lake.catalog import open_catalog

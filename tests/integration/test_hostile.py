@@ -11,7 +11,8 @@ from typing import Any
 import cramjam
 import pytest
 
-from k2beam.archive import plan_archive, write_raw_archive
+from k2beam.archive.plan import plan_archive
+from k2beam.archive.write import write_raw_archive
 from k2beam.config import NAMESPACE
 from k2beam.errors import ArchiveRefused
 from k2beam.job.bounded import run_ingest

@@ -24,7 +24,8 @@ from k2beam.job.pipeline import build
 from k2beam.job.stats import IngestStats
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, find_table
-from k2beam.metrics.worker import MetricsConfig, close_endpoint, endpoint_address
+from k2beam.metrics.config import MetricsConfig
+from k2beam.metrics.worker import close_endpoint, endpoint_address
 from k2beam.simulate.truth import Truth
 from tests.lake_helpers import lake_config, write_config
 from tests.replay_helpers import assert_truth, dead_letter_classes, simulated

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from k2beam.archive import plan_archive
+from k2beam.archive.plan import plan_archive
 from k2beam.config import NAMESPACE
 from k2beam.job.stats import IngestStats
 from k2beam.lake.catalog import open_catalog
@@ -127,7 +127,10 @@ def test_the_same_archive_twice_its_raw_copy_and_its_half_first(tmp_path: Path) 
 
 def test_half_of_the_records_in_another_job_first(tmp_path: Path) -> None:
     """Half of each file's messages, not whole files: blocks and batches are covered in part."""
-    from k2beam.archive import ArchiveLimits, ArchiveReader, plan_archive, write_raw_archive
+    from k2beam.archive.header import ArchiveLimits
+    from k2beam.archive.plan import plan_archive
+    from k2beam.archive.reading import ArchiveReader
+    from k2beam.archive.write import write_raw_archive
     from k2beam.model import RawBatch, RawRecord
 
     truth = simulated(tmp_path / "in")

@@ -9,7 +9,7 @@ from apache_beam.metrics import MetricsFilter
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.utils.timestamp import Timestamp
 
-from k2beam.metrics.worker import DEFAULT_METRICS, MetricsConfig
+from k2beam.metrics.config import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import Block, BlockBatch
 from k2beam.schemas import avro_schema
 from k2beam.sequence import Slice

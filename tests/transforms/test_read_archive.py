@@ -13,7 +13,8 @@ import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that
 
-from k2beam.archive import ArchiveLimits, ReadProblem
+from k2beam.archive.header import ArchiveLimits
+from k2beam.archive.scan import ReadProblem
 from k2beam.coverage import Coverage
 from k2beam.errors import ArchiveRefused, UsageError
 from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch

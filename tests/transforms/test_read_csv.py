@@ -11,7 +11,7 @@ import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that
 
-from k2beam.archive import ReadProblem
+from k2beam.archive.scan import ReadProblem
 from k2beam.csv.files import FileVariables
 from k2beam.csv.mapping import load_mapping
 from k2beam.errors import UsageError

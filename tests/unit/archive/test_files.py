@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from k2beam.archive import expand_paths, open_archive
+from k2beam.archive.files import expand_paths, open_archive
 from k2beam.errors import ArchiveRefused, UsageError
 
 

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2beam.archive import ArchiveHeader, ArchiveLimits, check_archives
-from k2beam.archive.header import read_header
+from k2beam.archive.header import ArchiveHeader, ArchiveLimits, check_archives, read_header
 from k2beam.errors import ArchiveRefused, UsageError
 from tests.archive_files import ENVELOPE, SYNC, TRADE, header, long, sized
 

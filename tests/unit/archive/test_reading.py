@@ -9,12 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from k2beam.archive import (
-    ArchiveLimits,
-    ArchiveReader,
-    count_archive,
-    plan_archive,
-)
+from k2beam.archive.count import count_archive
+from k2beam.archive.header import ArchiveLimits
+from k2beam.archive.plan import plan_archive
+from k2beam.archive.reading import ArchiveReader
 from k2beam.coverage import Coverage
 from k2beam.errors import ArchiveError, UsageError
 from k2beam.model import BlockBatch, DeadLetter, DeadLetterBatch, Extent, RawBatch

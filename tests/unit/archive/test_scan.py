@@ -11,9 +11,10 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from k2beam.archive import ArchiveLimits, ArchiveReader, Frame, ReadProblem, plan_archive
-from k2beam.archive.header import ArchiveHeader
-from k2beam.archive.scan import MAX_BLOCK_RECORDS, Scanner, source_id
+from k2beam.archive.header import ArchiveHeader, ArchiveLimits
+from k2beam.archive.plan import plan_archive
+from k2beam.archive.reading import ArchiveReader
+from k2beam.archive.scan import MAX_BLOCK_RECORDS, Frame, ReadProblem, Scanner, source_id
 from k2beam.errors import ArchiveRefused
 from k2beam.model import BlockBatch, DeadLetterBatch
 from tests.archive_files import SYNC, block, blocks_of, contents_of, header, long

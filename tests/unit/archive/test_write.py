@@ -10,8 +10,10 @@ from typing import Any
 import fastavro
 import pytest
 
-from k2beam.archive import ArchiveLimits, ArchiveReader, plan_archive, write_raw_archive
-from k2beam.archive.write import BLOCK_BYTES
+from k2beam.archive.header import ArchiveLimits
+from k2beam.archive.plan import plan_archive
+from k2beam.archive.reading import ArchiveReader
+from k2beam.archive.write import BLOCK_BYTES, write_raw_archive
 from k2beam.errors import ArchiveError, UsageError
 from k2beam.model import RawBatch, RawRecord
 from tests.archive_copies import archive_coverage, copy_as_raw

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from pyiceberg.expressions import EqualTo
 from pyroaring import BitMap64
 from typer.testing import CliRunner
 
-from k2beam.archive import count_archive, write_raw_archive
+from k2beam.archive.count import count_archive
+from k2beam.archive.write import write_raw_archive
 from k2beam.audit.audit import audit
 from k2beam.audit.report import AuditReport, DaysFinding, SourceFinding
 from k2beam.cli.audit import register
@@ -338,10 +340,14 @@ def test_remembered_days_are_believed_unless_the_audit_is_full(lake: SmallLake) 
 def remember_wrongly(lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is remembered of the one day misses its last message."""
     with monkeypatch.context() as patched:
-        real = recount_module.read_file
-        patched.setattr(
-            recount_module, "read_file", lambda *args: (batch.slice(0, batch.num_rows - 1) for batch in real(*args))
-        )
+        real = recount_module.read_ahead
+
+        def short(*args: Any) -> Iterator[tuple[Any, Any]]:
+            for task, rows in real(*args):
+                batches = [batch.slice(0, batch.num_rows - 1) for batch in rows()]
+                yield task, lambda kept=batches: kept
+
+        patched.setattr(recount_module, "read_ahead", short)
         reconcile(lake.catalog, NAMESPACE)
 
 

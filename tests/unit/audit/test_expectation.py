@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap64
 
-from k2beam.archive import write_raw_archive
+from k2beam.archive.write import write_raw_archive
 from k2beam.audit.expectation import Expectation, SourceFile
 from k2beam.coverage import MOST_OFFSETS, Coverage, SourcePartition, holes, span
 from k2beam.errors import LakeError

@@ -18,7 +18,8 @@ from k2beam.cli.main import main
 from k2beam.cli.metrics_options import MetricsOptions
 from k2beam.cli.topics import retention_ms
 from k2beam.errors import UsageError
-from k2beam.metrics.worker import MetricsConfig, endpoint_address
+from k2beam.metrics.config import MetricsConfig
+from k2beam.metrics.worker import endpoint_address
 from tests.http_servers import closed_port, gateway
 from tests.registry_server import NO_SUBJECT, FakeKafka, in_turn, knows_all, registry_server
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -225,16 +223,3 @@ def test_wrong_usage_says_what_to_do(commands: Commands, arguments: list[str], s
     result = commands.run(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
-
-
-def test_help_loads_nothing_heavy() -> None:
-    program = (
-        "import sys\n"
-        "from k2beam.cli.main import main\n"
-        "try: main(['query', 'trades', '--help'])\n"
-        "except SystemExit: pass\n"
-        "heavy = ('pyiceberg', 'duckdb', 'apache_beam', 'confluent_kafka', 'pandas')\n"
-        "print([name for name in heavy if name in sys.modules])\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert ended.stdout.splitlines()[-1] == "[]"

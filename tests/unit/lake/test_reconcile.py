@@ -17,7 +17,7 @@ from k2beam.lake.reconcile import compare_ledger, missing_intervals, reconcile
 from k2beam.lake.recount import recount_keys
 from k2beam.lake.tables import CERTIFIED_DAYS, SEQUENCE_GAPS, find_table
 from k2beam.logs import configure_logging
-from k2beam.metrics.worker import MetricsConfig
+from k2beam.metrics.config import MetricsConfig
 from k2beam.model import Gap
 from k2beam.sequence import gap_id
 from tests.audit_helpers import START, Row, SmallLake

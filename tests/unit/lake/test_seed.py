@@ -123,7 +123,7 @@ def test_remembered_days_are_not_read(lake: SmallLake, monkeypatch: pytest.Monke
     two_exchanges(lake)
     remember(lake)
     seed = LedgerSeed.of_now(lake.config)
-    monkeypatch.setattr("k2beam.lake.recount.read_file", never_read)
+    monkeypatch.setattr("k2beam.lake.recount.read_ahead", never_read)
     assert loaded(seed, "ASX") == state_of((8, 70), (9, 71))
 
 
@@ -134,7 +134,7 @@ def test_remembered_days_of_an_expired_snapshot_are_not_read_where_all_rows_are_
     seed = LedgerSeed.of_now(lake.config)
     expire(lake)
     remember(lake)
-    monkeypatch.setattr("k2beam.lake.recount.read_file", never_read)
+    monkeypatch.setattr("k2beam.lake.recount.read_ahead", never_read)
     assert loaded(seed, "ASX") == state_of((8, 70), (9, 71))
 
 

@@ -20,7 +20,7 @@ from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.lake.publish import Publisher
 from k2beam.lake.rows import event_rows
-from k2beam.metrics.worker import MetricsConfig
+from k2beam.metrics.config import MetricsConfig
 from k2beam.model import TIMESTAMP, EventBatch
 from tests.lake_helpers import DAY, QUICK, START, lake_config, stage, trades, write_config
 from transforms.write_iceberg import WriteIceberg

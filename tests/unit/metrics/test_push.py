@@ -13,8 +13,8 @@ from k2beam.cli.main import main
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.errors import MetricsPushFailed, UsageError
 from k2beam.job.stats import IngestStats
+from k2beam.metrics.config import MetricsConfig
 from k2beam.metrics.push import counted_here, push_metrics
-from k2beam.metrics.worker import MetricsConfig
 from k2beam.simulate.simulate import Simulation, simulate
 from tests.http_servers import closed_port, gateway
 

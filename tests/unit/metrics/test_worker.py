@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from k2beam.errors import UsageError
+from k2beam.metrics.config import MetricsConfig
 from k2beam.metrics.handle import Metrics, NullMetrics
-from k2beam.metrics.worker import MetricsConfig, close_endpoint, endpoint_address, remove_stale_targets
+from k2beam.metrics.worker import close_endpoint, endpoint_address, remove_stale_targets
 from tests.metrics_recorder import Samples
 
 HOST = "127.0.0.1"
@@ -175,7 +176,8 @@ def test_files_of_dead_processes_of_this_host_go(tmp_path: Path) -> None:
 
 WORKER = """
 import os, sys, time
-from k2beam.metrics.worker import MetricsConfig, endpoint_address
+from k2beam.metrics.config import MetricsConfig
+from k2beam.metrics.worker import endpoint_address
 config = MetricsConfig(endpoint=True, ports=(0, 0), targets=sys.argv[1])
 config.open("writer").increment("k2_rows_written_total", 5, table="t")
 print(os.getpid(), endpoint_address()[1], flush=True)

@@ -15,9 +15,10 @@ import pytest
 
 from k2beam.config import NAMESPACE, Retention
 from k2beam.errors import LakeError, UnreadableFile, UsageError
+from k2beam.lake import scan
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
-from k2beam.query import duck
+from k2beam.query import duck, selection
 from k2beam.query.lake import Lake
 from k2beam.query.selection import event_filter, snapshot_of
 from k2beam.query.selections import EventSelection
@@ -215,26 +216,30 @@ def test_a_bad_time_names_its_option(lake: Lake, options: dict[str, Any], said: 
         lake.trades(**options)
 
 
-def test_a_stream_reads_one_file_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("limit", "size", "most"), [(3, 1 << 30, 3), (3, 1, 1)], ids=["many small ones", "large ones"])
+def test_a_stream_reads_a_few_files_ahead(
+    limit: int, size: int, most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     catalog = make_catalog(tmp_path)
-    for offset in range(3):
+    for offset in range(8):
         append_events(catalog, "trades", [trade(offset, offset)])
     opened: list[str] = []
-    from k2beam.query import selection
-
-    original = selection.read_file
+    original = scan.read_file
 
     def watched(table: Any, task: Any, *rest: Any) -> Any:
         opened.append(task.file.file_path)
         return original(table, task, *rest)
 
-    monkeypatch.setattr(selection, "read_file", watched)
+    monkeypatch.setattr(scan, "read_file", watched)
+    monkeypatch.setattr(scan, "_FILES_AT_ONCE", limit)
+    monkeypatch.setattr(scan, "_BYTES_AT_ONCE", size)
     table = catalog.load_table(("market_data", "trades_v2"))
     batches = selection.read(table, ["symbol"], EventSelection(), "timestamp")
-    next(batches)
-    assert len(opened) == 1
-    list(batches)
-    assert len(opened) == 3
+    for taken in range(1, 9):
+        assert next(batches).num_rows == 1
+        assert len(opened) <= taken - 1 + most
+    assert len({*opened}) == 8
+    assert next(batches, None) is None
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
