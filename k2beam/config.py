@@ -14,7 +14,7 @@ from typing import Protocol
 from k2beam.errors import UsageError
 
 COMMIT_AGE_SECONDS = 10.0
-"""How old a written row may get before it is committed, where a job has no end."""
+"""How long after it was read a row may wait before it is committed, where a job has no end."""
 
 COMMIT_AGE_OF_GOAL_SECONDS = 2.0
 """The same in a job that ends by itself: the last rows of its goal are committed by age, and it waits for them."""
@@ -116,7 +116,7 @@ class WriteConfig:
     ``window_seconds``: rows of different windows never share a file. ``target_file_bytes``:
     Parquet size at which a file is closed. ``memory_bytes``: Arrow bytes that a worker buffers.
     A commit is due at ``commit_rows`` or ``commit_bytes``, at the end of a bounded run and, only
-    when ``bounded`` is off, ``commit_age_seconds`` after the first file (None: 10 s, or 2 s in a live
+    when ``bounded`` is off, ``commit_age_seconds`` after its first row was read (None: 10 s, or 2 s in a live
     job that ends by itself). ``run_id`` marks the run's snapshots (empty: run_ingest
     and run_live give each run one of its own). ``guard`` is asked before each commit. ``retention``: which
     snapshots a commit leaves in its table (None: all; run_live then takes that of its LiveConfig).
@@ -151,7 +151,7 @@ class WriteConfig:
 
     @property
     def commit_age(self) -> float:
-        """How old a written row may get before it is committed, seconds."""
+        """How long after it was read a row may wait before it is committed, seconds."""
         return COMMIT_AGE_SECONDS if self.commit_age_seconds is None else self.commit_age_seconds
 
     @property

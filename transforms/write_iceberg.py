@@ -22,6 +22,7 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
 import transforms.coders  # noqa: F401 - registers the coders of the batches
+from k2beam.clock import now_us
 from k2beam.config import LakeConfig, WriteConfig
 from k2beam.lake.buffer import Group, GroupKey, RowBuffer
 from k2beam.lake.catalog import Catalog, open_catalog
@@ -118,6 +119,7 @@ class _WriteFilesFn(beam.DoFn):  # type: ignore[misc]
         config = self._config
         self._buffer = RowBuffer(config.window_us, config.target_file_bytes, config.memory_bytes)
         self._latest = MIN_TIMESTAMP
+        self._begun_at = now_us()
 
     def process(
         self, batch: EventBatch | RowBatch, timestamp: Timestamp = beam.DoFn.TimestampParam
@@ -137,7 +139,7 @@ class _WriteFilesFn(beam.DoFn):  # type: ignore[misc]
                 self._tables[key.table] = open_table(self._catalog, self._lake.namespace, key.table)
             started = time.monotonic()
             staged = write_rows(self._tables[key.table], group.rows(), key.window, group.extents.values())
-        staged = replace(staged, oldest=group.oldest, newest=group.newest)
+        staged = replace(staged, oldest=group.oldest, newest=group.newest, begun_at=self._begun_at)
         self._metrics.histogram("k2_write_duration_seconds", time.monotonic() - started, table=key.table)
         return key.table, staged
 
@@ -218,7 +220,10 @@ class _CommitByAgeFn(_Commits):
         age: Any = beam.DoFn.TimerParam(AGE),
     ) -> Iterator[CommitReceipt]:
         if total.read() is None:
-            age.set(Timestamp.now() + self._config.commit_age)
+            _, item = element
+            # From the first row on, which waited in its bundle already.
+            began = Timestamp(micros=item.begun_at) if isinstance(item, StagedFile) else Timestamp.now()
+            age.set(began + self._config.commit_age)
         yield from self._take(element, staged, total, end)
 
     @on_timer(END)

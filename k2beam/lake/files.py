@@ -36,7 +36,7 @@ class StagedFile:
     greatest element time of its rows (microseconds; the log's time where a job is live), if known. ``repeated`` rows
     came for it with an offset that another of its rows has, and were not written. ``offsets`` are all source offsets
     that the rows which came stand for, repeated ones each time (a dead letter may stand for many). ``written_at`` is
-    when the file was written (microseconds UTC).
+    when the file was written, ``begun_at`` when the bundle of its rows began (microseconds UTC).
     """
 
     table: str
@@ -52,6 +52,7 @@ class StagedFile:
     repeated: int = 0
     offsets: int = 0
     written_at: int = 0
+    begun_at: int = 0
 
     @property
     def came(self) -> int:

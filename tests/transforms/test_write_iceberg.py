@@ -77,9 +77,15 @@ def test_bytes_bound_a_commit(tmp_path: Path, files: int, commits: int) -> None:
     assert snapshots(tmp_path / "wh") == commits
 
 
-@pytest.mark.parametrize(("age", "commits"), [(600, 2), (86_400, 1)])
-def test_age_bounds_a_commit_of_unbounded_input(tmp_path: Path, age: int, commits: int) -> None:
-    """An hour passes after two batches, so that they share a commit; a third one comes later."""
+@pytest.mark.parametrize(("age", "waited", "commits"), [(600, 0, 2), (86_400, 0, 1), (600, 700, 3), (86_400, 700, 1)])
+def test_age_bounds_a_commit_of_unbounded_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: int, waited: int, commits: int
+) -> None:
+    """An hour passes after two batches, so that they share a commit; a third one comes later.
+
+    What waited in its bundle for longer than the age is committed at once.
+    """
+    monkeypatch.setattr("transforms.write_iceberg.now_us", lambda: int((time.time() - waited) * 1e6))
     stream = (
         TestStream()
         .advance_watermark_to(START // 1_000_000)
