@@ -1,8 +1,8 @@
 """``python -m bench [--rows N] [--symbols N]``: prints one table; figures are of this machine and this run.
 
 ``--live`` measures the live job instead, ``--commits N`` what a commit costs as a table gets old, ``--compaction`` that
-of small files, ``--size`` what a large warehouse costs a job and the audit; ``--demo N`` proves the live job: the demo
-N times in a row. Exits with 1 for what went wrong.
+of small files, ``--queries`` what queries take beside plain scans, ``--size`` what a large warehouse costs a job and
+the audit; ``--demo N`` proves the live job: the demo N times in a row. Exits with 1 for what went wrong.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bench.demo import demos
 from bench.live import live
 from bench.memory import csv_memory, memory
 from bench.metrics import metrics
+from bench.queries import queries
 from bench.replay import replay
 from bench.size import size
 from k2beam.cli.output import OutputFormat, emit_rows
@@ -36,6 +37,7 @@ def main() -> None:
     instead.add_argument("--live", action="store_true", help="the live job instead: starts Kafka, a registry and Prism")
     instead.add_argument("--commits", type=_hundreds, metavar="N", help="N commits to one table instead, 1000 or more")
     instead.add_argument("--compaction", action="store_true", help="the compaction of 2,000 files of one day instead")
+    instead.add_argument("--queries", action="store_true", help="queries beside plain scans instead")
     instead.add_argument("--size", action="store_true", help="a warehouse of thirty days instead")
     instead.add_argument(
         "--demo", type=_count, metavar="N", help="k2beam demo N times instead, clean and with faults in turns"
@@ -58,6 +60,8 @@ def main() -> None:
             measuring = commits(given.commits, root)
         elif given.compaction:
             measuring = compaction(given.rows, given.symbols, root)
+        elif given.queries:
+            measuring = queries(given.rows, given.symbols, root)
         elif given.size:
             measuring = size(given.rows, given.symbols, root)
         else:

@@ -7,10 +7,13 @@ write first with the same libraries, fastavro rows through ``Table.from_pylist``
 
 from __future__ import annotations
 
+import json
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from typing import Any
 import fastavro
 import pyarrow as pa
 
+from bench.compaction import result_line
 from k2beam.config import NAMESPACE, LakeConfig
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import open_table
@@ -26,41 +30,39 @@ from k2beam.schemas import event_arrow_schema
 CHUNK = 50_000
 
 
-def replay(archive: Path, scratch: Path) -> list[dict[str, Any]]:
-    """Rows a second of the floor, the peer and the job in one, two and two more workers, and their ratios."""
-    floor = _rate(lambda: _floor(archive))
-    measured = [
-        ("floor: fastavro alone", floor),
-        ("peer: rows into pyiceberg", _rate(lambda: _peer(archive, scratch / "peer"))),
-        ("job, FnApiRunner", _job(archive, scratch / "fn", "--runner=FnApiRunner")),
-        (
-            "job, two processes",
-            _job(
-                archive,
-                scratch / "two",
-                "--runner=FnApiRunner",
-                "--direct_num_workers=2",
-                "--direct_running_mode=multi_processing",
-            ),
-        ),
-    ]
-    return [
-        {
-            "what": what,
-            "rows": rows,
-            "value": round(rows / seconds),
-            "unit": "rows/s",
-            "ratio": round(rows / seconds / (floor[0] / floor[1]), 2),
-            "beside": "floor",
-        }
-        for what, (rows, seconds) in measured
-    ]
+def replay(archive: Path, scratch: Path) -> Iterator[dict[str, Any]]:
+    """Rows a second of the floor, the peer and the job in one and in two processes, and CPU seconds of a million."""
+    floor = _measured(lambda: _floor(archive))
+    processes = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
+    measured = {
+        "floor: fastavro alone": floor,
+        "peer: rows into pyiceberg": _measured(lambda: _peer(archive, scratch / "peer")),
+        "job, FnApiRunner": _job(archive, scratch / "fn", "--runner=FnApiRunner"),
+        "job, two processes": _job(archive, scratch / "two", "--runner=FnApiRunner", *processes),
+    }
+    for what, taken in measured.items():
+        yield result_line(what, taken.rows, round(taken.rate), "rows/s", round(taken.rate / floor.rate, 2), "floor")
+    for what, taken in measured.items():
+        yield result_line(what, taken.rows, round(taken.cpu_s / taken.rows * 1_000_000, 2), "CPU s/million")
 
 
-def _rate(run: Callable[[], int]) -> tuple[int, float]:
-    started = time.perf_counter()
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What a run took, all of its processes together."""
+
+    rows: int
+    seconds: float
+    cpu_s: float
+
+    @property
+    def rate(self) -> float:
+        return self.rows / self.seconds
+
+
+def _measured(run: Callable[[], int]) -> _Taken:
+    started, cpu = time.perf_counter(), time.process_time()
     rows = run()
-    return rows, time.perf_counter() - started
+    return _Taken(rows, time.perf_counter() - started, time.process_time() - cpu)
 
 
 def _records(archive: Path) -> Iterator[dict[str, Any]]:
@@ -85,11 +87,10 @@ def _peer(archive: Path, warehouse: Path) -> int:
     return count
 
 
-def _job(archive: Path, warehouse: Path, *options: str) -> tuple[int, float]:
-    """The command itself, with its start; its own clock leaves out the imports."""
-    import json
-
+def _job(archive: Path, warehouse: Path, *options: str) -> _Taken:
+    """The command itself; its own clock leaves out the imports, and processor time does not."""
     command = [sys.executable, "-m", "k2beam.cli.main", "ingest", "archive", str(archive)]
+    before = _of_children()
     done = subprocess.run(
         [*command, "--warehouse", str(warehouse), "--output", "json", "--", *options],
         check=True,
@@ -97,4 +98,10 @@ def _job(archive: Path, warehouse: Path, *options: str) -> tuple[int, float]:
         stderr=subprocess.DEVNULL,
     )
     stats = json.loads(done.stdout)
-    return stats["consumed"], stats["duration_s"]
+    return _Taken(stats["consumed"], stats["duration_s"], _of_children() - before)
+
+
+def _of_children() -> float:
+    """CPU seconds of all processes that were started here and have ended, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

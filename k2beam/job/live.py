@@ -49,6 +49,8 @@ GUARD_SECONDS = 10.0
 LEAST_BUNDLE_SECONDS = 0.25
 COUNTERS_SECONDS = 5.0
 """How long the end of a job waits for the counters of its last commits."""
+LOOK_SECONDS = 5.0
+"""How often a job that ends by itself looks whether all is committed: it costs the reading of all tables' metadata."""
 DRAIN_SECONDS = 30.0
 """How long a job that ends by itself may take for it, once all is committed."""
 ENDED_SECONDS = 330.0
@@ -182,6 +184,7 @@ class _Ending:
         self._namespace = config.lake.namespace
         self._start = start
         self._all_there_at: float | None = None
+        self._look_at = 0.0
         self._taken_before = start.goal.taken(start.covered, start.probe.holes) if live.has_goal else 0
 
     def is_reached(self, *, ended: bool) -> bool:
@@ -189,6 +192,10 @@ class _Ending:
         start, live = self._start, self._live
         if not live.has_goal:
             return False
+        if self.by_itself and not ended and live.max_messages is None:
+            if time.monotonic() < self._look_at:
+                return False
+            self._look_at = time.monotonic() + LOOK_SECONDS
         covered = read_coverage(start.catalog, self._namespace)
         taken = start.goal.taken(covered, start.probe.holes) - self._taken_before
         if live.max_messages is not None and taken >= live.max_messages:
