@@ -49,7 +49,7 @@ GUARD_SECONDS = 10.0
 LEAST_BUNDLE_SECONDS = 0.25
 COUNTERS_SECONDS = 5.0
 """How long the end of a job waits for the counters of its last commits."""
-LOOK_SECONDS = 5.0
+COMMITTED_SECONDS = 5.0
 """How often a job that ends by itself looks whether all is committed: it costs the reading of all tables' metadata."""
 DRAIN_SECONDS = 30.0
 """How long a job that ends by itself may take for it, once all is committed."""
@@ -195,7 +195,7 @@ class _Ending:
         if self.by_itself and not ended and live.max_messages is None:
             if time.monotonic() < self._look_at:
                 return False
-            self._look_at = time.monotonic() + LOOK_SECONDS
+            self._look_at = time.monotonic() + COMMITTED_SECONDS
         covered = read_coverage(start.catalog, self._namespace)
         taken = start.goal.taken(covered, start.probe.holes) - self._taken_before
         if live.max_messages is not None and taken >= live.max_messages:
