@@ -204,7 +204,7 @@ def _row_groups(table: Table, selection: EventSelection, symbol: str, hour: date
 
 
 def result_line(
-    what: str, rows: int | None, value: float, unit: str, ratio: float | None = None, beside: str | None = None
+    what: str, rows: int | None, value: float | None, unit: str, ratio: float | None = None, beside: str | None = None
 ) -> dict[str, Any]:
     """One line of the table that a benchmark prints."""
     return {"what": what, "rows": rows, "value": value, "unit": unit, "ratio": ratio, "beside": beside}

@@ -124,23 +124,23 @@ def throughput(stack: LocalStack, scratch: Path, rows: int, runs: int) -> Iterat
 
     Of several runs, each into tables of its own, the median and the least, beside the median of the floor.
     """
-    ids = {SCHEMA_ID: _register(stack)}
+    ids = {SCHEMA_ID: register(stack)}
     jobs = {reader: Live(stack, reader) for reader in Reader}
-    warm_up = _backlog(stack, scratch, ids, "warm-up", max(rows // 10, 1))
+    warm_up = backlog(stack, scratch, ids, "warm-up", max(rows // 10, 1))
     for reader, job in jobs.items():
-        _run(job, scratch / f"wh-warm-up-{reader}", warm_up)
-    topic = _backlog(stack, scratch, ids, "backlog", rows)
+        run(job, scratch / f"wh-warm-up-{reader}", warm_up)
+    topic = backlog(stack, scratch, ids, "backlog", rows)
     floors: list[float] = []
     alone: list[float] = []
     measured: dict[Reader, list[Run]] = {reader: [] for reader in Reader}
     for number in range(runs):
-        floors.append(_consume(stack.bootstrap, topic, rows))
-        alone.append(_consume(stack.bootstrap, topic, rows, SETTINGS))
+        floors.append(consume(stack.bootstrap, topic, rows))
+        alone.append(consume(stack.bootstrap, topic, rows, SETTINGS))
         for reader, job in jobs.items():
-            measured[reader].append(_run(job, scratch / f"wh-{reader}-{number}", topic))
+            measured[reader].append(run(job, scratch / f"wh-{reader}-{number}", topic))
     floor = statistics.median(floors)
-    yield _rate_of(FLOOR, rows, floor, floor)
-    yield _rate_of(SET, rows, statistics.median(alone), floor)
+    yield rate_of(FLOOR, rows, floor, floor)
+    yield rate_of(SET, rows, statistics.median(alone), floor)
     for reader, found in measured.items():
         yield from _lines(f"live job, {reader}", rows, found, floor)
 
@@ -149,8 +149,8 @@ def _lines(what: str, rows: int, runs: Sequence[Run], floor: float) -> Iterator[
     """Rates, processor time, memory and the first commit of some runs."""
     for moment in runs[0].rates:
         rates = [run.rates[moment] for run in runs]
-        yield _rate_of(f"{what}, {moment}, median of {len(runs)}", rows, statistics.median(rates), floor)
-        yield _rate_of(f"{what}, {moment}, least of {len(runs)}", rows, min(rates), floor)
+        yield rate_of(f"{what}, {moment}, median of {len(runs)}", rows, statistics.median(rates), floor)
+        yield rate_of(f"{what}, {moment}, least of {len(runs)}", rows, min(rates), floor)
     for name in runs[0].used:
         used = [run.used[name] for run in runs if name in run.used]
         cpu = statistics.median(each.cpu_s for each in used) / rows * 1_000_000
@@ -160,7 +160,7 @@ def _lines(what: str, rows: int, runs: Sequence[Run], floor: float) -> Iterator[
     yield result_line(f"{what}: first fetch to first commit, median", rows, round(first, 1), "s")
 
 
-def _rate_of(what: str, rows: int, value: float, floor: float) -> dict[str, Any]:
+def rate_of(what: str, rows: int, value: float, floor: float) -> dict[str, Any]:
     return {
         "what": what,
         "rows": rows,
@@ -177,7 +177,7 @@ def latency(job: Live, scratch: Path, rate: int, seconds: int) -> Iterator[dict[
     Raises SystemExit for a feed that was more than 5 % slower than asked.
     """
     stack, topic, warehouse = job.stack, f"bench.latency.{job.reader}", scratch / f"latency-{job.reader}"
-    schema_id = _register(stack)
+    schema_id = register(stack)
     for result in create_topics(stack.bootstrap, [TopicSpec(topic, 4)]):
         if result.state != "created":
             raise SystemExit(f"{result.topic}: {result.note}")
@@ -206,7 +206,7 @@ def latency(job: Live, scratch: Path, rate: int, seconds: int) -> Iterator[dict[
         }
 
 
-def _register(stack: LocalStack) -> int:
+def register(stack: LocalStack) -> int:
     registry = Registry(RegistryConfig(stack.registry_url))
     try:
         return register_schemas(registry, {SCHEMA_ID: schema_text("trade_v2")}, prefix="bench-")[SCHEMA_ID]
@@ -214,14 +214,14 @@ def _register(stack: LocalStack) -> int:
         registry.close()
 
 
-def _backlog(stack: LocalStack, scratch: Path, ids: Mapping[int, int], name: str, rows: int) -> str:
+def backlog(stack: LocalStack, scratch: Path, ids: Mapping[int, int], name: str, rows: int) -> str:
     """Trades of 37 symbols, a key each, which spread unevenly over 4 partitions; the topic."""
     simulate(scratch / name, Simulation(rows=rows, symbols=37, seed=1, faults=Faults(gaps=20)))
     (topic,) = republish(stack.bootstrap, archived_messages(scratch / name), ids, prefix=f"{name}.")
     return topic
 
 
-def _consume(bootstrap: str, topic: str, rows: int, settings: Mapping[str, Any] = MappingProxyType({})) -> float:
+def consume(bootstrap: str, topic: str, rows: int, settings: Mapping[str, Any] = MappingProxyType({})) -> float:
     """Messages a second that librdkafka hands over in batches."""
     group = {"group.id": f"floor-{uuid.uuid4().hex}", "auto.offset.reset": "earliest"}  # a new one begins at the start
     consumer = Consumer({"bootstrap.servers": bootstrap, **settings, **group})
@@ -237,7 +237,7 @@ def _consume(bootstrap: str, topic: str, rows: int, settings: Mapping[str, Any] 
         consumer.close()
 
 
-def _run(job: Live, warehouse: Path, topic: str) -> Run:
+def run(job: Live, warehouse: Path, topic: str) -> Run:
     """The job over a backlog until it has caught up; its tables are audited."""
     status = {service.name: service for service in job.stack.status()}
     log = status["expansion"].log
@@ -259,13 +259,13 @@ def _run(job: Live, warehouse: Path, topic: str) -> Run:
     if job.reader is Reader.BEAM:
         fetched = first_fetch(before.decode(errors="replace"), after.decode(errors="replace"), topic)
     else:
-        fetched = _time_of(READING_BEGAN, said)
-    commits = [snapshot.timestamp_ms / 1000 for snapshot in _trades(warehouse).snapshots()]
+        fetched = time_of(READING_BEGAN, said)
+    commits = [snapshot.timestamp_ms / 1000 for snapshot in trades(warehouse).snapshots()]
     messages = int(json.loads(out.read_text(encoding="utf-8"))["consumed"])
-    return Run(messages, _time_of(PRISM_READY, said), fetched, min(commits), max(commits), used)
+    return Run(messages, time_of(PRISM_READY, said), fetched, min(commits), max(commits), used)
 
 
-def _time_of(event: str, log: str) -> float:
+def time_of(event: str, log: str) -> float:
     """Seconds since the epoch of the first line with ``event``."""
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
     for line in lines:
@@ -298,7 +298,7 @@ def _running_job(job: Live, topic: str, warehouse: Path, *options: str) -> Itera
             raise SystemExit(f"the job failed: {log.read_text(encoding='utf-8')}")
 
 
-def _trades(warehouse: Path) -> Any:
+def trades(warehouse: Path) -> Any:
     return find_table(open_catalog(LakeConfig(str(warehouse))), NAMESPACE, "trades_v2")
 
 
@@ -310,7 +310,7 @@ def _watch(warehouse: Path, rate: int, rows: int, seconds: float, feeding: Futur
     seen: dict[int, float] = {}
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        table = _trades(warehouse) if (warehouse / "catalog.db").exists() else None
+        table = trades(warehouse) if (warehouse / "catalog.db").exists() else None
         now = time.time()
         for snapshot in table.snapshots() if table is not None else ():
             seen.setdefault(snapshot.snapshot_id, now)
@@ -326,7 +326,7 @@ def _watch(warehouse: Path, rate: int, rows: int, seconds: float, feeding: Futur
 
 def _delays(warehouse: Path, seen: Mapping[int, float]) -> Any:
     """Seconds from each row's event time, which is when it was produced, to when its snapshot was seen."""
-    entries = _trades(warehouse).inspect.entries().to_pylist()
+    entries = trades(warehouse).inspect.entries().to_pylist()
     delays = []
     for entry in entries:
         times = pq.read_table(entry["data_file"]["file_path"].removeprefix("file://"), columns=["timestamp"])[

@@ -2,6 +2,7 @@
 
     python scripts/lock_jars.py            resolve every pom anew and write the lock file
     python scripts/lock_jars.py --check    only say whether the lock file is what the poms give; exit 1 if not
+    python scripts/lock_jars.py --peers    the same for bench/peers/peers.lock and the poms in bench/peers/maven
 
 Needed only where a pom changes: who uses the jars needs no Maven.
 """
@@ -17,9 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCK = ROOT / "k2beam" / "stack" / "jars.lock"
+LOCK, POMS = ROOT / "k2beam" / "stack" / "jars.lock", ROOT / "ops" / "maven"
+PEERS_LOCK, PEERS_POMS = ROOT / "bench" / "peers" / "peers.lock", ROOT / "bench" / "peers" / "maven"
 _HEAD = """\
-# Made by scripts/lock_jars.py from ops/maven/*.pom.xml. Do not edit.
+# Made by scripts/lock_jars.py from {poms}/*.pom.xml. Do not edit.
 # group  SHA-256  bytes  path in a Maven repository
 """
 _SUFFIXES = (".jar", ".tar.gz")
@@ -40,10 +42,10 @@ def lines(group: str, folder: Path) -> Iterator[str]:
             yield f"{group} {digest} {path.stat().st_size} {path.relative_to(folder).as_posix()}\n"
 
 
-def lock_text() -> str:
-    """What the poms give now."""
-    text = _HEAD
-    for pom in sorted((ROOT / "ops" / "maven").glob("*.pom.xml")):
+def lock_text(poms: Path) -> str:
+    """What the poms of a folder give now."""
+    text = _HEAD.format(poms=poms.relative_to(ROOT).as_posix())
+    for pom in sorted(poms.glob("*.pom.xml")):
         with tempfile.TemporaryDirectory() as scratch:
             resolve(pom, Path(scratch))
             text += "".join(lines(pom.name.removesuffix(".pom.xml"), Path(scratch)))
@@ -53,15 +55,17 @@ def lock_text() -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the lock file is not up to date")
-    check: bool = parser.parse_args().check
-    text = lock_text()
-    if check:
-        if LOCK.read_text(encoding="utf-8") == text:
+    parser.add_argument("--peers", action="store_true", help="the jars of the benchmark's peers, not the stack's")
+    given = parser.parse_args()
+    lock, poms = (PEERS_LOCK, PEERS_POMS) if given.peers else (LOCK, POMS)
+    text = lock_text(poms)
+    if given.check:
+        if lock.read_text(encoding="utf-8") == text:
             return 0
-        print(f"{LOCK} is not what ops/maven gives: run scripts/lock_jars.py", file=sys.stderr)
+        print(f"{lock} is not what {poms} gives: run scripts/lock_jars.py", file=sys.stderr)
         return 1
-    LOCK.write_text(text, encoding="utf-8")
-    print(f"{LOCK}: {text.count(chr(10)) - _HEAD.count(chr(10))} artifacts")
+    lock.write_text(text, encoding="utf-8")
+    print(f"{lock}: {text.count(chr(10)) - _HEAD.count(chr(10))} artifacts")
     return 0
 
 

@@ -37,7 +37,7 @@ def ensure_flink() -> Path:
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix="flink-") as scratch:
-            archive = _download(Path(scratch))
+            archive = download(Path(scratch))
             unpack(archive, Path(scratch) / "deps")
             place(Path(scratch) / "deps", target)
     return target
@@ -67,7 +67,8 @@ def _wanted(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             yield member.replace(name=inner, deep=False)
 
 
-def _download(folder: Path) -> Path:
+def download(folder: Path) -> Path:
+    """The package's archive, fetched into a folder. Raises PlatformError where it can't be had as it is pinned."""
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{_PACKAGE}=={VERSION} --hash=sha256:{_SHA256}\n", encoding="utf-8")
     options = ["--quiet", "--no-deps", "--require-hashes", f"--no-binary={_PACKAGE}", "--dest", str(folder)]
