@@ -1,8 +1,9 @@
 """``python -m bench [--rows N] [--symbols N]``: prints one table; figures are of this machine and this run.
 
-``--live`` measures the live job instead, ``--commits N`` what a commit costs as a table gets old, ``--compaction`` that
-of small files, ``--queries`` what queries take beside plain scans, ``--size`` what a large warehouse costs a job and
-the audit; ``--demo N`` proves the live job: the demo N times in a row. Exits with 1 for what went wrong.
+``--live`` measures the live job instead, ``--peers`` puts it beside what one would take instead, ``--commits N`` tells
+what a commit costs as a table gets old, ``--compaction`` that of small files, ``--queries`` what queries take beside
+plain scans, ``--size`` what a large warehouse costs a job and the audit; ``--demo N`` proves the live job: the demo N
+times in a row. Exits with 1 for what went wrong.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from bench.demo import demos
 from bench.live import live
 from bench.memory import csv_memory, memory
 from bench.metrics import metrics
+from bench.peers.driver import peers
 from bench.queries import queries
 from bench.replay import replay
 from bench.size import size
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--output", choices=[choice.value for choice in OutputFormat], default="table")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--live", action="store_true", help="the live job instead: starts Kafka, a registry and Prism")
+    instead.add_argument("--peers", action="store_true", help="the live job beside its peers instead, on one topic")
     instead.add_argument("--commits", type=_hundreds, metavar="N", help="N commits to one table instead, 1000 or more")
     instead.add_argument("--compaction", action="store_true", help="the compaction of 2,000 files of one day instead")
     instead.add_argument("--queries", action="store_true", help="queries beside plain scans instead")
@@ -42,7 +45,7 @@ def main() -> None:
     instead.add_argument(
         "--demo", type=_count, metavar="N", help="k2beam demo N times instead, clean and with faults in turns"
     )
-    parser.add_argument("--runs", type=_count, default=1, help="how often the live job's throughput is measured")
+    parser.add_argument("--runs", type=_count, default=1, help="how often --live and --peers measure throughput")
     parser.add_argument("--rate", type=int, default=20_000, help="messages a second of the measurement of latency")
     parser.add_argument("--seconds", type=int, default=60, help="its length")
     given = parser.parse_args()
@@ -56,6 +59,8 @@ def main() -> None:
         measuring: Iterable[dict[str, Any]]
         if given.live:
             measuring = live(root, given.rows, given.rate, given.seconds, given.runs)
+        elif given.peers:
+            measuring = peers(root, given.rows, given.runs)
         elif given.commits:
             measuring = commits(given.commits, root)
         elif given.compaction:
