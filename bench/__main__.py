@@ -1,9 +1,9 @@
 """``python -m bench [--rows N] [--symbols N]``: prints one table; figures are of this machine and this run.
 
-``--live`` measures the live job instead, ``--peers`` puts it beside what one would take instead, ``--commits N`` tells
-what a commit costs as a table gets old, ``--compaction`` that of small files, ``--queries`` what queries take beside
-plain scans, ``--size`` what a large warehouse costs a job and the audit; ``--demo N`` proves the live job: the demo N
-times in a row. Exits with 1 for what went wrong.
+``--live`` measures the live job instead, ``--flink`` that on Flink, ``--peers`` puts it beside what one would take
+instead, ``--commits N`` tells what a commit costs as a table gets old, ``--compaction`` that of small files,
+``--queries`` what queries take beside plain scans, ``--size`` what a large warehouse costs a job and the audit;
+``--demo N`` proves the live job: the demo N times in a row. Exits with 1 for what went wrong.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from bench.compaction import compaction
 from bench.counting import counting
 from bench.decode import decode
 from bench.demo import demos
+from bench.flink import flink
 from bench.live import live
 from bench.memory import csv_memory, memory
 from bench.metrics import metrics
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--output", choices=[choice.value for choice in OutputFormat], default="table")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--live", action="store_true", help="the live job instead: starts Kafka, a registry and Prism")
+    instead.add_argument("--flink", action="store_true", help="the live job on Flink instead: starts all of it")
     instead.add_argument("--peers", action="store_true", help="the live job beside its peers instead, on one topic")
     instead.add_argument("--commits", type=_hundreds, metavar="N", help="N commits to one table instead, 1000 or more")
     instead.add_argument("--compaction", action="store_true", help="the compaction of 2,000 files of one day instead")
@@ -59,6 +61,8 @@ def main() -> None:
         measuring: Iterable[dict[str, Any]]
         if given.live:
             measuring = live(root, given.rows, given.rate, given.seconds, given.runs)
+        elif given.flink:
+            measuring = flink(root, given.rows, given.runs)
         elif given.peers:
             measuring = peers(root, given.rows, given.runs)
         elif given.commits:

@@ -142,10 +142,10 @@ def throughput(stack: LocalStack, scratch: Path, rows: int, runs: int) -> Iterat
     yield rate_of(FLOOR, rows, floor, floor)
     yield rate_of(SET, rows, statistics.median(alone), floor)
     for reader, found in measured.items():
-        yield from _lines(f"live job, {reader}", rows, found, floor)
+        yield from lines(f"live job, {reader}", rows, found, floor)
 
 
-def _lines(what: str, rows: int, runs: Sequence[Run], floor: float) -> Iterator[dict[str, Any]]:
+def lines(what: str, rows: int, runs: Sequence[Run], floor: float | None = None) -> Iterator[dict[str, Any]]:
     """Rates, processor time, memory and the first commit of some runs."""
     for moment in runs[0].rates:
         rates = [run.rates[moment] for run in runs]
@@ -160,15 +160,9 @@ def _lines(what: str, rows: int, runs: Sequence[Run], floor: float) -> Iterator[
     yield result_line(f"{what}: first fetch to first commit, median", rows, round(first, 1), "s")
 
 
-def rate_of(what: str, rows: int, value: float, floor: float) -> dict[str, Any]:
-    return {
-        "what": what,
-        "rows": rows,
-        "value": round(value),
-        "unit": "messages/s",
-        "ratio": round(value / floor, 2),
-        "beside": "floor",
-    }
+def rate_of(what: str, rows: int, value: float, floor: float | None) -> dict[str, Any]:
+    ratio, beside = (None, None) if floor is None else (round(value / floor, 2), "floor")
+    return result_line(what, rows, round(value), "messages/s", ratio, beside)
 
 
 def latency(job: Live, scratch: Path, rate: int, seconds: int) -> Iterator[dict[str, Any]]:

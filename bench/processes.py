@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,12 @@ class Usage:
     cpu_s: float = 0.0
     peak_mib: int = 0
     _before: float = field(default=0.0, repr=False)
+    _seen: list[tuple[float, float]] = field(default_factory=list, repr=False)
+
+    def between(self, begin: float, end: float) -> float:
+        """CPU seconds from one moment to another, in seconds since the epoch."""
+        until = [max((cpu for at, cpu in self._seen if at <= moment), default=0.0) for moment in (begin, end)]
+        return until[1] - until[0]
 
 
 @contextmanager
@@ -58,6 +65,7 @@ def _note(pid: int, session: int, servers: Mapping[int, str], found: dict[str, U
     name = servers.get(pid) or ("job" if pid == session else program)
     used = found.setdefault(name, Usage())
     used.cpu_s = max(used.cpu_s, cpu_s - used._before)
+    used._seen.append((time.time(), used.cpu_s))
     used.peak_mib = max(used.peak_mib, memory)
 
 

@@ -60,6 +60,10 @@ class FlinkJobs:
         found = (FlinkJob(job["jid"], job["name"], job["state"]) for job in self._ask("/jobs/overview")["jobs"])
         return [job for job in found if name is None or job.name == name]
 
+    def started(self, job_id: str) -> float:
+        """When the cluster got a job, in seconds since the epoch. Raises FlinkRestError."""
+        return float(self._ask(f"/jobs/{job_id}")["start-time"]) / 1000
+
     def checkpoints(self, job_id: str) -> dict[str, Any]:
         """Flink's statistics of a job's checkpoints: ``counts``, ``summary``, ``latest``. Raises FlinkRestError."""
         return self._ask(f"/jobs/{job_id}/checkpoints")

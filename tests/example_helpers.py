@@ -60,6 +60,7 @@ _ON_SERVERS = (
     "transforms.beam_reader.BeamReader",
     "transforms.librdkafka_reader.LibrdkafkaReader",
     "transforms.read_kafka.ReadKafka",
+    "transforms.ticked_reader.TickedReader",
 )
 """What can only be shown on servers, with its methods."""
 

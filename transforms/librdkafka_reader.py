@@ -18,8 +18,8 @@ from apache_beam.utils.timestamp import Duration, Timestamp
 import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.kafka.cluster import Topic
 from k2beam.kafka.config import KafkaConfig
-from k2beam.kafka.discovery import Discovery
-from k2beam.kafka.reader import Position, TopicReader
+from k2beam.kafka.discovery import Discovery, beginnings
+from k2beam.kafka.reader import Position, TopicReader, first_positions
 from k2beam.model import RawBatch
 
 BUNDLE_SECONDS = 4.0
@@ -77,12 +77,7 @@ class LibrdkafkaReader(beam.PTransform):  # type: ignore[misc]
         rows_per_batch: int = 50_000,
     ) -> None:
         super().__init__()
-        positions = (
-            Position(topic.name, topic.source, partition, starts[topic.source, partition])
-            for topic in topics
-            for partition in topic.partitions
-        )
-        self._start = Unread(tuple(positions))
+        self._start = Unread(first_positions(topics, starts))
         self._config = config
         self._pattern = pattern
         self._ends = ends
@@ -197,12 +192,8 @@ class _ReadFn(beam.DoFn, RestrictionProvider):  # type: ignore[misc]
         tracker.defer_remainder()
 
     def _news(self, positions: Sequence[Position]) -> Iterator[Position]:
-        """The beginnings of partitions that came since."""
-        if self._discovery is None:
-            self._discovery = Discovery(self._config, self._pattern)
-        known = {(position.source, position.partition) for position in positions}
-        for topic, partition in self._discovery.look(known):
-            yield Position(topic.name, topic.source, partition, 0)
+        self._discovery = self._discovery or Discovery(self._config, self._pattern)
+        return beginnings(self._discovery, positions)
 
 
 def _advance(watermark: ManualWatermarkEstimator, reader: TopicReader) -> None:

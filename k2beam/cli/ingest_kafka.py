@@ -53,7 +53,7 @@ def kafka(
     reader: Annotated[
         Reader | None,
         typer.Option(
-            help="What reads: Beam's Java, or librdkafka, which is for Prism and needs no Java.",
+            help="What reads: Beam's Java, or librdkafka, for Prism (needs no Java) and Flink clusters.",
             show_default="librdkafka on Prism, unless --expansion or --kafka-property is given; else beam",
         ),
     ] = None,

@@ -64,11 +64,11 @@ class Reader(StrEnum):
 class LiveConfig:
     """What to read and when to stop: never (both off), at the ends found at the start, or after a number of offsets.
 
-    ``expansion``: the Java expansion service of Beam's reader, as ``host:port``; ``localhost:8097`` if none is given.
-    ``reader``: by default that of librdkafka on Prism, unless ``expansion`` or properties of the Java consumer are
-    given, and Beam's on every other runner. ``topics`` are names, ``topic_pattern`` is a regular
-    expression that whole names match. ``retention``: which snapshots each commit leaves in its table (None: all),
-    unless the WriteConfig has one of its own: a job that commits for years would pile them up.
+    ``expansion``: the Java expansion service of Beam's reader, and of both on Flink, as ``host:port``;
+    ``localhost:8097`` if none is given. ``reader``: by default that of librdkafka on Prism, unless ``expansion`` or
+    properties of the Java consumer are given, and Beam's on every other runner. ``topics`` are names, ``topic_pattern``
+    is a regular expression that whole names match. ``retention``: which snapshots each commit leaves in its table
+    (None: all), unless the WriteConfig has one of its own: a job that commits for years would pile them up.
 
     Examples:
         >>> from k2beam import KafkaConfig, LiveConfig
@@ -86,8 +86,8 @@ class LiveConfig:
     retention: Retention | None = field(default_factory=Retention)
     reader: Reader | None = None
 
-    def reader_on(self, *, prism: bool) -> Reader:
-        """The reader to take. Raises UsageError for that of librdkafka where it can't be used.
+    def reader_on(self, *, prism: bool, flink: bool = False) -> Reader:
+        """The reader to take on a runner; ``flink`` is a cluster. Raises UsageError for librdkafka's where it can't be.
 
         Examples:
             >>> from k2beam import KafkaConfig, LiveConfig
@@ -98,12 +98,13 @@ class LiveConfig:
             of_java = self.expansion is not None or self.kafka.properties
             return Reader.LIBRDKAFKA if prism and not of_java else Reader.BEAM
         if self.reader is Reader.LIBRDKAFKA:
-            if not prism:
+            if not (prism or flink):
                 raise UsageError(
-                    "--reader librdkafka is for Prism: leave it out, or take --runner=PrismRunner after --"
+                    "--reader librdkafka is for Prism and for Flink clusters: leave it out, or take "
+                    "--runner=PrismRunner after --"
                 )
-            if self.expansion is not None:
-                raise UsageError("--expansion is for --reader beam: leave one of the two out")
+            if self.expansion is not None and not flink:
+                raise UsageError("--expansion is for --reader beam, and for Flink: leave one of the two out")
             if self.kafka.properties:
                 raise UsageError("--kafka-property is of the Java consumer: take --reader beam, or leave it out")
         return self.reader

@@ -41,6 +41,7 @@ from k2beam.signals import stop_signal
 from transforms.beam_reader import BeamReader
 from transforms.librdkafka_reader import BUNDLE_SECONDS, LibrdkafkaReader
 from transforms.read_kafka import ReadKafka
+from transforms.ticked_reader import TickedReader
 
 LIVE_RUNNER = "PrismRunner"
 POLL_SECONDS = 0.5
@@ -151,21 +152,22 @@ def _run(
     guard = TopicGuard(live.kafka, tuple(start.topics))
     guarded = replace(config, write=replace(config.write, guard=guard))
     options = beam_options(beam_arguments, streaming=True, default_runner=LIVE_RUNNER)
-    reader = live.reader_on(prism=is_prism(options))
     on_flink = flink_run(options, guard.job[-12:])
+    reader = live.reader_on(prism=is_prism(options), flink=on_flink is not None)
     if on_flink is not None:
         on_flink.check()
-        if uneven := uneven_readers(options, len(start.goal.bounds)):
+        if reader is Reader.BEAM and (uneven := uneven_readers(options, len(start.goal.bounds))):
             get_logger("live").warning(uneven)
     # Rows that a job committed before it died count as seen from here on, with or without their gaps in the ledger.
     reconcile(start.catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
     pipeline = beam.Pipeline(options=options)
-    build(pipeline, ReadKafka(_reader(reader, live, config.write.commit_age, start)), guarded, resolver=resolver)
+    source = _reader(reader, live, config.write.commit_age, start, on_flink is not None)
+    build(pipeline, ReadKafka(source), guarded, resolver=resolver)
     quiet.end()
     with signals_to_us():
         result = pipeline.run()
     try:
-        ending = _Ending(live, config, start, by_itself=reader is Reader.LIBRDKAFKA and live.until_caught_up)
+        ending = _Ending(live, config, start, by_itself=isinstance(source, LibrdkafkaReader) and live.until_caught_up)
         _follow(result, stop, guard, ending, _Watch(live, config, start, guard, reader).look)
         # A streaming job on Flink tells its job server no counters while it runs.
         ask = partial(counters, result) if on_flink is None else on_flink.counters
@@ -215,16 +217,22 @@ def _settled(ask: Callable[[], Mapping[str, int]], rows: int) -> Mapping[str, in
     return counted
 
 
-def _reader(reader: Reader, live: LiveConfig, age: float, start: _Start) -> BeamReader | LibrdkafkaReader:
+def _reader(
+    reader: Reader, live: LiveConfig, age: float, start: _Start, flink: bool
+) -> BeamReader | LibrdkafkaReader | TickedReader:
     """The source; ``age`` is how old a row may get before it's committed, seconds."""
+    expansion = live.expansion or LOCAL_EXPANSION
     if reader is Reader.LIBRDKAFKA:
-        ends = {key: bound.end for key, bound in start.goal.bounds.items()} if live.until_caught_up else None
         # A part of the time that rows wait for their commit: each bundle has files of its own.
         bundle_seconds = min(max(age / 4, LEAST_BUNDLE_SECONDS), BUNDLE_SECONDS)
-        return LibrdkafkaReader(start.topics, live.kafka, start.goal.starts, live.topic_pattern, ends, bundle_seconds)
+        starts, pattern = start.goal.starts, live.topic_pattern
+        if flink:
+            return TickedReader(start.topics, live.kafka, starts, expansion, pattern, bundle_seconds)
+        ends = {key: bound.end for key, bound in start.goal.bounds.items()} if live.until_caught_up else None
+        return LibrdkafkaReader(start.topics, live.kafka, starts, pattern, ends, bundle_seconds)
     group = f"k2beam-{uuid.uuid4().hex}"
     start.cluster.seed_group(group, start.topics, start.goal.starts)
-    return BeamReader(start.topics, live.kafka, group, live.expansion or LOCAL_EXPANSION)
+    return BeamReader(start.topics, live.kafka, group, expansion)
 
 
 class _Watch:

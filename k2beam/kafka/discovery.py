@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from k2beam.errors import KafkaUnreachable, UsageError
 from k2beam.kafka.cluster import ASK_SECONDS, Cluster, Topic, topic_of_source
 from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.reader import Position
 
 DISCOVERY_SECONDS = 10.0
 """How often it looks."""
@@ -54,3 +55,10 @@ class Discovery:
         with contextlib.suppress(KafkaUnreachable, UsageError):
             return self._cluster.topics(names, self._pattern)
         return ()
+
+
+def beginnings(discovery: Discovery, positions: Sequence[Position]) -> Iterator[Position]:
+    """Where partitions that came since begin, beside those at ``positions``; as :meth:`Discovery.look`."""
+    known = {(position.source, position.partition) for position in positions}
+    for topic, partition in discovery.look(known):
+        yield Position(topic.name, topic.source, partition, 0)

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from k2beam.errors import K2BeamError
 from k2beam.kafka.batch import BYTES_A_BATCH, raw_batch
-from k2beam.kafka.cluster import ASK_SECONDS, CLIENT_LOG
+from k2beam.kafka.cluster import ASK_SECONDS, CLIENT_LOG, Topic
 from k2beam.kafka.config import READ_COMMITTED, KafkaConfig
 from k2beam.kafka.cursor import AWAY
 from k2beam.logs import get_logger
@@ -51,6 +51,15 @@ class Position(NamedTuple):
     source: str
     partition: int
     offset: int
+
+
+def first_positions(topics: Sequence[Topic], starts: Mapping[tuple[str, int], int]) -> tuple[Position, ...]:
+    """Every partition of ``topics``, from ``starts`` by source and partition on."""
+    return tuple(
+        Position(topic.name, topic.source, partition, starts[topic.source, partition])
+        for topic in topics
+        for partition in topic.partitions
+    )
 
 
 class TopicReader:

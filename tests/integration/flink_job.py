@@ -18,6 +18,7 @@ import pytest
 
 from k2beam.config import NAMESPACE
 from k2beam.flink import ENDED, FlinkJob, FlinkJobs
+from k2beam.job.config import Reader
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.stack.stack import LocalStack
@@ -55,6 +56,12 @@ class FlinkIngest:
         job = self.in_cluster()
         return {} if job is None else dict(self.cluster.checkpoints(job.id)["counts"])
 
+    def last_checkpoint_bytes(self) -> int:
+        """How large the latest complete checkpoint is."""
+        job = self.in_cluster()
+        assert job is not None
+        return int(self.cluster.checkpoints(job.id)["latest"]["completed"]["checkpointed_size"])
+
     def wait_until(self, reached: Callable[[], bool], what: str) -> None:
         """Poll ``reached``. Fails when the client ends before, or after four minutes."""
         deadline = time.monotonic() + PATIENCE_S
@@ -83,14 +90,16 @@ class FlinkIngest:
 
 
 @contextmanager
-def flink_ingest(stack: LocalStack, topics: Sequence[str], warehouse: Path, *options: str) -> Iterator[FlinkIngest]:
+def flink_ingest(
+    stack: LocalStack, topics: Sequence[str], warehouse: Path, *options: str, reader: Reader = Reader.BEAM
+) -> Iterator[FlinkIngest]:
     """A job over ``topics``; at the end the client is killed if it still runs, and its job cancelled."""
     name = warehouse.name
     command = [
         *(sys.executable, "-m", "k2beam.cli.main", "ingest", "kafka"),
         *(word for topic in topics for word in ("--topic", topic)),
         *("--bootstrap", stack.bootstrap, "--registry", stack.registry_url),
-        *("--expansion", stack.flink_expansion_address, "--commit-age", "500ms"),
+        *("--expansion", stack.flink_expansion_address, "--reader", reader, "--commit-age", "500ms"),
         *("--warehouse", str(warehouse), "--output", "json", *options, "--", "--runner=FlinkRunner"),
         *(f"--flink_master={stack.flink_rest_url}", f"--job_endpoint={stack.job_endpoint}", f"--job_name={name}"),
         *("--environment_type=LOOPBACK", "--parallelism=2"),

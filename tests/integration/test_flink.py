@@ -7,6 +7,7 @@ import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
@@ -14,7 +15,9 @@ import pytest
 
 from k2beam.errors import PlatformError
 from k2beam.flink import ENDED
+from k2beam.job.config import Reader
 from k2beam.model import Severity, Stage
+from k2beam.produce.republish import republish
 from k2beam.simulate.truth import Truth
 from k2beam.stack.flink import FLINK_SERVICES, TASK_MANAGER
 from k2beam.stack.stack import LocalStack
@@ -27,12 +30,14 @@ from tests.integration.scraped import (
     metrics_options,
     prometheus,
 )
-from tests.live_helpers import assert_live_audit, produce, register
+from tests.live_helpers import assert_live_audit, halves, produce, produce_more, register
 from tests.replay_helpers import open_gaps, simulated, true_gaps
 
 pytestmark = pytest.mark.integration
 
 ROWS = 200_000
+SLACK = 2_000
+"""Bytes by which two checkpoints of the same state may differ; one deferred rest took as many."""
 FAULTS = "gaps=40,duplicates=15,out-of-order=10"
 MALFORMED = 18
 LATE = "late=10"
@@ -110,14 +115,17 @@ def decode_dead_letters(truth: Truth) -> int:
     return sum(number for name, number in truth.dead_letters.items() if name not in rules)
 
 
+@pytest.mark.parametrize("reader", list(Reader))
 def test_gaps_are_found_while_it_runs_its_metrics_are_scraped_and_a_signal_ends_the_job_in_the_cluster(
-    flink: LocalStack, tmp_path: Path
+    flink: LocalStack, tmp_path: Path, reader: Reader
 ) -> None:
     truth, topics = trades(flink, tmp_path / "in", f"{FAULTS},malformed={MALFORMED}")
     environment = f"flink-{uuid.uuid4().hex[:8]}"
     with (
         prometheus(flink) as watcher,
-        flink_ingest(flink, topics, tmp_path / "running", *metrics_options(watcher, environment), *PATIENT) as job,
+        flink_ingest(
+            flink, topics, tmp_path / "running", *metrics_options(watcher, environment), *PATIENT, reader=reader
+        ) as job,
     ):
         job.wait_until(lambda: job.committed() == ROWS, "everything is committed")
         # At the end of a run the ledger is reconciled with the rows, so what timers found is looked at before.
@@ -156,3 +164,47 @@ def test_a_taskmanager_that_is_killed_and_comes_back_loses_nothing_and_doubles_n
         job.end()
         assert job.checkpoints()["restored"] > 0
         assert_exact(job, flink, truth, topics)
+
+
+@pytest.mark.parametrize("reader", list(Reader))
+def test_a_taskmanager_that_is_killed_while_messages_come_loses_nothing_and_doubles_nothing(
+    flink: LocalStack, tmp_path: Path, reader: Reader
+) -> None:
+    """With a reader that is faster than any backlog of a test."""
+    truth = simulated(tmp_path / "in", rows=ROWS, faults=f"{FAULTS},{LATE}", kinds=("trades",), files=1, symbols=6)
+    early, late = halves(tmp_path / "in")
+    ids = register(flink)
+    topics = republish(flink.bootstrap, early, ids, prefix=f"flink-{uuid.uuid4().hex[:8]}.")
+    with (
+        ThreadPoolExecutor(1) as pool,
+        flink_ingest(flink, topics, tmp_path / "killed", reader=reader) as job,
+    ):
+        job.wait_until(lambda: job.committed() == len(early), "the first half is committed")
+        completed = job.checkpoints()["completed"]
+        job.wait_until(lambda: job.checkpoints()["completed"] > completed, "a checkpoint has it")
+        producing = pool.submit(produce_more, flink, topics[0], late, ids)
+        job.wait_until(lambda: job.committed() > len(early), "some of the second half is committed")
+        flink.kill(TASK_MANAGER)
+        assert job.committed() < ROWS, "all was there before the TaskManager could be killed: raise ROWS"
+        flink.start(TASK_MANAGER)
+        producing.result()
+        job.wait_until(lambda: job.committed() == ROWS, "everything is committed")
+        assert job.checkpoints()["restored"] > 0
+        job.stop()
+        job.end()
+        assert_exact(job, flink, truth, topics)
+
+
+def test_checkpoints_of_a_quiet_job_do_not_grow(flink: LocalStack, tmp_path: Path) -> None:
+    """Whatever the runner keeps of a reading that has paused, it keeps for as long as the job runs."""
+    _, topics = trades(flink, tmp_path / "in", FAULTS)
+    with flink_ingest(flink, topics, tmp_path / "quiet", reader=Reader.LIBRDKAFKA) as job:
+        job.wait_until(lambda: job.committed() == ROWS, "everything is committed")
+        sizes = []
+        for _ in range(2):
+            completed = job.checkpoints()["completed"]
+            job.wait_until(lambda least=completed + 5: job.checkpoints()["completed"] > least, "time has passed")
+            sizes.append(job.last_checkpoint_bytes())
+        job.stop()
+        job.end()
+    assert sizes[1] < sizes[0] + SLACK, sizes

@@ -43,7 +43,7 @@ def test_librdkafka_reads_on_prism_unless_something_of_java_is_asked_for(
 @pytest.mark.parametrize(
     ("kafka", "told", "prism", "said"),
     [
-        (KAFKA, {}, False, "is for Prism"),
+        (KAFKA, {}, False, "is for Prism and for Flink clusters"),
         (KAFKA, {"expansion": "localhost:8097"}, True, "--expansion is for --reader beam"),
         (JAVA, {}, True, "--kafka-property is of the Java consumer"),
     ],
@@ -53,3 +53,16 @@ def test_librdkafka_with_what_it_can_not_do_is_refused(
 ) -> None:
     with pytest.raises(UsageError, match=said):
         LiveConfig(kafka, reader=Reader.LIBRDKAFKA, **told).reader_on(prism=prism)
+
+
+@pytest.mark.parametrize("told", [{}, {"expansion": "localhost:8096"}])
+def test_on_a_flink_cluster_librdkafka_reads_when_it_is_asked_for(told: dict[str, Any]) -> None:
+    live = LiveConfig(KAFKA, topics=("ticks",), **told)
+    assert live.reader_on(prism=False, flink=True) is Reader.BEAM
+    asked = LiveConfig(KAFKA, topics=("ticks",), reader=Reader.LIBRDKAFKA, **told)
+    assert asked.reader_on(prism=False, flink=True) is Reader.LIBRDKAFKA
+
+
+def test_properties_of_java_are_refused_for_librdkafka_on_flink_too() -> None:
+    with pytest.raises(UsageError, match="--kafka-property is of the Java consumer"):
+        LiveConfig(JAVA, reader=Reader.LIBRDKAFKA).reader_on(prism=False, flink=True)
