@@ -126,7 +126,7 @@ def run(job: OnFlink, warehouse: Path, topic: str) -> tuple[Run, Checkpoints]:
         raise SystemExit(f"the audit failed: {report.problems}")
     if job.reader is Reader.BEAM:
         after = log.read_bytes()[before:].decode(errors="replace")
-        fetched = _first_seek(after, topic)
+        fetched = first_seek(after, topic)
     else:
         fetched = time_of(READING_BEGAN, said)
     snapshots = trades(warehouse).snapshots()
@@ -146,7 +146,7 @@ def checkpoint_lines(what: str, rows: int, found: Sequence[Checkpoints]) -> Iter
         yield result_line(f"{what}: checkpoint, largest", rows, max(each.most_bytes for each in found) >> 10, "KiB")
 
 
-def _first_seek(log: str, topic: str) -> float:
+def first_seek(log: str, topic: str) -> float:
     """Seconds since the epoch at which the first reader of ``topic`` was set to its offset, in local time's log."""
     found = re.search(_SEEK.format(topic=re.escape(topic)), log, re.MULTILINE)
     if found is None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 
 import pytest
 
 from bench.demo import FAULTS, DemoFailed, demos
+from bench.flink import first_seek
 from bench.java_log import first_fetch
 from bench.live_feed import Fed
+from bench.processes import Usage
 
 EARLIER = """\
 900 [pool-2-thread-1] INFO org.apache.kafka.common.utils.AppInfoParser - Kafka startTimeMs: 1700000000897
@@ -34,6 +37,19 @@ def test_readers_of_an_earlier_job_do_not_count() -> None:
 def test_a_log_without_a_reader_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"no consumer of t\.y"):
         first_fetch(EARLIER, LATER, "t.y")
+
+
+def test_a_reader_in_a_taskmanager_begins_where_its_log_says_so() -> None:
+    line = "2026-01-05 00:00:0{},500 INFO  ConsumerUtils [] - Setting offset for partition {}-0 to the committed offset"
+    log = "\n".join((line.format(1, "other"), line.format(2, "t.x"), line.format(3, "t.x")))
+    assert first_seek(log, "t.x") == datetime(2026, 1, 5, 0, 0, 2, 500_000).astimezone().timestamp()
+    with pytest.raises(SystemExit, match=r"no consumer of t\.y"):
+        first_seek(log, "t.y")
+
+
+def test_processor_time_between_two_moments_is_that_of_the_last_looks_before_them() -> None:
+    used = Usage(_seen=[(10.0, 1.0), (20.0, 3.0), (30.0, 7.0)])
+    assert [used.between(*moments) for moments in ((20.0, 30.0), (5.0, 29.9), (31.0, 40.0))] == [4.0, 3.0, 0.0]
 
 
 def test_a_feed_may_be_five_per_cent_slower_than_asked() -> None:
