@@ -98,7 +98,9 @@ def flink(scratch: Path, rows: int, runs: int) -> Iterator[dict[str, Any]]:
                 measured[reader].append(run(job, scratch / f"flink-{reader}-{number}", topic))
         for reader, found in measured.items():
             what = f"live job on Flink, {reader}"
-            yield from lines(what, rows, [each for each, _ in found])
+            done = [each for each, _ in found]
+            yield from lines(what, rows, done)
+            yield from working_lines(what, rows, done)
             yield from checkpoint_lines(what, rows, [each for _, each in found])
 
 
@@ -133,6 +135,14 @@ def run(job: OnFlink, warehouse: Path, topic: str) -> tuple[Run, Checkpoints]:
     commits = [snapshot.timestamp_ms / 1000 for snapshot in snapshots]
     messages = int(json.loads(out.read_text(encoding="utf-8"))["consumed"])
     return Run(messages, seen.started, fetched, min(commits), max(commits), used), seen
+
+
+def working_lines(what: str, rows: int, runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
+    """Processor time from the first fetch to the last commit: without the start of a job, which is the same always."""
+    for name in runs[0].used:
+        spent = [run.used[name].between(run.fetched, run.last_commit) for run in runs if name in run.used]
+        cpu = round(statistics.median(spent) / rows * 1_000_000, 2)
+        yield result_line(f"{what}: processor time of {name} while it reads, median", rows, cpu, "CPU s/million")
 
 
 def checkpoint_lines(what: str, rows: int, found: Sequence[Checkpoints]) -> Iterator[dict[str, Any]]:
