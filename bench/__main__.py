@@ -47,7 +47,7 @@ def main() -> None:
     instead.add_argument(
         "--demo", type=_count, metavar="N", help="k2beam demo N times instead, clean and with faults in turns"
     )
-    parser.add_argument("--runs", type=_count, default=1, help="how often --live and --peers measure throughput")
+    parser.add_argument("--runs", type=_count, default=1, help="rounds of throughput, of --live, --flink and --peers")
     parser.add_argument("--rate", type=int, default=20_000, help="messages a second of the measurement of latency")
     parser.add_argument("--seconds", type=int, default=60, help="its length")
     given = parser.parse_args()

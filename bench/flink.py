@@ -67,19 +67,29 @@ class Checkpoints:
     started: float = 0.0
     completed: int = 0
     failed: int = 0
-    durations_ms: list[int] = field(default_factory=list)
-    most_bytes: int = 0
+    done: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Milliseconds and bytes of each, by its number: Flink remembers the last ten."""
+
+    @property
+    def durations_ms(self) -> list[int]:
+        return [duration for duration, _ in self.done.values()]
+
+    @property
+    def most_bytes(self) -> int:
+        return max((size for _, size in self.done.values()), default=0)
 
     def look(self, cluster: FlinkJobs, name: str) -> None:
         """Note what there is now; what a cluster that is busy does not answer, the next look may find."""
         for job in cluster.jobs():
             if job.name.startswith(f"{name}-"):
                 told = cluster.checkpoints(job.id)
-                done = [each for each in told["history"] if each["status"] == "COMPLETED"]
                 self.started = cluster.started(job.id)
                 self.completed, self.failed = told["counts"]["completed"], told["counts"]["failed"]
-                self.durations_ms = [each["end_to_end_duration"] for each in done]
-                self.most_bytes = max((each["checkpointed_size"] for each in done), default=0)
+                self.done |= {
+                    each["id"]: (each["end_to_end_duration"], each["checkpointed_size"])
+                    for each in told["history"]
+                    if each["status"] == "COMPLETED"
+                }
 
 
 def flink(scratch: Path, rows: int, runs: int) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Queries beside a plain scan of pyiceberg with DuckDB, which knows nothing of copies of a message.
 
-The peer reads the columns that its answer needs, all files at once. The answers are compared.
+The peer reads the columns that its answer needs, or also those that would tell copies apart, all files at once. The
+answers are compared.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import duckdb
 
 from bench.compaction import NAME, result_line, timed
 from k2beam import IngestConfig, Lake, LakeConfig, run_ingest
+from k2beam.query.events import IDENTITY
 from k2beam.query.selection import event_filter
 from k2beam.query.selections import EventSelection
 from k2beam.simulate.simulate import Simulation, simulate
@@ -41,6 +43,8 @@ def queries(rows: int, symbols: int, scratch: Path) -> Iterator[dict[str, Any]]:
     day = EventSelection(SYMBOL, start=DAY, end=DAY + timedelta(days=1))
     hour = EventSelection(SYMBOL, start=HOUR, end=HOUR + timedelta(hours=1))
     yield from _beside("a symbol's day", rows, lambda: _plain_summary(lake, day), lambda: _summary(lake))
+    same = "a symbol's day, by the columns that tell copies apart"
+    yield from _beside(same, rows, lambda: _plain_summary(lake, day, IDENTITY), lambda: _summary(lake))
     yield from _beside("a symbol's hour", rows, lambda: _plain_rows(lake, hour), lambda: _rows(lake, hour))
 
 
@@ -49,9 +53,9 @@ def _summary(lake: Lake) -> tuple[Any, ...]:
     return found.open, found.high, found.low, found.close, found.volume, found.trades
 
 
-def _plain_summary(lake: Lake, selection: EventSelection) -> tuple[Any, ...]:
+def _plain_summary(lake: Lake, selection: EventSelection, further: tuple[str, ...] = ()) -> tuple[Any, ...]:
     with duckdb.connect() as connection:
-        connection.register("trades", _scanned(lake, selection, COLUMNS))
+        connection.register("trades", _scanned(lake, selection, (*COLUMNS, *further)))
         (row,) = connection.sql(SUMMARY).fetchall()
     return tuple(row)
 

@@ -116,8 +116,8 @@ class WriteConfig:
     ``window_seconds``: rows of different windows never share a file. ``target_file_bytes``:
     Parquet size at which a file is closed. ``memory_bytes``: Arrow bytes that a worker buffers.
     A commit is due at ``commit_rows`` or ``commit_bytes``, at the end of a bounded run and, only
-    when ``bounded`` is off, ``commit_age_seconds`` after its first row was read (None: 10 s, or 2 s in a live
-    job that ends by itself). ``run_id`` marks the run's snapshots (empty: run_ingest
+    when ``bounded`` is off, ``commit_age_seconds`` after the bundle of its first file began (None: 10 s, or
+    2 s in a live job that ends by itself). ``run_id`` marks the run's snapshots (empty: run_ingest
     and run_live give each run one of its own). ``guard`` is asked before each commit. ``retention``: which
     snapshots a commit leaves in its table (None: all; run_live then takes that of its LiveConfig).
     Raises UsageError for a size that is not above 0.
@@ -151,7 +151,7 @@ class WriteConfig:
 
     @property
     def commit_age(self) -> float:
-        """How long after it was read a row may wait before it is committed, seconds."""
+        """How old a bundle may get before its rows are committed, seconds."""
         return COMMIT_AGE_SECONDS if self.commit_age_seconds is None else self.commit_age_seconds
 
     @property

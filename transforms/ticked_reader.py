@@ -43,9 +43,9 @@ class TickedReader(beam.PTransform):  # type: ignore[misc]
 
     One consumer reads all partitions, from ``starts`` by source and partition; those that the topics get, and topics
     that ``pattern`` matches later, are read from their beginning. A source of Flink (Java's GenerateSequence, from the
-    ``expansion`` service) ticks four times a second. A tick reads for two seconds, or for ``bundle_seconds`` when
-    it keeps up with what comes; ticks of that time are dropped. Positions are state of the one key that all ticks have,
-    so a checkpoint of Flink has what was read, and where to go on, of one moment.
+    ``expansion`` service) ticks four times a second. A tick reads for two seconds, or for ``bundle_seconds`` if
+    these are less and it keeps up with what comes; ticks of that time are dropped. Positions are state of the one
+    key that all ticks have, so a checkpoint of Flink has what was read, and where to go on, of one moment.
 
     Not LibrdkafkaReader, because Flink's runner keeps something of each rest that a splittable DoFn defers, for as long
     as the job lasts, in its memory and in its checkpoints (Beam 2.70; apache/beam#27648).
@@ -90,6 +90,15 @@ class TickedReader(beam.PTransform):  # type: ignore[misc]
         )
 
 
+def _came_meanwhile(ticked_at: float, stopped_at: float) -> bool:
+    """Whether a tick came while its forerunner was reading: a queue of them would hold checkpoints up.
+
+    It is dropped within a reading's time only. Ticks have the TaskManager's clock and a stop has a worker's, perhaps
+    of a worker before: where these are apart, reading gets slower, but it never stands still.
+    """
+    return ticked_at < stopped_at and 0 <= time.time() - stopped_at < READING_SECONDS
+
+
 class _ReadFn(beam.DoFn):  # type: ignore[misc]
     READ = ReadModifyWriteStateSpec("read", PickleCoder())
 
@@ -118,8 +127,8 @@ class _ReadFn(beam.DoFn):  # type: ignore[misc]
         self, _tick: Any, ticked_at: Any = beam.DoFn.TimestampParam, read: Any = beam.DoFn.StateParam(READ)
     ) -> Iterator[TimestampedValue]:
         last: _Read | None = read.read()
-        if last is not None and float(ticked_at) < last.stopped_at:
-            return  # it came while its forerunner was reading: a queue of ticks would hold checkpoints up
+        if last is not None and _came_meanwhile(float(ticked_at), last.stopped_at):
+            return
         positions = self._start if last is None else last.positions
         reader = self._reader = self._reader or TopicReader(self._config, self._rows)
         self._discovery = self._discovery or Discovery(self._config, self._pattern)

@@ -221,8 +221,9 @@ class _CommitByAgeFn(_Commits):
     ) -> Iterator[CommitReceipt]:
         if total.read() is None:
             _, item = element
-            # From the first row on, which waited in its bundle already.
-            began = Timestamp(micros=item.begun_at) if isinstance(item, StagedFile) else Timestamp.now()
+            now = Timestamp.now()
+            # What waited in its bundle is as old already; the clock of who wrote it may be ahead.
+            began = min(now, Timestamp(micros=item.begun_at)) if isinstance(item, StagedFile) else now
             age.set(began + self._config.commit_age)
         yield from self._take(element, staged, total, end)
 

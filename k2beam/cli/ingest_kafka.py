@@ -71,7 +71,7 @@ def kafka(
     commit_age: Annotated[
         str | None,
         typer.Option(
-            help="How long after it was read a row may wait before it is committed.",
+            help="How old a bundle of rows may get, from its beginning, before it is committed.",
             show_default=f"{COMMIT_AGE_SECONDS:g}s, or {COMMIT_AGE_OF_GOAL_SECONDS:g}s for a job that ends by itself",
         ),
     ] = None,

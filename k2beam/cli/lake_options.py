@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from k2beam.cli.durations import positive_seconds
 from k2beam.config import LakeConfig, Retention
-from k2beam.lake.place import check_there
+from k2beam.lake.place import check_there, warehouse_folder
 
 WAREHOUSE_VARIABLE = "K2BEAM_WAREHOUSE"
 DEFAULT_WAREHOUSE = "warehouse"
@@ -49,7 +48,7 @@ def existing_lake(warehouse: WarehouseOption = None, catalog: CatalogOption = No
 def check_exists(lake: LakeConfig) -> None:
     """Raise UsageError for a folder that is no warehouse."""
     if lake.warehouse is not None:
-        check_there(Path(lake.warehouse).expanduser().resolve())
+        check_there(warehouse_folder(lake.warehouse))
 
 
 _DEFAULT = Retention()

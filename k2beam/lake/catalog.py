@@ -18,7 +18,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 from k2beam.config import LakeConfig
 from k2beam.errors import UsageError
 from k2beam.lake.lean import LeanSqlCatalog, lean
-from k2beam.lake.place import CATALOG_FILE, check_place, check_there
+from k2beam.lake.place import CATALOG_FILE, check_place, check_there, warehouse_folder
 
 SQLITE_BUSY_SECONDS = 60
 
@@ -30,7 +30,7 @@ def open_catalog(config: LakeConfig, *, create: bool = True) -> Catalog:
     or was copied or moved and not completed (:mod:`k2beam.lake.place`), or when the named catalog isn't configured.
     """
     if config.warehouse is not None:
-        return _embedded(Path(config.warehouse), create=create)
+        return _embedded(warehouse_folder(config.warehouse), create=create)
     try:
         return lean(load_catalog(config.catalog))
     except ValueError as error:
@@ -41,7 +41,6 @@ def open_catalog(config: LakeConfig, *, create: bool = True) -> Catalog:
 
 
 def _embedded(folder: Path, *, create: bool) -> Catalog:
-    folder = folder.expanduser().resolve()
     if not create:
         check_there(folder)
     try:

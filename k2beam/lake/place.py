@@ -60,9 +60,21 @@ def lies_in(location: str, folder: Path) -> bool:
     return _below(path, folder) or _below(os.path.realpath(path), folder)
 
 
+def warehouse_folder(name: str) -> Path:
+    """The folder that is meant, with ``~`` and links resolved. Raises UsageError where that can't be told."""
+    try:
+        return Path(name).expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        raise UsageError(f"the warehouse {name} can't be found: {error}; name another --warehouse") from error
+
+
 def check_there(folder: Path) -> None:
-    """Raise UsageError where ``folder`` (resolved) is no warehouse."""
-    if not (folder / CATALOG_FILE).exists():
+    """Raise UsageError where ``folder`` (resolved) is no warehouse, or can't be looked into."""
+    try:
+        there = (folder / CATALOG_FILE).exists()
+    except OSError as error:
+        raise UsageError(f"the warehouse {folder} can't be read: {error.strerror}; name another --warehouse") from error
+    if not there:
         raise UsageError(
             f"no warehouse at {folder} (no {CATALOG_FILE}); ingest something into it first, or name another --warehouse"
         )

@@ -37,6 +37,7 @@ class Cost:
     arrow_bytes: int
 
     def assert_at_most(self, limit: Cost) -> None:
+        assert all(found > 0 for found in vars(self).values()), f"something was not counted: {self}"
         dearer = {name: (found, getattr(limit, name)) for name, found in vars(self).items()}
         assert {name: pair for name, pair in dearer.items() if pair[0] > pair[1]} == {}
 

@@ -63,6 +63,14 @@ def test_a_tick_of_the_time_in_which_its_forerunner_read_is_dropped(fn: _ReadFn)
     assert len(log.sent_to) == asked, "it does not even look"
 
 
+@pytest.mark.parametrize("stopped", [30.0, -5.0], ids=["a clock ahead", "long ago"])
+def test_clocks_that_are_apart_do_not_stop_the_reading(fn: _ReadFn, stopped: float) -> None:
+    """The stop is that of another worker, or the TaskManager's clock is behind."""
+    state, behind = State(), Timestamp.now() - 60
+    state.kept = _Read((START,), time.time() + stopped)
+    assert offsets(tick(fn, state, behind)) == [0, 1, 2]
+
+
 def test_a_tick_over_a_backlog_ends_when_its_time_is_up(fn: _ReadFn, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(step=ticked_reader.READING_SECONDS / 2)
     monkeypatch.setattr(ticked_reader.time, "monotonic", lambda: next(clock))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -38,6 +39,7 @@ def test_nothing_heavy_is_loaded(arguments: list[str], said: str, without: tuple
         "except SystemExit: pass\n"
         f"print([name for name in {without!r} if name in sys.modules])\n"
     )
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    bare = {name: text for name, text in os.environ.items() if not name.startswith("K2BEAM_")}
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=bare)
     assert said in ended.stdout + ended.stderr
     assert ended.stdout.splitlines()[-1] == "[]"

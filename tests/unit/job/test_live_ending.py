@@ -17,6 +17,7 @@ from apache_beam.runners.worker import sdk_worker
 from k2beam.errors import K2BeamError, RunnerGone
 from k2beam.job import live
 from k2beam.job.beam import quiet, reason_of
+from k2beam.job.config import IngestConfig, LiveConfig
 from k2beam.kafka.cluster import Topic
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.guard import TopicGuard
@@ -198,3 +199,46 @@ def test_the_end_waits_for_a_commit_that_is_under_way(tmp_path: Path) -> None:
     waiting.go.set()
     assert commits_done(30)
     thread.join()
+
+
+class Caught:
+    """The start of a job that had nothing to begin with, and whose goal is reached at once."""
+
+    catalog = None
+    covered = None
+
+    class Probe:
+        holes = None
+
+        def without_holes(self, missing: Any) -> Any:
+            return missing
+
+    class Goal:
+        def taken(self, *_of: Any) -> int:
+            return 1
+
+        def missing(self, *_of: Any) -> dict[Any, Any]:
+            return {}
+
+    probe, goal = Probe(), Goal()
+
+
+@pytest.mark.parametrize(
+    ("by_itself", "most", "ended", "looks"),
+    [(True, None, False, 1), (True, None, True, 3), (False, None, False, 3), (True, 10, False, 3)],
+    ids=["ends by itself", "has ended", "is ended", "counts messages"],
+)
+def test_the_tables_are_asked_seldom_by_a_job_that_ends_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_itself: bool, most: int | None, ended: bool, looks: int
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(live, "read_coverage", lambda *of: asked.append(of))
+    config = IngestConfig(lake_config(tmp_path), write_config())
+    goal = LiveConfig(KafkaConfig("broker:9092"), until_caught_up=True, max_messages=most)
+    ending = live._Ending(goal, config, cast("Any", Caught()), by_itself=by_itself)
+    for _ in range(3):
+        ending.is_reached(ended=ended)
+    assert len(asked) == looks
+    monkeypatch.setattr(live, "COMMITTED_SECONDS", 0.0)
+    monkeypatch.setattr(ending, "_look_at", 0.0)
+    assert ending.is_reached(ended=True)

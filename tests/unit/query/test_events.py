@@ -8,6 +8,7 @@ import time
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pyarrow as pa
@@ -224,10 +225,12 @@ def test_a_stream_reads_a_few_files_ahead(
     for offset in range(8):
         append_events(catalog, "trades", [trade(offset, offset)])
     opened: list[str] = []
-    original = scan.read_file
+    original, together = scan.read_file, Barrier(most)
 
     def watched(table: Any, task: Any, *rest: Any) -> Any:
         opened.append(task.file.file_path)
+        if len(opened) <= most:
+            together.wait(60)  # fails unless so many are read at once
         return original(table, task, *rest)
 
     monkeypatch.setattr(scan, "read_file", watched)
