@@ -18,7 +18,7 @@ from apache_beam.utils.timestamp import Duration, Timestamp
 import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.kafka.cluster import Topic
 from k2beam.kafka.config import KafkaConfig
-from k2beam.kafka.discovery import Discovery, beginnings
+from k2beam.kafka.discovery import FollowingReader
 from k2beam.kafka.reader import Position, TopicReader, first_positions
 from k2beam.model import RawBatch
 
@@ -133,13 +133,9 @@ class _ReadFn(beam.DoFn, RestrictionProvider):  # type: ignore[misc]
         rows: int,
     ) -> None:
         self._start = start
-        self._config = config
-        self._pattern = pattern
+        self._log = FollowingReader(config, pattern, rows)
         self._ends = ends
         self._bundle_seconds = bundle_seconds
-        self._rows = rows
-        self._reader: TopicReader | None = None
-        self._discovery: Discovery | None = None
 
     def initial_restriction(self, _element: bytes) -> Unread:
         return self._start
@@ -154,9 +150,7 @@ class _ReadFn(beam.DoFn, RestrictionProvider):  # type: ignore[misc]
         return PickleCoder()
 
     def teardown(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-        self._reader = self._discovery = None
+        self._log.close()
 
     @beam.DoFn.unbounded_per_element()
     def process(
@@ -165,10 +159,7 @@ class _ReadFn(beam.DoFn, RestrictionProvider):  # type: ignore[misc]
         tracker: Any = beam.DoFn.RestrictionParam(),
         watermark: Any = beam.DoFn.WatermarkEstimatorParam(_WATERMARK),
     ) -> Iterator[TimestampedValue]:
-        reader = self._reader = self._reader or TopicReader(self._config, self._rows)
-        positions = tracker.current_restriction().positions
-        reader.go_to((*positions, *self._news(positions)))
-        return self._bundle(reader, tracker, watermark)
+        return self._bundle(self._log.at(tracker.current_restriction().positions), tracker, watermark)
 
     def _bundle(self, reader: TopicReader, tracker: Any, watermark: Any) -> Iterator[TimestampedValue]:
         began, clock, rows = time.time(), time.monotonic(), 0
@@ -190,10 +181,6 @@ class _ReadFn(beam.DoFn, RestrictionProvider):  # type: ignore[misc]
             if not rows:
                 break
         tracker.defer_remainder()
-
-    def _news(self, positions: Sequence[Position]) -> Iterator[Position]:
-        self._discovery = self._discovery or Discovery(self._config, self._pattern)
-        return beginnings(self._discovery, positions)
 
 
 def _advance(watermark: ManualWatermarkEstimator, reader: TopicReader) -> None:

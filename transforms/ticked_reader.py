@@ -17,8 +17,8 @@ from apache_beam.utils.timestamp import Timestamp
 import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.kafka.cluster import Topic
 from k2beam.kafka.config import KafkaConfig
-from k2beam.kafka.discovery import Discovery, beginnings
-from k2beam.kafka.reader import Position, TopicReader, first_positions
+from k2beam.kafka.discovery import FollowingReader
+from k2beam.kafka.reader import Position, first_positions
 from k2beam.model import RawBatch
 
 TICK_MILLIS = 250
@@ -111,17 +111,11 @@ class _ReadFn(beam.DoFn):  # type: ignore[misc]
         rows: int,
     ) -> None:
         self._start = start
-        self._config = config
-        self._pattern = pattern
+        self._log = FollowingReader(config, pattern, rows)
         self._bundle_seconds = bundle_seconds
-        self._rows = rows
-        self._reader: TopicReader | None = None
-        self._discovery: Discovery | None = None
 
     def teardown(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-        self._reader = self._discovery = None
+        self._log.close()
 
     def process(
         self, _tick: Any, ticked_at: Any = beam.DoFn.TimestampParam, read: Any = beam.DoFn.StateParam(READ)
@@ -129,10 +123,7 @@ class _ReadFn(beam.DoFn):  # type: ignore[misc]
         last: _Read | None = read.read()
         if last is not None and _came_meanwhile(float(ticked_at), last.stopped_at):
             return
-        positions = self._start if last is None else last.positions
-        reader = self._reader = self._reader or TopicReader(self._config, self._rows)
-        self._discovery = self._discovery or Discovery(self._config, self._pattern)
-        reader.go_to((*positions, *beginnings(self._discovery, positions)))
+        reader = self._log.at(self._start if last is None else last.positions)
         began, clock, rows = time.time(), time.monotonic(), 0
         while (lasted := time.monotonic() - clock) < READING_SECONDS:
             if rows and lasted >= self._bundle_seconds and reader.caught_up_at >= began:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 from k2beam.errors import KafkaUnreachable, UsageError
 from k2beam.kafka.cluster import ASK_SECONDS, Cluster, Topic, topic_of_source
 from k2beam.kafka.config import KafkaConfig
-from k2beam.kafka.reader import Position
+from k2beam.kafka.reader import Position, TopicReader
 
 DISCOVERY_SECONDS = 10.0
 """How often it looks."""
@@ -57,8 +57,32 @@ class Discovery:
         return ()
 
 
-def beginnings(discovery: Discovery, positions: Sequence[Position]) -> Iterator[Position]:
-    """Where partitions that came since begin, beside those at ``positions``; as :meth:`Discovery.look`."""
-    known = {(position.source, position.partition) for position in positions}
-    for topic, partition in discovery.look(known):
-        yield Position(topic.name, topic.source, partition, 0)
+class FollowingReader:
+    """A :class:`TopicReader` that also reads what its topics get; pickles as long as it is closed."""
+
+    def __init__(self, config: KafkaConfig, pattern: str | None, rows: int) -> None:
+        self._config = config
+        self._pattern = pattern
+        self._rows = rows
+        self._reader: TopicReader | None = None
+        self._discovery: Discovery | None = None
+
+    def at(self, positions: Sequence[Position]) -> TopicReader:
+        """The reader, sent to ``positions`` and to the beginnings of what came since; connects when first asked.
+
+        Raises what :meth:`TopicReader.go_to` does. After an error of the reader close it: what it had taken, and not
+        given out, would be missing (Beam makes a DoFn anew whose bundle failed, and closes the old one).
+        """
+        self._reader = self._reader or TopicReader(self._config, self._rows)
+        self._discovery = self._discovery or Discovery(self._config, self._pattern)
+        known = {(position.source, position.partition) for position in positions}
+        news = self._discovery.look(known)
+        beginnings = (Position(topic.name, topic.source, partition, 0) for topic, partition in news)
+        self._reader.go_to((*positions, *beginnings))
+        return self._reader
+
+    def close(self) -> None:
+        """End the connections, if there are any; :meth:`at` makes others."""
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = self._discovery = None

@@ -7,75 +7,16 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from apache_beam.utils.timestamp import Timestamp
 
-from k2beam.kafka.batch import raw_batch
 from k2beam.kafka.cluster import Topic
-from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.reader import Position
-from k2beam.model import RawBatch
+from tests.log_fakes import CONFIG, START, Found, Log, offsets, without_a_broker
 from transforms import librdkafka_reader
 from transforms.librdkafka_reader import LibrdkafkaReader, Unread, _ReadFn, _Tracker
-
-CONFIG = KafkaConfig("broker:9092")
-START = Position("ticks", "kafka:c/ticks/1", 0, 0)
-
-
-class Log:
-    """A reader of one message at a time; it has caught up at ``end``."""
-
-    end = 3
-    before = 0.0
-    """When it was at its end, if it is not now."""
-
-    def __init__(self, config: KafkaConfig, rows: int) -> None:
-        assert (config, rows) == (CONFIG, 10)
-        self.positions: tuple[Position, ...] = ()
-        self.sent_to: list[tuple[Position, ...]] = []
-        self.closed = False
-
-    @property
-    def caught_up(self) -> bool:
-        return self.positions[0].offset >= self.end
-
-    @property
-    def caught_up_at(self) -> float:
-        return time.time() if self.caught_up else self.before
-
-    def is_behind(self, ends: Mapping[tuple[str, int], int]) -> bool:
-        return self.positions[0].offset >= ends[START.source, 0]
-
-    def go_to(self, positions: Sequence[Position]) -> None:
-        self.positions = tuple(positions)
-        self.sent_to.append(self.positions)
-
-    def read(self, wait_s: float) -> list[RawBatch]:
-        assert wait_s > 0
-        if self.caught_up:
-            return []
-        first, *others = self.positions
-        self.positions = (first._replace(offset=first.offset + 1), *others)
-        return [raw_batch({"ticks": first.source}, ["ticks"], [0], [first.offset], [1000], [None], [b"v"], {})]
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Discovery:
-    """Finds what it's told to."""
-
-    news: list[tuple[Topic, int]]
-
-    def __init__(self, config: KafkaConfig, pattern: str | None) -> None:
-        assert (config, pattern) == (CONFIG, "tick.*")
-
-    def look(self, known: set[tuple[str, int]]) -> list[tuple[Topic, int]]:
-        return [(topic, partition) for topic, partition in self.news if (topic.source, partition) not in known]
 
 
 class Watermark:
@@ -113,15 +54,8 @@ class View:
 
 @pytest.fixture
 def fn(monkeypatch: pytest.MonkeyPatch) -> _ReadFn:
-    monkeypatch.setattr(librdkafka_reader, "TopicReader", Log)
-    monkeypatch.setattr(librdkafka_reader, "Discovery", Discovery)
-    monkeypatch.setattr(Discovery, "news", [], raising=False)
+    without_a_broker(monkeypatch)
     return _ReadFn(Unread((START,)), CONFIG, "tick.*", None, 0.0, 10)
-
-
-def offsets(elements: Any) -> list[int]:
-    batches = pa.Table.from_batches([element.value.data for element in elements]) if elements else None
-    return [] if batches is None else batches["offset"].to_pylist()
 
 
 def test_a_bundle_reads_until_it_has_caught_up_and_the_next_goes_on(fn: _ReadFn) -> None:
@@ -187,7 +121,7 @@ def test_what_came_since_is_read_from_its_beginning(fn: _ReadFn, monkeypatch: py
     news = [START._replace(partition=1), Position("ticks-2", added.source, 0, 0)]
     view = View(Unread((START,)))
     list(fn.process(b"", view, Watermark()))
-    monkeypatch.setattr(Discovery, "news", [(first, 1), (added, 0)])
+    monkeypatch.setattr(Found, "news", [(first, 1), (added, 0)])
     assert view.rest is not None
     for _ in range(2):
         view = View(view.rest)
@@ -198,7 +132,7 @@ def test_what_came_since_is_read_from_its_beginning(fn: _ReadFn, monkeypatch: py
 def test_a_worker_that_ends_closes_its_connection(fn: _ReadFn) -> None:
     fn.teardown()
     list(fn.process(b"", View(Unread((START,))), Watermark()))
-    log: Any = fn._reader
+    log: Any = fn._log._reader
     fn.teardown()
     assert log.closed
 

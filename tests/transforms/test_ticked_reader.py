@@ -11,7 +11,7 @@ from apache_beam.utils.timestamp import Timestamp
 
 from k2beam.kafka.cluster import Topic
 from k2beam.kafka.reader import Position
-from tests.transforms.test_librdkafka_reader import CONFIG, START, Discovery, Log, offsets
+from tests.log_fakes import CONFIG, START, Found, Log, offsets, without_a_broker
 from transforms import ticked_reader
 from transforms.ticked_reader import TickedReader, _Read, _ReadFn
 
@@ -30,9 +30,7 @@ class State:
 
 @pytest.fixture
 def fn(monkeypatch: pytest.MonkeyPatch) -> _ReadFn:
-    monkeypatch.setattr(ticked_reader, "TopicReader", Log)
-    monkeypatch.setattr(ticked_reader, "Discovery", Discovery)
-    monkeypatch.setattr(Discovery, "news", [], raising=False)
+    without_a_broker(monkeypatch)
     return _ReadFn((START,), CONFIG, "tick.*", 0.0, 10)
 
 
@@ -55,7 +53,7 @@ def test_a_tick_reads_until_it_has_caught_up_and_the_next_goes_on(fn: _ReadFn) -
 def test_a_tick_of_the_time_in_which_its_forerunner_read_is_dropped(fn: _ReadFn) -> None:
     state, before = State(), Timestamp.now()
     tick(fn, state)
-    kept, log = state.kept, fn._reader
+    kept, log = state.kept, fn._log._reader
     assert isinstance(log, Log)
     asked = len(log.sent_to)
     assert tick(fn, state, before) == []
@@ -106,7 +104,7 @@ def test_what_came_since_is_read_from_its_beginning(fn: _ReadFn, monkeypatch: py
     first, added = Topic("ticks", START.source, (0, 1)), Topic("ticks-2", "kafka:c/ticks-2/2", (0,))
     state = State()
     tick(fn, state)
-    monkeypatch.setattr(Discovery, "news", [(first, 1), (added, 0)])
+    monkeypatch.setattr(Found, "news", [(first, 1), (added, 0)])
     for _ in range(2):
         tick(fn, state)
         assert state.kept is not None
@@ -120,7 +118,7 @@ def test_what_came_since_is_read_from_its_beginning(fn: _ReadFn, monkeypatch: py
 def test_a_worker_that_ends_closes_its_connection(fn: _ReadFn) -> None:
     fn.teardown()
     tick(fn, State())
-    log: Any = fn._reader
+    log: Any = fn._log._reader
     fn.teardown()
     assert log.closed
 
