@@ -22,7 +22,7 @@ import typer
 from typer.testing import CliRunner
 from websockets.asyncio.server import ServerConnection
 
-from k2beam.cli import metrics_options, produce
+from k2beam.cli import produce
 from k2beam.errors import UsageError
 from k2beam.kafka.config import KafkaConfig
 from k2beam.metrics.handle import Metrics, NullMetrics
@@ -281,7 +281,7 @@ def test_sending_again_is_scraped_and_pushed(
         scraped.append(scrape(targets))
         close_endpoint()
 
-    monkeypatch.setattr(metrics_options, "close_endpoint", scraped_and_closed)
+    monkeypatch.setattr("k2beam.metrics.worker.close_endpoint", scraped_and_closed)
     counting = ["--metrics-endpoint", "127.0.0.1:19500-19599", "--metrics-targets", str(targets)]
     with gateway() as (url, pushed):
         options = [*counting, "--environment", environment, "--push-gateway", url, "--output", "json"]

@@ -75,12 +75,19 @@ def test_a_second_run_says_that_nothing_is_new(ingested: tuple[Path, Path, dict[
         (["ingest", "archive", "samples/crypto", "--window", "soon"], "--window"),
         (["ingest", "archive", "samples/crypto", "--warehouse", "w", "--catalog", "c"], "--catalog"),
         (["audit", "--warehouse", "/nowhere/at/all"], "/nowhere/at/all"),
-        (["query", "summary", "--symbol", "A", "--day", "yesterday"], "day"),
     ],
 )
 def test_wrong_usage_exits_with_2_and_names_the_option(arguments: Sequence[str], message: str) -> None:
     done = k2beam(*arguments, code=2)
     assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_wrong_day_is_refused(ingested: tuple[Path, Path, dict[str, object]]) -> None:
+    _, warehouse, _ = ingested
+    done = k2beam("query", "summary", "--symbol", "A", "--day", "yesterday", "--warehouse", warehouse, code=2)
+    assert "day" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
 
