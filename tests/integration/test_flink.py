@@ -203,6 +203,7 @@ def test_a_taskmanager_that_is_killed_while_messages_come_loses_nothing_and_doub
         assert_exact(job, flink, truth, topics)
 
 
+@pytest.mark.full
 def test_checkpoints_of_a_quiet_job_do_not_grow(flink: LocalStack, tmp_path: Path) -> None:
     """Whatever the runner keeps of a reading that has paused, it keeps for as long as the job runs."""
     _, topics = trades(flink, tmp_path / "in", FAULTS)
