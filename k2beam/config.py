@@ -14,7 +14,7 @@ from typing import Protocol
 from k2beam.errors import UsageError
 
 COMMIT_AGE_SECONDS = 10.0
-"""How long after it was read a row may wait before it is committed, where a job has no end."""
+"""How old a bundle may get before its rows are committed, where a job has no end."""
 
 COMMIT_AGE_OF_GOAL_SECONDS = 2.0
 """The same in a job that ends by itself: the last rows of its goal are committed by age, and it waits for them."""

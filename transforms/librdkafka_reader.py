@@ -77,16 +77,11 @@ class LibrdkafkaReader(beam.PTransform):  # type: ignore[misc]
         rows_per_batch: int = 50_000,
     ) -> None:
         super().__init__()
-        self._start = Unread(first_positions(topics, starts))
-        self._config = config
-        self._pattern = pattern
-        self._ends = ends
-        self._bundle_seconds = bundle_seconds
-        self._rows_per_batch = rows_per_batch
+        start = Unread(first_positions(topics, starts))
+        self._fn = _ReadFn(start, config, pattern, ends, bundle_seconds, rows_per_batch)
 
     def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection[RawBatch]:
-        fn = _ReadFn(self._start, self._config, self._pattern, self._ends, self._bundle_seconds, self._rows_per_batch)
-        return begin | beam.Impulse() | "Log" >> beam.ParDo(fn).with_output_types(RawBatch)
+        return begin | beam.Impulse() | "Log" >> beam.ParDo(self._fn).with_output_types(RawBatch)
 
 
 class _Tracker(RestrictionTracker):  # type: ignore[misc]

@@ -128,7 +128,8 @@ def read_ahead(
                 yield first, future.result
             ahead.append((task, pool.submit(rows, task)))
             size += task.file.file_size_in_bytes
-        for first, future in ahead:
+        while ahead:
+            first, future = ahead.popleft()
             yield first, future.result
 
 

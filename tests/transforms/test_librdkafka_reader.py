@@ -140,7 +140,7 @@ def test_a_worker_that_ends_closes_its_connection(fn: _ReadFn) -> None:
 def test_it_starts_where_it_is_told() -> None:
     topics = [Topic("ticks", START.source, (0, 1))]
     reader = LibrdkafkaReader(topics, CONFIG, {(START.source, 0): 7, (START.source, 1): 0})
-    assert reader._start == Unread((START._replace(offset=7), START._replace(partition=1)))
+    assert reader._fn._start == Unread((START._replace(offset=7), START._replace(partition=1)))
 
 
 def test_a_reader_with_an_end_ends_behind_it(monkeypatch: pytest.MonkeyPatch, fn: _ReadFn) -> None:
