@@ -6,12 +6,9 @@ job, and the reader's first fetch. The half minute in which a submission uploads
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,10 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.compaction import result_line
-from bench.live import READING_BEGAN, SCHEMA_ID, Run, backlog, lines, register, time_of, trades
-from bench.processes import usage
-from k2beam.config import LakeConfig
-from k2beam.demo import audit_topics
+from bench.live import READING_BEGAN, SCHEMA_ID, Run, backlog, finished, lines, register, time_of
 from k2beam.errors import FlinkRestError
 from k2beam.flink import FlinkJobs
 from k2beam.job.config import Reader
@@ -32,7 +26,6 @@ from k2beam.stack.stack import LocalStack
 
 CHECKPOINT_MS = 5000
 PARALLELISM = 2
-LOOK_SECONDS = 1.0
 _SEEK = r"^(\S+ \S+) .*Setting offset for partition {topic}-\d+ "
 """What Java's consumer says right before its first fetch, in the TaskManager's log."""
 
@@ -116,35 +109,20 @@ def flink(scratch: Path, rows: int, runs: int) -> Iterator[dict[str, Any]]:
 
 def run(job: OnFlink, warehouse: Path, topic: str) -> tuple[Run, Checkpoints]:
     """The job over a backlog until it has caught up; its tables are audited."""
-    status = {service.name: service for service in job.stack.status()}
-    log = status[TASK_MANAGER].log
+    (log,) = (service.log for service in job.stack.status() if service.name == TASK_MANAGER)
     before = log.stat().st_size
-    servers = {service.pid: name for name, service in status.items() if service.pid is not None}
-    command = job.command(topic, warehouse)
     cluster, seen = FlinkJobs(job.stack.flink_rest_url), Checkpoints()
-    out, err = (warehouse.with_suffix(suffix) for suffix in (".out", ".err"))
-    with out.open("w") as output, err.open("w") as errors:
-        process = subprocess.Popen(command, stdout=output, stderr=errors, start_new_session=True)
-        with usage(process.pid, servers) as used:
-            while process.poll() is None:
-                time.sleep(LOOK_SECONDS)
-                with suppress(FlinkRestError):
-                    seen.look(cluster, warehouse.name)
-    said = err.read_text(encoding="utf-8")
-    if process.returncode:
-        raise SystemExit(f"the job failed: {said[-4000:]}")
-    report = audit_topics(LakeConfig(str(warehouse)), job.stack.bootstrap, [topic])
-    if not report.ok:
-        raise SystemExit(f"the audit failed: {report.problems}")
+
+    def look() -> None:
+        with suppress(FlinkRestError):
+            seen.look(cluster, warehouse.name)
+
+    done = finished(job.stack, job.command(topic, warehouse), warehouse, topic, look)
     if job.reader is Reader.BEAM:
-        after = log.read_bytes()[before:].decode(errors="replace")
-        fetched = first_seek(after, topic)
+        fetched = first_seek(log.read_bytes()[before:].decode(errors="replace"), topic)
     else:
-        fetched = time_of(READING_BEGAN, said)
-    snapshots = trades(warehouse).snapshots()
-    commits = [snapshot.timestamp_ms / 1000 for snapshot in snapshots]
-    messages = int(json.loads(out.read_text(encoding="utf-8"))["consumed"])
-    return Run(messages, seen.started, fetched, min(commits), max(commits), used), seen
+        fetched = time_of(READING_BEGAN, done.said)
+    return Run(done.messages, seen.started, fetched, min(done.commits), max(done.commits), done.used), seen
 
 
 def working_lines(what: str, rows: int, runs: Sequence[Run]) -> Iterator[dict[str, Any]]:

@@ -16,9 +16,9 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -66,6 +66,7 @@ BEGAN: Mapping[Reader, str] = {Reader.BEAM: "AnyEnv resolved", Reader.LIBRDKAFKA
 
 POLL_SECONDS = 0.05
 PRISM_START_SECONDS = 120
+LOOK_SECONDS = 1.0
 SERVERS = ("kafka", "registry", "expansion")
 
 
@@ -233,30 +234,51 @@ def consume(bootstrap: str, topic: str, rows: int, settings: Mapping[str, Any] =
 
 def run(job: Live, warehouse: Path, topic: str) -> Run:
     """The job over a backlog until it has caught up; its tables are audited."""
-    status = {service.name: service for service in job.stack.status()}
-    log = status["expansion"].log
+    (log,) = (service.log for service in job.stack.status() if service.name == "expansion")
     before = log.read_bytes()
-    servers = {service.pid: name for name, service in status.items() if service.pid is not None}
-    command = job.command(topic, warehouse, "--until-caught-up")
-    out, err = (warehouse.with_suffix(suffix) for suffix in (".out", ".err"))
-    with out.open("w") as output, err.open("w") as errors:
-        process = subprocess.Popen(command, stdout=output, stderr=errors, start_new_session=True)
-        with usage(process.pid, servers) as used:
-            code = process.wait()
-    said = err.read_text(encoding="utf-8")
-    if code:
-        raise SystemExit(f"the job failed: {said[-4000:]}")
-    report = audit_topics(LakeConfig(str(warehouse)), job.stack.bootstrap, [topic])
-    if not report.ok:
-        raise SystemExit(f"the audit failed: {report.problems}")
+    done = finished(job.stack, job.command(topic, warehouse, "--until-caught-up"), warehouse, topic)
     after = log.read_bytes()[len(before) :]
     if job.reader is Reader.BEAM:
         fetched = first_fetch(before.decode(errors="replace"), after.decode(errors="replace"), topic)
     else:
-        fetched = time_of(READING_BEGAN, said)
+        fetched = time_of(READING_BEGAN, done.said)
+    return Run(done.messages, time_of(PRISM_READY, done.said), fetched, min(done.commits), max(done.commits), done.used)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A job that has ended: messages, its log, its commits in seconds since the epoch, and what each process used."""
+
+    messages: int
+    said: str
+    commits: Sequence[float]
+    used: Mapping[str, Usage]
+
+
+def finished(
+    stack: LocalStack, command: Sequence[str], warehouse: Path, topic: str, look: Callable[[], None] = lambda: None
+) -> Finished:
+    """A job's command until it ends, with its tables audited; ``look`` is called once a second meanwhile.
+
+    Raises SystemExit where the job or the audit fails.
+    """
+    servers = {service.pid: service.name for service in stack.status() if service.pid is not None}
+    out, err = (warehouse.with_suffix(suffix) for suffix in (".out", ".err"))
+    with out.open("w") as output, err.open("w") as errors:
+        process = subprocess.Popen(command, stdout=output, stderr=errors, start_new_session=True)
+        with usage(process.pid, servers) as used:
+            while process.returncode is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(LOOK_SECONDS)
+                look()
+    said = err.read_text(encoding="utf-8")
+    if process.returncode:
+        raise SystemExit(f"the job failed: {said[-4000:]}")
+    report = audit_topics(LakeConfig(str(warehouse)), stack.bootstrap, [topic])
+    if not report.ok:
+        raise SystemExit(f"the audit failed: {report.problems}")
     commits = [snapshot.timestamp_ms / 1000 for snapshot in trades(warehouse).snapshots()]
-    messages = int(json.loads(out.read_text(encoding="utf-8"))["consumed"])
-    return Run(messages, time_of(PRISM_READY, said), fetched, min(commits), max(commits), used)
+    return Finished(int(json.loads(out.read_text(encoding="utf-8"))["consumed"]), said, commits, used)
 
 
 def time_of(event: str, log: str) -> float:
