@@ -95,7 +95,7 @@ def count_offsets(table: Table, name: str, on_unreadable: Callable[[UnreadableFi
         count.bytes += int(task.file.file_size_in_bytes)
         rows = 0
         try:
-            for batch in read_file(table, task, columns):
+            for batch in read_file(table, task, columns, dictionaries=True):
                 rows += batch.num_rows
                 count.add_rows(batch)
         except UnreadableFile as error:

@@ -38,8 +38,11 @@ from k2beam.sequence import DayFold, Epoch, Slice, slice_runs
 SEQUENCED_KINDS: tuple[Kind, ...] = ("trades", "quotes")
 """The kinds whose events have a ``source_sequence``."""
 
-ROWS_AT_ONCE = 8_000_000
-"""Rows that are held at once, up to 90 bytes each with what reading and slicing them takes."""
+ROWS_AT_ONCE = 24_000_000
+"""Rows that are held at once, 20 bytes each."""
+
+SORTED_AT_ONCE = 4_000_000
+"""Of those held, the rows that are put in order at once, up to 70 bytes each; those of one symbol are not divided."""
 
 SLICED_AT_ONCE = 1_000_000
 """Rows that are sliced at once; those of one symbol are not divided."""
@@ -196,25 +199,32 @@ class _Messages:
         return True
 
     def slices(self) -> Iterator[tuple[SymbolName, Slice]]:
-        """The slice of each key. What was gathered is given up."""
-        if not self.ids:
-            return
+        """The slice of each key."""
         names = list(self.ids)
-        ids, times, sequences = (np.concatenate(columns) for columns in zip(*self.chunks, strict=True))
-        self.chunks.clear()
+        groups = -(-sum(len(ids) for ids, _, _ in self.chunks) // SORTED_AT_ONCE)
+        for group in range(groups):
+            ids, times, sequences = self._in_order(group, groups)
+            begin = 0
+            while begin < len(ids):
+                last = ids[min(begin + SLICED_AT_ONCE, len(ids)) - 1]
+                end = int(np.searchsorted(ids, last, "right"))
+                for code, piece in slice_runs(ids[begin:end], sequences[begin:end], times[begin:end], arrived=False):
+                    yield names[code], piece
+                begin = end
+
+    def _in_order(self, group: int, groups: int) -> tuple[npt.NDArray[np.integer[npt.NBitBase]], Ints, Ints]:
+        """The rows of one group of keys, by key."""
+        wanted = [ids % groups == group for ids, _, _ in self.chunks]
+        columns = (
+            [column[rows] for column, rows in zip(columns, wanted, strict=True)]
+            for columns in zip(*self.chunks, strict=True)
+        )
+        ids, times, sequences = (np.concatenate(column) for column in columns)
         if np.any(ids[1:] < ids[:-1]):
             # 16 bits where they suffice: numpy then sorts by radix.
-            order = np.argsort(ids.astype(np.uint16) if len(names) <= 1 << 16 else ids, kind="stable")
-            ids = ids[order]
-            times = times[order]
-            sequences = sequences[order]
-        begin = 0
-        while begin < len(ids):
-            last = ids[min(begin + SLICED_AT_ONCE, len(ids)) - 1]
-            end = int(np.searchsorted(ids, last, "right"))
-            for code, piece in slice_runs(ids[begin:end], sequences[begin:end], times[begin:end], arrived=False):
-                yield names[code], piece
-            begin = end
+            order = np.argsort(ids.astype(np.uint16) if len(self.ids) <= 1 << 16 else ids, kind="stable")
+            return ids[order], times[order], sequences[order]
+        return ids, times, sequences
 
     def _of_day(self, times: Ints) -> bool:
         return self.day.day is None or bool(

@@ -7,6 +7,7 @@ the caller decides whether to stop or to report it and go on.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections import deque
@@ -17,20 +18,26 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyiceberg.catalog import Catalog
 from pyiceberg.conversions import from_bytes
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
-from pyiceberg.io.pyarrow import ArrowScan
-from pyiceberg.manifest import DataFile
+from pyiceberg.expressions.visitors import bind, extract_field_ids
+from pyiceberg.io import InputStream
+from pyiceberg.io.pyarrow import ArrowScan, expression_to_pyarrow
+from pyiceberg.manifest import DataFile, FileFormat
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.types import IcebergType
 
 from k2beam.errors import LakeError, UnreadableFile
 from k2beam.lake.tables import SPECS, find_table
+from k2beam.schemas import iceberg_schema
 
 EVERYTHING = AlwaysTrue()
 
+_FEW_VALUES = ("symbol", "exchange", "asset_class", "currency", "side", "_source")
 _FILES_AT_ONCE = min(4, os.cpu_count() or 1)
 _BYTES_AT_ONCE = 32 << 20
 
@@ -91,32 +98,96 @@ def read_file(
     columns: Sequence[str],
     row_filter: BooleanExpression = EVERYTHING,
     snapshot: Snapshot | None = None,
+    dictionaries: bool = False,
 ) -> Iterator[pa.RecordBatch]:
     """The rows of one data file that pass ``row_filter``, without deleted rows, as the columns named.
 
-    Columns have the types of the table's schema, or of the one that ``snapshot`` was committed with.
-    Raises UnreadableFile when the file or one of its delete files is gone or damaged.
+    Columns have the types of the table's schema, or of the one that ``snapshot`` was committed with. A file as
+    k2beam writes it now is read as it is; with ``dictionaries`` its texts of few values come as such, which takes
+    less time. Any other is read by pyiceberg, which knows what has become of the table's columns since. Raises
+    UnreadableFile when the file or one of its delete files is gone or damaged.
     """
-    scan = table.scan(selected_fields=tuple(columns), snapshot_id=snapshot.snapshot_id if snapshot else None)
-    reader = ArrowScan(table.metadata, table.io, scan.projection(), row_filter)
     try:
-        for batch in reader.to_record_batches([task]):
-            yield batch.select(list(columns))
+        with table.io.new_input(task.file.file_path).open() as stream:
+            batches = _as_written(table, task, stream, columns, row_filter, snapshot, dictionaries)
+            for batch in _projected(table, task, columns, row_filter, snapshot) if batches is None else batches:
+                if batch.num_rows:
+                    yield batch.replace_schema_metadata()
     except (OSError, pa.ArrowInvalid) as error:
         raise UnreadableFile(table_name(table), _blamed(error, task), why_unreadable(error)) from error
+
+
+def _as_written(
+    table: Table,
+    task: FileScanTask,
+    stream: InputStream,
+    columns: Sequence[str],
+    row_filter: BooleanExpression,
+    snapshot: Snapshot | None,
+    dictionaries: bool,
+) -> Iterator[pa.RecordBatch] | None:
+    """The rows of a file as k2beam writes it now, by Arrow alone; None for any other file."""
+    metadata = table.metadata
+    of_now = snapshot is None or snapshot.schema_id in (None, metadata.current_schema_id)
+    if task.delete_files or task.file.file_format != FileFormat.PARQUET or not of_now:
+        return None
+    encoded = _FEW_VALUES if dictionaries else ()
+    file = ds.ParquetFileFormat(dictionary_columns=encoded, pre_buffer=True).make_fragment(stream)
+    condition = bind(metadata.schema(), row_filter, case_sensitive=True)
+    asked = {*columns, *(metadata.schema().find_field(number).name for number in extract_field_ids(condition))}
+    if not _is_own(table, file.physical_schema, asked):
+        return None
+    rows = None if row_filter == EVERYTHING else expression_to_pyarrow(condition)
+    return file.to_batches(columns=list(columns), filter=rows, use_threads=False)  # type: ignore[no-any-return]
+
+
+def _projected(
+    table: Table, task: FileScanTask, columns: Sequence[str], row_filter: BooleanExpression, snapshot: Snapshot | None
+) -> Iterator[pa.RecordBatch]:
+    scan = table.scan(selected_fields=tuple(columns), snapshot_id=snapshot.snapshot_id if snapshot else None)
+    reader = ArrowScan(table.metadata, table.io, scan.projection(), row_filter)
+    return (batch.select(list(columns)) for batch in reader.to_record_batches([task]))
+
+
+def _is_own(table: Table, found: pa.Schema, names: Iterable[str]) -> bool:
+    """Whether columns of a file are those of the table, by their ids too (a name may have been given anew), in the
+    types that k2beam gives them and the table has kept."""
+    name = table.name()[-1]
+    spec, types = SPECS[name].schema, _types(name)
+    for name in names:
+        if name not in found.names or name not in types:
+            return False
+        field, stored = table.schema().find_field(name), _decoded(found.field(name))
+        same_id = (stored.metadata or {}).get(b"PARQUET:field_id") == str(field.field_id).encode()
+        # The ids within lists and maps are the table's own; nothing is promoted there.
+        kept = field.field_type == types[name] or not field.field_type.is_primitive
+        if not (same_id and kept and stored.equals(spec.field(name))):
+            return False
+    return True
+
+
+@functools.cache
+def _types(name: str) -> Mapping[str, IcebergType]:
+    """The types of a table's columns as it is made."""
+    return {field.name: field.field_type for field in iceberg_schema(SPECS[name].schema).fields}
+
+
+def _decoded(field: pa.Field) -> pa.Field:
+    """The field with its values' type in the place of a dictionary."""
+    return field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
 
 
 def read_ahead(
     table: Table, tasks: Iterable[FileScanTask], columns: Sequence[str], row_filter: BooleanExpression = EVERYTHING
 ) -> Iterator[tuple[FileScanTask, Callable[[], list[pa.RecordBatch]]]]:
-    """Each file, in order, and what gives its rows as :func:`read_file` does, or raises its error.
+    """Each file, in order, and what gives its rows as :func:`read_file` does with dictionaries, or raises its error.
 
     A few files are read at once, small ones only: what is not taken yet comes from no more than 32 MiB of files, or
     from one file.
     """
 
     def rows(task: FileScanTask) -> list[pa.RecordBatch]:
-        return list(read_file(table, task, columns, row_filter))
+        return list(read_file(table, task, columns, row_filter, dictionaries=True))
 
     ahead: deque[tuple[FileScanTask, Future[list[pa.RecordBatch]]]] = deque()
     size = 0
@@ -147,9 +218,9 @@ def read_whole(table: Table, file: DataFile, dictionaries: bool = False) -> Iter
             parquet = pq.ParquetFile(stream)
             if dictionaries:
                 parquet = pq.ParquetFile(stream, metadata=parquet.metadata, read_dictionary=_dictionaries(parquet))
-            found = _decoded(parquet.schema_arrow)
-            if found.equals(schema) and _has_ids_of(table, found):
-                groups = (parquet.read_row_group(n, use_threads=False) for n in range(parquet.num_row_groups))
+            if _is_own(table, parquet.schema_arrow, schema.names):
+                numbers = range(parquet.num_row_groups)
+                groups = (parquet.read_row_group(number, schema.names, use_threads=False) for number in numbers)
             else:
                 batches = read_file(table, FileScanTask(file), schema.names)
                 groups = (pa.Table.from_batches([batch]).cast(schema) for batch in batches)
@@ -162,26 +233,12 @@ def read_whole(table: Table, file: DataFile, dictionaries: bool = False) -> Iter
         raise UnreadableFile(table_name(table), file.file_path, other_rows(rows, file.record_count))
 
 
-def _has_ids_of(table: Table, found: pa.Schema) -> bool:
-    """Whether the columns of a file are those of the table by their ids as well: a name may have been given anew."""
-    ids = {field.name: str(field.field_id).encode() for field in table.schema().fields}
-    return ids == {field.name: (field.metadata or {}).get(b"PARQUET:field_id") for field in found}
-
-
 def _dictionaries(parquet: pq.ParquetFile) -> list[str]:
     """The columns of texts that are in a file as dictionaries."""
     group, schema = parquet.metadata.row_group(0), parquet.schema_arrow
     columns = (group.column(number) for number in range(group.num_columns))
     names = {column.path_in_schema for column in columns if column.has_dictionary_page}
     return [field.name for field in schema if field.name in names and pa.types.is_string(field.type)]
-
-
-def _decoded(schema: pa.Schema) -> pa.Schema:
-    """The schema with the values' types in the place of dictionaries."""
-    encoded = [(n, field) for n, field in enumerate(schema) if pa.types.is_dictionary(field.type)]
-    for number, field in encoded:
-        schema = schema.set(number, field.with_type(field.type.value_type))
-    return schema
 
 
 def stop_at_unreadable(error: UnreadableFile) -> None:

@@ -227,11 +227,11 @@ def test_a_stream_reads_a_few_files_ahead(
     opened: list[str] = []
     original, together = scan.read_file, Barrier(most)
 
-    def watched(table: Any, task: Any, *rest: Any) -> Any:
+    def watched(table: Any, task: Any, *rest: Any, **options: Any) -> Any:
         opened.append(task.file.file_path)
         if len(opened) <= most:
             together.wait(60)  # fails unless so many are read at once
-        return original(table, task, *rest)
+        return original(table, task, *rest, **options)
 
     monkeypatch.setattr(scan, "read_file", watched)
     monkeypatch.setattr(scan, "_FILES_AT_ONCE", limit)
