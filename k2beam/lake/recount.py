@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,14 +38,11 @@ from k2beam.sequence import DayFold, Epoch, Slice, slice_runs
 SEQUENCED_KINDS: tuple[Kind, ...] = ("trades", "quotes")
 """The kinds whose events have a ``source_sequence``."""
 
-ROWS_AT_ONCE = 24_000_000
+ROWS_AT_ONCE = 16_000_000
 """Rows that are held at once, 20 bytes each."""
 
-SORTED_AT_ONCE = 4_000_000
-"""Of those held, the rows that are put in order at once, up to 70 bytes each; those of one symbol are not divided."""
-
-SLICED_AT_ONCE = 1_000_000
-"""Rows that are sliced at once; those of one symbol are not divided."""
+SLICED_AT_ONCE = 2_000_000
+"""Of those held, the rows that are put in order and sliced at once; those of one symbol are not divided."""
 
 INGESTED_AT = "_ingested_at"
 UNWANTED = -1
@@ -201,30 +198,14 @@ class _Messages:
     def slices(self) -> Iterator[tuple[SymbolName, Slice]]:
         """The slice of each key."""
         names = list(self.ids)
-        groups = -(-sum(len(ids) for ids, _, _ in self.chunks) // SORTED_AT_ONCE)
+        groups = -(-sum(len(ids) for ids, _, _ in self.chunks) // SLICED_AT_ONCE)
         for group in range(groups):
-            ids, times, sequences = self._in_order(group, groups)
-            begin = 0
-            while begin < len(ids):
-                last = ids[min(begin + SLICED_AT_ONCE, len(ids)) - 1]
-                end = int(np.searchsorted(ids, last, "right"))
-                for code, piece in slice_runs(ids[begin:end], sequences[begin:end], times[begin:end], arrived=False):
-                    yield names[code], piece
-                begin = end
-
-    def _in_order(self, group: int, groups: int) -> tuple[npt.NDArray[np.integer[npt.NBitBase]], Ints, Ints]:
-        """The rows of one group of keys, by key."""
-        wanted = [ids % groups == group for ids, _, _ in self.chunks]
-        columns = (
-            [column[rows] for column, rows in zip(columns, wanted, strict=True)]
-            for columns in zip(*self.chunks, strict=True)
-        )
-        ids, times, sequences = (np.concatenate(column) for column in columns)
-        if np.any(ids[1:] < ids[:-1]):
-            # 16 bits where they suffice: numpy then sorts by radix.
-            order = np.argsort(ids.astype(np.uint16) if len(self.ids) <= 1 << 16 else ids, kind="stable")
-            return ids[order], times[order], sequences[order]
-        return ids, times, sequences
+            pieces: list[tuple[Any, ...]] = []
+            for ids, times, sequences in self.chunks:
+                wanted = ids % groups == group
+                pieces.append((ids[wanted], sequences[wanted], times[wanted]))
+            for code, piece in slice_runs(*map(np.concatenate, zip(*pieces, strict=True)), arrived=False):
+                yield names[code], piece
 
     def _of_day(self, times: Ints) -> bool:
         return self.day.day is None or bool(

@@ -105,13 +105,12 @@ def test_keys_are_gathered_over_files_and_exchanges(lake: SmallLake) -> None:
     assert summary(lake) == WHOLE
 
 
-@pytest.mark.parametrize(("held", "ordered", "sliced"), [(1, 1, 1), (3, 2, 2), (1000, 3, 3), (1000, 1, 1000)])
+@pytest.mark.parametrize(("held", "sliced"), [(1, 1), (3, 2), (1000, 3), (1000, 1)])
 def test_a_large_day_is_taken_in_parts(
-    lake: SmallLake, monkeypatch: pytest.MonkeyPatch, held: int, ordered: int, sliced: int
+    lake: SmallLake, monkeypatch: pytest.MonkeyPatch, held: int, sliced: int
 ) -> None:
     two_exchanges(lake)
     monkeypatch.setattr(recount_module, "ROWS_AT_ONCE", held)
-    monkeypatch.setattr(recount_module, "SORTED_AT_ONCE", ordered)
     monkeypatch.setattr(recount_module, "SLICED_AT_ONCE", sliced)
     assert summary(lake) == WHOLE
 
