@@ -39,7 +39,7 @@ def _commits(number: int, warehouse: Path, retention: Retention | None) -> tuple
     table = open_table(catalog, NAMESPACE, TABLE)
     taken, random = [], np.random.default_rng(1)
     for first in range(0, number * ROWS, ROWS):
-        staged = write_rows(table, make_trades(random, first, ROWS, START_US + first * 1_000, ROWS * 1_000, 1), 0)
+        (staged,) = write_rows(table, make_trades(random, first, ROWS, START_US + first * 1_000, ROWS * 1_000, 1), 0)
         started = time.process_time()
         commit_files(catalog, NAMESPACE, TABLE, [staged], run_id="bench", policy=RetryPolicy(), retention=retention)
         taken.append((time.process_time() - started) * 1000)

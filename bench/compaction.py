@@ -76,7 +76,7 @@ def make_small_files(warehouse: Path, rows: int, symbols: int) -> None:
     staged = []
     for number, (count, first) in enumerate(zip(counts.tolist(), firsts.tolist(), strict=True)):
         trades = make_trades(random, first, count, START_US + number * step, step, symbols)
-        staged.append(write_rows(table, trades, START_US))
+        staged += write_rows(table, trades, START_US)
         if len(staged) == FILES // 20:
             commit_files(catalog, NAMESPACE, NAME, staged, run_id="bench", policy=RetryPolicy())
             staged = []

@@ -82,7 +82,7 @@ class _Feed:
         for name, values in {"source_sequence": sequence, "_offset": offsets, **times}.items():
             field = trades.schema.field(name)
             trades = trades.set_column(trades.schema.get_field_index(name), field, pa.array(values).cast(field.type))
-        staged = write_rows(self._table, trades, START_US + shift)
+        (staged,) = write_rows(self._table, trades, START_US + shift)
         commit_files(self._catalog, NAMESPACE, NAME, [staged], run_id="bench", policy=RetryPolicy())
 
 

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
+from pyiceberg.table import Table
 
 from k2beam.config import NAMESPACE, LakeConfig, RetryPolicy, WriteConfig
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.files import StagedFile, write_rows
+from k2beam.lake.placement import by_partition
 from k2beam.lake.tables import find_table, open_table
 from k2beam.model import RAW_BATCH_SCHEMA, EventBatch, RawBatch
 from k2beam.schemas import event_arrow_schema
@@ -76,7 +79,16 @@ def trade_batch(offsets: Iterable[int], **options: Any) -> EventBatch:
 def stage(folder: Path, offsets: Iterable[int], **options: Any) -> StagedFile:
     """A written, uncommitted data file of trades."""
     table = open_table(open_catalog(lake_config(folder)), NAMESPACE, "trades_v2")
-    return write_rows(table, pa.Table.from_batches([trades(offsets, **options)]), window=START)
+    (file,) = write_rows(table, pa.Table.from_batches([trades(offsets, **options)]), window=START)
+    return file
+
+
+def written_by_the_first_row(table: Table, rows: pa.Table, monkeypatch: pytest.MonkeyPatch) -> list[StagedFile]:
+    """One data file, in the partition of its first row whatever the others are."""
+    ((key, _),) = by_partition(table, rows.slice(0, 1))
+    with monkeypatch.context() as patched:
+        patched.setattr("k2beam.lake.files.by_partition", lambda table, rows: [(key, rows)])
+        return write_rows(table, rows, window=0)
 
 
 def offsets_in(folder: Path, name: str = "trades_v2") -> list[int]:

@@ -127,21 +127,24 @@ class _WriteFilesFn(beam.DoFn):  # type: ignore[misc]
         self._latest = max(self._latest, timestamp)
         rows = event_rows(batch) if isinstance(batch, EventBatch) else batch
         for key, group in self._buffer.add(rows):
-            yield self._write(key, group)
+            yield from self._write(key, group)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         for key, group in self._buffer.drain():
-            yield WindowedValue(self._write(key, group), self._latest, (GlobalWindow(),))
+            for element in self._write(key, group):
+                yield WindowedValue(element, self._latest, (GlobalWindow(),))
 
-    def _write(self, key: GroupKey, group: Group) -> tuple[str, StagedFile]:
+    def _write(self, key: GroupKey, group: Group) -> list[tuple[str, StagedFile]]:
         with failures_counted(self._metrics, key.table, "write"):
             if key.table not in self._tables:
                 self._tables[key.table] = open_table(self._catalog, self._lake.namespace, key.table)
             started = time.monotonic()
             staged = write_rows(self._tables[key.table], group.rows(), key.window, group.extents.values())
-        staged = replace(staged, oldest=group.oldest, newest=group.newest, begun_at=self._begun_at)
         self._metrics.histogram("k2_write_duration_seconds", time.monotonic() - started, table=key.table)
-        return key.table, staged
+        return [
+            (key.table, replace(file, oldest=group.oldest, newest=group.newest, begun_at=self._begun_at))
+            for file in staged
+        ]
 
 
 class _Commits(beam.DoFn):  # type: ignore[misc]

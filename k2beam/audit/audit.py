@@ -198,6 +198,10 @@ def _check_coverage(
         if findings.unreadable
         else "`k2beam maintain coverage --rebuild` makes it what the rows say"
     )
+    findings.problems += [
+        f"table {name}: file {path} {wrong}; a query may leave them out: let another engine rewrite it"
+        for path, wrong in count.misplaced.items()
+    ]
     for offsets, consequence in discrepancies:
         for key in offsets:
             findings.problems.append(f"table {name}: {_offsets(offsets[key])} of {_place(key)} {consequence}: {mend}")

@@ -9,7 +9,7 @@ import typer
 
 import k2beam
 from k2beam.cli.kafka_options import kafka_security
-from k2beam.cli.lake_options import lake_config
+from k2beam.cli.lake_options import AdoptOption, lake_config
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
@@ -63,6 +63,7 @@ def csv_files(
     ] = None,
     target_file_mb: Annotated[int, typer.Option(min=1, help="Parquet size at which a data file is closed, MiB.")] = 64,
     memory_mb: Annotated[int, typer.Option(min=1, help="Rows that a worker buffers before it writes, MiB.")] = 96,
+    adopt: AdoptOption = False,
     security: KafkaConfig,
     login: RegistryConfig,
     metrics: MetricsOptions,
@@ -89,7 +90,7 @@ def csv_files(
         from transforms.read_csv import ReadCsv
 
         write = WriteConfig(target_file_bytes=target_file_mb * _MIB, memory_bytes=memory_mb * _MIB)
-        config = IngestConfig(lake, write, dead_letters_json=dead_letters_json, metrics=metrics.config)
+        config = IngestConfig(lake, write, dead_letters_json=dead_letters_json, metrics=metrics.config, adopt=adopt)
         source = ReadCsv(files, reader.mapping, loaded_at=loaded_at, variables=variables, complete=complete)
         stats = k2beam.run_ingest(source, config, context.obj or ())
         metrics.push(stats)

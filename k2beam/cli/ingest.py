@@ -11,7 +11,7 @@ import k2beam
 from k2beam.archive.files import expand_paths
 from k2beam.cli.csv import register_csv
 from k2beam.cli.durations import seconds, whole_seconds
-from k2beam.cli.lake_options import lake_config
+from k2beam.cli.lake_options import AdoptOption, lake_config
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
@@ -52,6 +52,7 @@ def archive(
     dead_letters_json: Annotated[
         str | None, typer.Option(help="Folder for a copy of the dead letters as JSON lines.")
     ] = None,
+    adopt: AdoptOption = False,
     metrics: MetricsOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -71,6 +72,7 @@ def archive(
         gap_grace_seconds=seconds(gap_grace, "--gap-grace"),
         dead_letters_json=dead_letters_json,
         metrics=metrics.config,
+        adopt=adopt,
     )
     with consumed_progress("replay", total=_records(paths, root)):
         stats = k2beam.run_ingest(ReadArchive(paths, root=root), config, context.obj or ())

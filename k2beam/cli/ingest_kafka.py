@@ -16,7 +16,7 @@ from k2beam.cli.kafka_options import (
     kafka_security,
     pairs,
 )
-from k2beam.cli.lake_options import lake_config, snapshot_retention
+from k2beam.cli.lake_options import AdoptOption, lake_config, snapshot_retention
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
@@ -77,6 +77,7 @@ def kafka(
     ] = None,
     gap_grace: Annotated[str, typer.Option(help="How long a sequence gap waits for late data.")] = "5s",
     lake: LakeConfig,
+    adopt: AdoptOption = False,
     retention: Retention | None,
     metrics: MetricsOptions,
     output: OutputOption = OutputFormat.TABLE,
@@ -102,6 +103,7 @@ def kafka(
         ),
         gap_grace_seconds=seconds(gap_grace, "--gap-grace"),
         metrics=metrics.config,
+        adopt=adopt,
     )
     schemas = optional_registry(registry, login)
     if schemas is None:

@@ -18,6 +18,7 @@ from k2beam.job.config import IngestConfig
 from k2beam.job.options import beam_options
 from k2beam.job.pipeline import build
 from k2beam.job.stats import IngestStats, ingest_stats
+from k2beam.lake.adopt import check_tables
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.reconcile import reconcile
 
@@ -28,7 +29,8 @@ def run_ingest(
     """Run a bounded source into the tables, reconcile the ledger of gaps, and return the stats.
 
     Raises K2BeamError when the job did not end well; what it had committed by then stays, and
-    running it again takes the rest.
+    running it again takes the rest. Raises LakeError before anything is read where others have changed a table so that
+    it can't be written to.
 
     ``source`` gives ``batches`` and ``errs``, as :class:`transforms.read_archive.ReadArchive` does; ``beam_arguments``
     are Beam's own options; ``resolver`` gives writer schemas by id, where the source brings none.
@@ -47,6 +49,7 @@ def run_ingest(
     """
     config = config.for_one_run()
     catalog = open_catalog(config.lake)
+    check_tables(catalog, config.lake.namespace, adopt=config.adopt)
     started = time.monotonic()
     pipeline = beam.Pipeline(options=beam_options(beam_arguments))
     build(pipeline, source, config, resolver=resolver)

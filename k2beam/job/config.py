@@ -21,8 +21,9 @@ class IngestConfig:
     """Everything that the pipeline needs to know, whatever its source.
 
     ``gap_grace_seconds``: how long a live job waits for a message that is late before its gap is declared.
-    ``dead_letters_json``: a folder for a copy of the dead letters as JSON lines. It may be used for any number of
-    runs; one with a ``write.run_id`` is for one, since the stats of a run are counted by that id.
+    ``dead_letters_json``: a folder for a copy of the dead letters as JSON lines. ``adopt``: take over tables that
+    another program has made (:func:`k2beam.lake.adopt.check_tables`). It may be used for any number of runs; one with a
+    ``write.run_id`` is for one, since the stats of a run are counted by that id.
     Raises UsageError for a grace below 0.
 
     Examples:
@@ -37,6 +38,7 @@ class IngestConfig:
     gap_grace_seconds: float = 5.0
     dead_letters_json: str | None = None
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    adopt: bool = False
 
     def __post_init__(self) -> None:
         if self.gap_grace_seconds < 0:

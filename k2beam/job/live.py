@@ -31,6 +31,7 @@ from k2beam.kafka.count import missing_of
 from k2beam.kafka.discovery import Discovery
 from k2beam.kafka.guard import TopicGuard
 from k2beam.kafka.holes import HoleProbe
+from k2beam.lake.adopt import check_tables
 from k2beam.lake.catalog import Catalog, open_catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.publish import commits_done
@@ -121,6 +122,7 @@ def run_live(
     config = replace(config, write=live.of(config.write)).for_one_run()
     with stop_signal() as stop:
         catalog = open_catalog(config.lake)
+        check_tables(catalog, config.lake.namespace, adopt=config.adopt)
         cluster = Cluster(live.kafka)
         topics = cluster.topics(live.topics, live.topic_pattern)
         bounds = cluster.bounds(topics)

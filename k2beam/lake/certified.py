@@ -234,7 +234,7 @@ class CertifiedDays:
         while rows:
             ends = itertools.accumulate(row.nbytes for row in rows)
             count = max(sum(1 for end in ends if end <= _FILE_BYTES), 1)
-            self._staged.append(write_rows(table, _arrow(rows[:count]), window=0))
+            self._staged.extend(write_rows(table, _arrow(rows[:count]), window=0))
             rows = rows[count:]
 
     def _commit(self, run_id: str, policy: RetryPolicy, observer: CommitObserver) -> CommitReceipt:

@@ -72,21 +72,21 @@ class UncoveredFiles:
 def select(table: Table, staged: Sequence[StagedFile], covered: Coverage) -> UncoveredFiles:
     """Leave out what is ``covered`` and what an earlier one of the ``staged`` files has.
 
-    A file wholly covered is forgotten, not deleted: it may be live already. A file partly
-    covered is written anew without the covered rows.
+    A file wholly covered is forgotten, not deleted: it may be live already. A file partly covered is written anew
+    without the covered rows, and so is one of before the table's partition spec changed.
     """
     taken, added = covered.copy(), Coverage()
     files: list[StagedFile] = []
     for file in staged:
-        fresh: StagedFile | None = file
+        fresh = [file]
         coverage = Coverage.from_bytes(file.coverage)
         if coverage.issubset(taken):
-            fresh = None
-        elif coverage.intersects(taken):
+            fresh = []
+        elif coverage.intersects(taken) or file.spec_id != table.metadata.default_spec_id:
             fresh = rewrite_without(table, file, taken)
-        if fresh is not None:
-            files.append(fresh)
-            added.update(Coverage.from_bytes(fresh.coverage))
+        for one in fresh:
+            files.append(one)
+            added.update(Coverage.from_bytes(one.coverage))
         taken.update(coverage)
     return UncoveredFiles(
         tuple(files),

@@ -132,6 +132,8 @@ def _absorb_values(lanes: HashLanes, column: pa.Array, kind: pa.DataType) -> Non
         _absorb_lists(lanes, column, kind)
     elif kind in (pa.string(), pa.binary(), pa.large_string(), pa.large_binary()):
         _absorb_texts(lanes, column)
+    elif pa.types.is_fixed_size_binary(kind) and not pa.types.is_decimal(kind):
+        _absorb_texts(lanes, column.cast(pa.binary()))
     else:
         for word in _fixed(column, kind):
             _absorb(lanes, (word, word))

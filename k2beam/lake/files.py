@@ -1,27 +1,27 @@
 """Data files: rows become sorted Parquet files, described by small :class:`StagedFile` values.
 
-A file holds rows of one table, one window and one partition. It is written before its commit and
+A file holds rows of one table, one window and one partition of the table as it is. It is written before its commit and
 is invisible until then; a file that is never committed is an orphan, not a loss.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.manifest import DataFile
-from pyiceberg.partitioning import PartitionField, PartitionFieldValue, PartitionKey
-from pyiceberg.schema import Schema
+from pyiceberg.partitioning import PartitionKey
 from pyiceberg.table import Table
 
 from k2beam.arrays import Ints, Mask
 from k2beam.clock import now_us
 from k2beam.coverage import Coverage
-from k2beam.lake.tables import SPECS, TableSpec
+from k2beam.lake.placement import by_partition
+from k2beam.lake.tables import SPECS, sort_columns
 from k2beam.lake.writer import DataFileWriter
 from k2beam.model import Extent
 
@@ -37,6 +37,7 @@ class StagedFile:
     came for it with an offset that another of its rows has, and were not written. ``offsets`` are all source offsets
     that the rows which came stand for, repeated ones each time (a dead letter may stand for many). ``written_at`` is
     when the file was written, ``begun_at`` when the bundle of its rows began (microseconds UTC).
+    ``spec_id`` names the partition spec that it was written by.
     """
 
     table: str
@@ -53,6 +54,7 @@ class StagedFile:
     offsets: int = 0
     written_at: int = 0
     begun_at: int = 0
+    spec_id: int = 0
 
     @property
     def came(self) -> int:
@@ -62,24 +64,41 @@ class StagedFile:
     def data_file(self) -> DataFile:
         """The entry for a manifest."""
         entry: DataFile = pickle.loads(self.entry)  # noqa: S301 - our own bytes, made by write_rows
+        entry.spec_id = self.spec_id  # which pyiceberg does not pickle
         return entry
 
 
-def write_rows(table: Table, rows: pa.Table, window: int, expected: Iterable[Extent] = ()) -> StagedFile:
-    """Write rows of one partition and one window as one data file; a repeated offset is written once.
+def write_rows(table: Table, rows: pa.Table, window: int, expected: Iterable[Extent] = ()) -> list[StagedFile]:
+    """Write rows of one window as data files, one for each partition of the table; a repeated offset is written once.
 
-    ``rows`` has the columns of the table's :class:`TableSpec`. Raises what the file system raises.
+    ``rows`` has the columns of the table's :class:`TableSpec`. Rows of one day and exchange are of one partition where
+    the partition spec is the one that k2beam gave the table. Raises what the file system raises.
     """
-    spec = SPECS[table.name()[-1]]
     came, offsets = rows.num_rows, _offsets(rows)
     rows, coverage = _distinct_offsets(rows)
+    parts = [
+        _write_part(table, key, part, coverage if part is rows else row_coverage(part), window, expected)
+        for key, part in by_partition(table, rows)
+    ]
+    # What is repeated is counted with the first.
+    offsets -= sum(part.offsets for part in parts[1:])
+    return [replace(parts[0], repeated=came - rows.num_rows, offsets=offsets), *parts[1:]]
+
+
+def _write_part(
+    table: Table,
+    partition: PartitionKey | None,
+    rows: pa.Table,
+    coverage: Coverage,
+    window: int,
+    expected: Iterable[Extent],
+) -> StagedFile:
     covered = coverage.to_bytes()
-    rows = rows.take(pa.array(sort_order(rows, spec)))
-    writer = DataFileWriter(table, partition_key(table, rows))
-    writer.write(rows)
+    writer = DataFileWriter(table, partition)
+    writer.write(rows.take(pa.array(sort_order(rows, sort_columns(table)))))
     entry = writer.close()
     return StagedFile(
-        table=spec.name,
+        table=table.name()[-1],
         path=entry.file_path,
         window=window,
         rows=rows.num_rows,
@@ -87,14 +106,14 @@ def write_rows(table: Table, rows: pa.Table, window: int, expected: Iterable[Ext
         coverage=covered,
         entry=pickle.dumps(entry, protocol=5),
         expected=tuple(extent for extent in expected if (extent.source, extent.partition) in covered),
-        repeated=came - rows.num_rows,
-        offsets=offsets,
+        offsets=_offsets(rows),
         written_at=now_us(),
+        spec_id=entry.spec_id,
     )
 
 
-def rewrite_without(table: Table, staged: StagedFile, taken: Coverage) -> StagedFile | None:
-    """Write the rows of ``staged`` that are not in ``taken`` as a new file; None where none is left.
+def rewrite_without(table: Table, staged: StagedFile, taken: Coverage) -> list[StagedFile]:
+    """Write the rows of ``staged`` that are not in ``taken`` anew, as the table is partitioned now; none may be left.
 
     The old file stays where it is: another commit may have made it live.
     """
@@ -102,13 +121,16 @@ def rewrite_without(table: Table, staged: StagedFile, taken: Coverage) -> Staged
 
     with table.io.new_input(staged.path).open() as stream:
         rows = pq.read_table(stream)
-    rows = rows.cast(SPECS[staged.table].schema)
+    schema = SPECS[staged.table].schema
+    rows = rows.select(schema.names).cast(schema)
     kept = rows.filter(pa.array(~covered_rows(rows, taken)))
     if kept.num_rows == 0:
-        return None
-    fresh = write_rows(table, kept, staged.window)
+        return []
     # Element time is no column, so the bounds of the whole file stand for what is left of it.
-    return replace(fresh, expected=staged.expected, oldest=staged.oldest, newest=staged.newest)
+    return [
+        replace(fresh, oldest=staged.oldest, newest=staged.newest)
+        for fresh in write_rows(table, kept, staged.window, staged.expected)
+    ]
 
 
 def row_coverage(rows: pa.Table | pa.RecordBatch) -> Coverage:
@@ -141,12 +163,12 @@ def covered_rows(rows: pa.Table, taken: Coverage) -> Mask:
     return result
 
 
-def sort_order(rows: pa.Table, spec: TableSpec) -> Ints:
-    """The row numbers in the order of the table's sort columns, then by offset."""
+def sort_order(rows: pa.Table, columns: Sequence[str]) -> Ints:
+    """The row numbers in the order of ``columns`` (:func:`k2beam.lake.tables.sort_columns`), then by offset."""
     keys: list[Ints] = []
     if "_offset" in rows.schema.names:
         keys.append(rows.column("_offset").to_numpy())
-    keys.extend(_rank(rows.column(name)) for name in reversed(spec.sort_columns))
+    keys.extend(_rank(rows.column(name)) for name in reversed(columns))
     return np.lexsort(keys).astype(np.int64)
 
 
@@ -198,19 +220,3 @@ def _distinct_offsets(rows: pa.Table) -> tuple[pa.Table, Coverage]:
         seen[numbers[first]] = True
     rows = rows.filter(pa.array(seen))
     return rows, row_coverage(rows)
-
-
-def partition_key(table: Table, rows: pa.Table) -> PartitionKey | None:
-    """The partition of the first row by the table's partitioning; None where it has none."""
-    spec, schema = table.spec(), table.schema()
-    if spec.is_unpartitioned():
-        return None
-    values = [PartitionFieldValue(field=field, value=_partition_value(field, schema, rows)) for field in spec.fields]
-    return PartitionKey(field_values=values, partition_spec=spec, schema=schema)
-
-
-def _partition_value(field: PartitionField, schema: Schema, rows: pa.Table) -> object:
-    source = schema.find_field(field.source_id)
-    first = rows.column(source.name)[0]
-    value = first.value if pa.types.is_timestamp(first.type) else first.as_py()
-    return field.transform.transform(source.field_type)(value)

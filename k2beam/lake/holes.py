@@ -106,7 +106,7 @@ def record_holes(
         fresh = holes - _read(table, holes)
         if not fresh:
             return None
-        staged = [write_rows(table, rows, window=0) for rows in _tables(fresh, log_compacted)]
+        staged = [file for rows in _tables(fresh, log_compacted) for file in write_rows(table, rows, window=0)]
         summary = {COMMIT_ID: uuid.uuid4().hex, ROWS_ADDED: str(sum(file.rows for file in staged))}
         return Append([file.data_file() for file in staged], summary=summary, retention=retention)
 

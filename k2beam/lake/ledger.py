@@ -105,7 +105,7 @@ def append_gaps(
     """
     started = time.monotonic_ns()
     ids = {RUN_ID: run_id, COMMIT_ID: uuid.uuid4().hex}
-    tries: list[StagedFile] = []
+    tries: list[list[StagedFile]] = []
 
     def plan(table: Table) -> Append | None:
         changes = changed(gaps, {gap.gap_id: gap for gap in read_ledger(table)})
@@ -113,7 +113,8 @@ def append_gaps(
             return None
         staged = write_rows(table, ledger_rows(changes, detected_at), window=0)
         tries.append(staged)
-        return Append([staged.data_file()], summary={**ids, ROWS_ADDED: str(staged.rows)}, retention=retention)
+        summary = {**ids, ROWS_ADDED: str(len(changes))}
+        return Append([file.data_file() for file in staged], summary=summary, retention=retention)
 
     outcome = commit_loop(
         lambda: open_table(catalog, namespace, SEQUENCE_GAPS), plan, policy or RetryPolicy(), on_retry
@@ -121,15 +122,15 @@ def append_gaps(
     # What was staged for a try that lost may be in the ledger by another job's commit.
     commit = outcome.landed(ids)
     before, after = outcome.ids(commit)
-    landed = tries[-1] if commit is not None else None
-    rows = landed.rows if landed else 0
+    landed = tries[-1] if commit is not None else []
+    rows = sum(file.rows for file in landed)
     return CommitReceipt(
         table=SEQUENCE_GAPS,
         snapshot_before=before,
         snapshot_after=after,
         rows=rows,
-        files=1 if landed else 0,
-        bytes=landed.nbytes if landed else 0,
+        files=len(landed),
+        bytes=sum(file.nbytes for file in landed),
         duration_us=(time.monotonic_ns() - started) // 1000,
         attempts=outcome.attempts,
         rows_left_out=len(gaps) - rows,

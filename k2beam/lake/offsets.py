@@ -14,6 +14,7 @@ from pyroaring import BitMap64
 from k2beam.arrays import Ints
 from k2beam.coverage import Coverage, SourcePartition
 from k2beam.errors import UnreadableFile
+from k2beam.lake.placement import misplaced, placing_columns
 from k2beam.lake.scan import file_rows, other_rows, plan_files, read_file, table_name
 from k2beam.lake.tables import DEAD_LETTERS
 
@@ -26,12 +27,14 @@ class OffsetCount:
     """What the rows of one table say about source offsets.
 
     ``doubled`` are the offsets that more than one row stands for; ``surplus`` counts the rows beyond
-    the first of an offset.
+    the first of an offset. ``misplaced`` has the paths of files whose rows are not what the manifests say of them, with
+    what is wrong.
     """
 
     offsets: dict[SourcePartition, BitMap64] = field(default_factory=lambda: defaultdict(BitMap64))
     doubled: dict[SourcePartition, BitMap64] = field(default_factory=lambda: defaultdict(BitMap64))
     surplus: Counter[SourcePartition] = field(default_factory=Counter)
+    misplaced: dict[str, str] = field(default_factory=dict)
     rows: int = 0
     files: int = 0
     bytes: int = 0
@@ -84,7 +87,7 @@ def count_offsets(table: Table, name: str, on_unreadable: Callable[[UnreadableFi
     snapshot says; the count goes on with the others.
     """
     count = OffsetCount()
-    columns = ["_source", "_partition", "_offset", *(["_offset_last"] if name == DEAD_LETTERS else [])]
+    origins = ["_source", "_partition", "_offset", *(["_offset_last"] if name == DEAD_LETTERS else [])]
     try:
         tasks = plan_files(table)
     except UnreadableFile as error:
@@ -95,9 +98,12 @@ def count_offsets(table: Table, name: str, on_unreadable: Callable[[UnreadableFi
         count.bytes += int(task.file.file_size_in_bytes)
         rows = 0
         try:
+            columns = [*origins, *(column for column in placing_columns(table, task.file) if column not in origins)]
             for batch in read_file(table, task, columns, dictionaries=True):
                 rows += batch.num_rows
                 count.add_rows(batch)
+                if wrong := misplaced(table, task.file, batch):
+                    count.misplaced[task.file.file_path] = wrong
         except UnreadableFile as error:
             on_unreadable(error)
         else:

@@ -7,7 +7,6 @@ the caller decides whether to stop or to report it and go on.
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections import deque
@@ -25,15 +24,14 @@ from pyiceberg.conversions import from_bytes
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
 from pyiceberg.expressions.visitors import bind, extract_field_ids
 from pyiceberg.io import InputStream
-from pyiceberg.io.pyarrow import ArrowScan, expression_to_pyarrow
+from pyiceberg.io.pyarrow import ArrowScan, expression_to_pyarrow, schema_to_pyarrow
 from pyiceberg.manifest import DataFile, FileFormat
+from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
-from pyiceberg.types import IcebergType
 
 from k2beam.errors import LakeError, UnreadableFile
-from k2beam.lake.tables import SPECS, find_table
-from k2beam.schemas import iceberg_schema
+from k2beam.lake.tables import SPECS, find_table, own_types
 
 EVERYTHING = AlwaysTrue()
 
@@ -153,7 +151,7 @@ def _is_own(table: Table, found: pa.Schema, names: Iterable[str]) -> bool:
     """Whether columns of a file are those of the table, by their ids too (a name may have been given anew), in the
     types that k2beam gives them and the table has kept."""
     name = table.name()[-1]
-    spec, types = SPECS[name].schema, _types(name)
+    spec, types = SPECS[name].schema, own_types(name)
     for name in names:
         if name not in found.names or name not in types:
             return False
@@ -164,12 +162,6 @@ def _is_own(table: Table, found: pa.Schema, names: Iterable[str]) -> bool:
         if not (same_id and kept and stored.equals(spec.field(name))):
             return False
     return True
-
-
-@functools.cache
-def _types(name: str) -> Mapping[str, IcebergType]:
-    """The types of a table's columns as it is made."""
-    return {field.name: field.field_type for field in iceberg_schema(SPECS[name].schema).fields}
 
 
 def _decoded(field: pa.Field) -> pa.Field:
@@ -204,15 +196,22 @@ def read_ahead(
             yield first, future.result
 
 
+def whole_schema(table: Table) -> pa.Schema:
+    """All columns of a table in Arrow's types: those of its spec, and then those that others have added."""
+    spec = SPECS[table.name()[-1]].schema
+    further = [field for field in table.schema().fields if field.name not in spec.names]
+    return pa.schema([*spec, *schema_to_pyarrow(Schema(*further), include_field_ids=False)])
+
+
 def read_whole(table: Table, file: DataFile, dictionaries: bool = False) -> Iterator[pa.Table]:
-    """All rows of a data file that no delete file applies to, in the columns of the table's spec.
+    """All rows of a data file that no delete file applies to, in all columns of the table (:func:`whole_schema`).
 
     A file as k2beam writes it now is read as it is, a row group at a time; any other by pyiceberg, which knows what
     has become of the table's columns since. With ``dictionaries`` the texts that the file has in dictionaries come as
     such, which takes less time. Raises UnreadableFile when the file is gone, damaged or has not the rows that the
     snapshot says.
     """
-    schema, rows = SPECS[table.name()[-1]].schema, 0
+    schema, rows = whole_schema(table), 0
     try:
         with table.io.new_input(file.file_path).open() as stream:
             parquet = pq.ParquetFile(stream)

@@ -7,6 +7,8 @@ commit retries off from the start: they would repeat an append without looking a
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,13 +17,22 @@ from pyiceberg.exceptions import (
     CommitFailedException,
     NamespaceAlreadyExistsError,
     NoSuchTableError,
+    ResolveError,
     TableAlreadyExistsError,
 )
 from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema, promote
 from pyiceberg.table import Table as Table  # noqa: PLC0414 - for the layers above
-from pyiceberg.table.sorting import SortField, SortOrder
-from pyiceberg.transforms import DayTransform, IdentityTransform, MonthTransform, Transform
-from pyiceberg.types import IntegerType, LongType
+from pyiceberg.table.sorting import SortDirection, SortField, SortOrder
+from pyiceberg.transforms import (
+    DayTransform,
+    IdentityTransform,
+    MonthTransform,
+    Transform,
+    UnknownTransform,
+    VoidTransform,
+)
+from pyiceberg.types import IcebergType, IntegerType, LongType
 from sqlalchemy.exc import IntegrityError, OperationalError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -44,9 +55,10 @@ COVERED_TABLES: tuple[str, ...] = (*EVENT_TABLES.values(), DEAD_LETTERS)
 EXPECTED_PREFIX = "k2.expected."
 """Table properties ``k2.expected.<partition>.<source>``: the end offset (exclusive) that a reader found."""
 
+RETRIES = "commit.retry.num-retries"
 PROPERTIES = {
     "format-version": "2",
-    "commit.retry.num-retries": "0",
+    RETRIES: "0",
     "write.parquet.compression-codec": "zstd",
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": "20",
@@ -127,6 +139,9 @@ HOLE_SCHEMA = pa.schema(
 )
 
 
+_SORTABLE = (pa.string(), pa.int32(), pa.int64(), TIMESTAMP)
+
+
 @dataclass(frozen=True, slots=True)
 class TableSpec:
     """What a table is made of: its columns, and what it is partitioned and sorted by."""
@@ -157,29 +172,119 @@ SPECS: dict[str, TableSpec] = {
 def open_table(catalog: Catalog, namespace: str, name: str) -> Table:
     """Open a table, making it on first use; columns that were of 32 bits in an older version are widened.
 
-    Raises LakeError where pyiceberg's own commit retries are on: two committers with the same
-    files would then both succeed.
+    Raises LakeError as :func:`find_table` and :func:`verified` do.
     """
     return _widened(catalog, verified(_load_or_create(catalog, namespace, name)))
 
 
 def find_table(catalog: Catalog, namespace: str, name: str) -> Table | None:
-    """Open a table for reading; None where it was never made."""
+    """Open a table for reading; None where it was never made.
+
+    Others may have added columns. Raises LakeError where one that k2beam needs was renamed, dropped or given a type
+    that its own can't be promoted to (Iceberg, "Schema Evolution").
+    """
     try:
-        return catalog.load_table((namespace, name))
+        table = catalog.load_table((namespace, name))
     except NoSuchTableError:
         return None
+    found = {field.name: field.field_type for field in table.schema().fields}
+    for column, own in own_types(name).items():
+        if column not in found:
+            raise LakeError(
+                f"table {namespace}.{name} has no column {column}{_renamed(table, column)}: nothing was read or "
+                "written. Give it back with the program that changed the table"
+            )
+        if not _is_promoted(own, found[column]) and not _is_promoted(found[column], own):
+            raise LakeError(
+                f"column {column} of table {namespace}.{name} is of type {found[column]}, and k2beam writes {own}: "
+                "nothing was read or written. Change its type back, or use another warehouse"
+            )
+    return table
 
 
 def verified(table: Table) -> Table:
-    """The table, if its own commit retries are off; else LakeError."""
-    retries = table.properties.get("commit.retry.num-retries")
+    """The table, if it may be written to.
+
+    Raises LakeError where pyiceberg's own commit retries are on: two committers with the same files would then both
+    succeed. So does a column of others that must not be null, and a partition field whose transform isn't known.
+    """
+    name, own = ".".join(table.name()), own_types(table.name()[-1])
+    retries = table.properties.get(RETRIES)
     if retries != "0":
         raise LakeError(
-            f"table {'.'.join(table.name())} has commit.retry.num-retries={retries or 'default'}; "
-            "set it to 0 before anything is written: with retries two committers can write the same rows"
+            f"table {name} has {RETRIES}={retries or 'default'}; "
+            "with retries two committers can write the same rows. `k2beam ingest --adopt` takes over a table that "
+            "another program has made"
         )
+    needed = [field.name for field in table.schema().fields if field.required and field.name not in own]
+    if needed:
+        raise LakeError(
+            f"table {name} has columns that must not be null and that k2beam doesn't know: {', '.join(needed)}; "
+            "make them optional before anything is written"
+        )
+    for partition in table.spec().fields:
+        # pyiceberg can't write the null of a void transform where the column may not be null.
+        void = (
+            isinstance(partition.transform, VoidTransform) and table.schema().find_field(partition.source_id).required
+        )
+        if void or isinstance(partition.transform, UnknownTransform):
+            raise LakeError(
+                f"the partition field {partition.name} of table {name} is made by a transform ({partition.transform}) "
+                "that k2beam can't write: remove it from the partition spec"
+            )
     return table
+
+
+@functools.cache
+def own_types(name: str) -> Mapping[str, IcebergType]:
+    """The types of a table's columns as k2beam makes it, by their names."""
+    return {field.name: field.field_type for field in iceberg_schema(SPECS[name].schema).fields}
+
+
+def in_own_types(schema: Schema, name: str) -> Schema:
+    """The schema of a table, with k2beam's types in the place of those that others have promoted them to."""
+    own = {column: type_ for column, type_ in own_types(name).items() if type_.is_primitive}
+    fields = [
+        field.model_copy(update={"field_type": own[field.name]})
+        if field.name in own and _is_promoted(own[field.name], field.field_type)
+        else field
+        for field in schema.fields
+    ]
+    return Schema(*fields)
+
+
+def sort_columns(table: Table) -> tuple[str, ...]:
+    """What the table's rows are sorted by: the columns of its own order, where it goes up by columns that k2beam has.
+
+    Any other order is left to who wants it: k2beam sorts as it would its own table, and no file claims to be sorted.
+    """
+    spec = SPECS[table.name()[-1]]
+    sortable = {field.name for field in spec.schema if not field.nullable and field.type in _SORTABLE}
+    names = [table.schema().find_column_name(field.source_id) for field in table.sort_order().fields]
+    plain = all(
+        isinstance(field.transform, IdentityTransform) and field.direction == SortDirection.ASC
+        for field in table.sort_order().fields
+    )
+    return tuple(map(str, names)) if names and plain and sortable.issuperset(names) else spec.sort_columns
+
+
+def _is_promoted(one: IcebergType, other: IcebergType) -> bool:
+    """Whether values of one type are read as the other; what nested types hold is not compared."""
+    if not (one.is_primitive and other.is_primitive):
+        return type(one) is type(other)
+    try:
+        return one == other or promote(one, other) == other
+    except ResolveError:
+        return False
+
+
+def _renamed(table: Table, column: str) -> str:
+    """What the column is called now, if a schema of before tells."""
+    for schema in table.metadata.schemas:
+        if column in schema.column_names:
+            now = table.schema().find_column_name(schema.find_field(column).field_id)
+            return f" (it was renamed to {now})" if now else " (it was dropped)"
+    return ""
 
 
 @retry(

@@ -114,8 +114,14 @@ def append(table: Table, change: Append) -> None:
     """Append, or replace files, in one snapshot; properties, the record of the run and what expires change with it.
 
     Raises CommitFailedException when another writer won, and one of :data:`UNKNOWN_OUTCOME` when
-    the outcome isn't known. No file is deleted either way.
+    the outcome isn't known. No file is deleted either way. Raises LakeError for files of before the table's partition
+    spec was changed: pyiceberg would describe them by the new one.
     """
+    if any(file.spec_id != table.metadata.default_spec_id for file in change.files):
+        raise LakeError(
+            f"the partition spec of table {'.'.join(table.name())} was changed while rows were written for it; "
+            "nothing of them was committed: run it again"
+        )
     now_ms = now_us() // 1_000
     transaction = LeanTransaction(table)
     producer = _producer(transaction, table, change)

@@ -24,6 +24,8 @@ from pyiceberg.table.locations import load_location_provider
 from pyiceberg.typedef import Properties, Record
 from pyiceberg.types import StringType
 
+from k2beam.lake.tables import in_own_types
+
 _FORMAT = FileFormatFactory.get(FileFormat.PARQUET)
 _SAMPLE_ROWS = 1 << 12
 """The first rows of a file, by which its columns are judged."""
@@ -45,9 +47,12 @@ class DataFileWriter:
 
     def write(self, rows: pa.Table) -> int:
         """Write rows as a row group (or more, by the limit in the table's properties). Gives the bytes so far."""
-        schema = self._table.schema()
+        if self._writer is None:
+            # Columns that others added are left out: Iceberg reads null, or their default, where a file lacks them.
+            self._schema = self._table.schema().select(*rows.column_names)
+        as_made = in_own_types(self._schema, self._table.name()[-1])
         group = pa.Table.from_batches(
-            _to_requested_schema(schema, schema, batch, include_field_ids=True, format_model=_FORMAT)
+            _to_requested_schema(self._schema, as_made, batch, include_field_ids=True, format_model=_FORMAT)
             for batch in rows.to_batches()
         )
         if self._writer is None:
@@ -56,7 +61,7 @@ class DataFileWriter:
                 self._stream,
                 group.schema,
                 store_decimal_as_integer=True,
-                use_dictionary=[path for path in parquet_path_to_id_mapping(schema) if path not in distinct],
+                use_dictionary=[path for path in parquet_path_to_id_mapping(self._schema) if path not in distinct],
                 **_get_parquet_writer_kwargs(self._table.properties),
             )
         limit = self._table.properties.get(
@@ -77,21 +82,22 @@ class DataFileWriter:
         except UnicodeEncodeError:
             # pyiceberg shortens a column's greatest text to 16 characters and raises the last: U+D7FF to half a
             # character. A file without the bounds of its texts is read like any other.
-            texts = [field.name for field in self._table.schema().fields if field.field_type == StringType()]
+            texts = [field.name for field in self._schema.fields if field.field_type == StringType()]
             counted = {f"{TableProperties.METRICS_MODE_COLUMN_CONF_PREFIX}.{name}": "counts" for name in texts}
             statistics = self._statistics(writer, {**self._table.properties, **counted})
-        return DataFile.from_args(
+        file = DataFile.from_args(
             content=DataFileContent.DATA,
             file_path=self.path,
             file_format=FileFormat.PARQUET,
             partition=self._partition.partition if self._partition else Record(),
             file_size_in_bytes=len(self._output),
             sort_order_id=None,
-            spec_id=self._table.metadata.default_spec_id,
             equality_ids=None,
             key_metadata=None,
             **statistics,
         )
+        file.spec_id = self._table.metadata.default_spec_id
+        return file
 
     def discard(self) -> None:
         """Delete the file: only while nobody was told of it."""
@@ -101,7 +107,7 @@ class DataFileWriter:
         self._table.io.delete(self.path)
 
     def _statistics(self, writer: pq.ParquetWriter, properties: Properties) -> dict[str, Any]:
-        schema = self._table.schema()
+        schema = self._schema
         found = data_file_statistics_from_parquet_metadata(
             parquet_metadata=writer.writer.metadata,
             stats_columns=compute_statistics_plan(schema, properties),

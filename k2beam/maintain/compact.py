@@ -14,7 +14,7 @@ from pyiceberg.table import Table
 from k2beam.config import RetryPolicy
 from k2beam.errors import LakeError
 from k2beam.lake.scan import find_readable, table_name
-from k2beam.lake.tables import SPECS, open_table
+from k2beam.lake.tables import open_table
 from k2beam.lake.transaction import COMMIT_ID, Append, commit_loop
 from k2beam.maintain.candidates import FileGroup, live_files, plan_groups
 from k2beam.maintain.rewrite import Rewritten, rewrite_files
@@ -46,13 +46,11 @@ def plan_compaction(
     """What :func:`compact_group` could do in a table (one of the lake's): the groups, and each as a row for people.
 
     Nothing where the table was never made. ``target`` is the size of a file in bytes; a partition with rows made after
-    ``quiet_since`` (microseconds UTC) is busy. Raises LakeError where the table has other columns than this version
-    knows, or can't be read.
+    ``quiet_since`` (microseconds UTC) is busy. Raises LakeError where the table can't be read.
     """
     table = find_readable(catalog, namespace, name)
     if table is None:
         return []
-    _check_columns(table)
     return [
         (
             Compaction(
@@ -138,15 +136,6 @@ def _all_live(table: Table, group: FileGroup) -> bool:
 
 def _live_paths(table: Table) -> set[str]:
     return {one.file.file_path for one in live_files(table)}
-
-
-def _check_columns(table: Table) -> None:
-    found, known = {field.name for field in table.schema().fields}, set(SPECS[table.name()[-1]].schema.names)
-    if differing := sorted(found ^ known):
-        raise LakeError(
-            f"table {table_name(table)} can't be compacted: this version of k2beam and the table differ in the columns "
-            f"{', '.join(differing)}"
-        )
 
 
 @contextmanager

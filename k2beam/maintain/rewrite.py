@@ -23,9 +23,10 @@ from pyiceberg.table import Table
 from k2beam.errors import LakeError
 from k2beam.lake.buffer import PARQUET_RATIO
 from k2beam.lake.digest import RowDigest, digest_rows
-from k2beam.lake.files import partition_key, sort_order
-from k2beam.lake.scan import read_whole, table_name
-from k2beam.lake.tables import SPECS, TableSpec
+from k2beam.lake.files import sort_order
+from k2beam.lake.placement import by_partition
+from k2beam.lake.scan import read_whole, table_name, whole_schema
+from k2beam.lake.tables import sort_columns
 from k2beam.lake.writer import DataFileWriter
 
 ROW_GROUP_ROWS = 1 << 15
@@ -58,24 +59,24 @@ def rewrite_files(
 ) -> Rewritten:
     """Write the rows of ``files``, all of one partition, as files of ``target`` bytes, the last perhaps smaller.
 
-    Rows are in the table's sort order, over all files; no column is changed, and no row is left out. The files are read
-    back: where the digest of their rows, or that of (source, partition, offset), is not that of what was read, they
-    are deleted, and LakeError names the partition. They are deleted as well when anything else fails.
+    Rows are in the table's sort order, over all files; no row is left out, and no column, of others either. The files
+    are read back: where the digest of their rows, or that of (source, partition, offset), is not that of what was read,
+    they are deleted, and LakeError names the partition. They are deleted as well when anything else fails.
     ``on_read`` is told the rows of each file that was read. Raises UnreadableFile, and what the file system raises.
     """
-    spec = SPECS[table.name()[-1]]
+    columns = sort_columns(table)
     with (
         tempfile.TemporaryDirectory(prefix="k2beam-compact-") as folder,
         ThreadPoolExecutor(_THREADS, thread_name_prefix="compact") as threads,
         _Outputs(table, target, threads) as outputs,
     ):
-        runs = _SortedRuns(spec, Path(folder), target * PARQUET_RATIO // 4)
+        runs = _SortedRuns(columns, Path(folder), target * PARQUET_RATIO // 4)
         read = RowDigest()
         for rows, digest in _ahead(threads, lambda bunch: _read(table, bunch), _bunches(files, target // 32)):
             runs.add(rows)
             read += digest
             on_read(rows.num_rows)
-        for group in _ahead(threads, lambda pieces: _merge(pieces, spec), runs.merged()):
+        for group in _ahead(threads, lambda pieces: _merge(pieces, columns), runs.merged()):
             outputs.write(group)
         written = outputs.close()
         if written.digest != read or any(file.partition != files[0].partition for file in written.files):
@@ -109,19 +110,19 @@ def _bunches(files: Sequence[DataFile], most: int) -> Iterator[list[DataFile]]:
 
 
 def _read(table: Table, files: Sequence[DataFile]) -> tuple[pa.Table, RowDigest]:
-    nothing = SPECS[table.name()[-1]].schema.empty_table()
+    nothing = whole_schema(table).empty_table()
     rows = pa.concat_tables([nothing, *(part for file in files for part in read_whole(table, file))]).combine_chunks()
     return rows, digest_rows(rows)
 
 
-def _in_order(pieces: Sequence[pa.Table], spec: TableSpec) -> pa.Table:
+def _in_order(pieces: Sequence[pa.Table], columns: Sequence[str]) -> pa.Table:
     rows = pa.concat_tables(pieces).combine_chunks()
-    return rows.take(pa.array(sort_order(rows, spec)))
+    return rows.take(pa.array(sort_order(rows, columns)))
 
 
-def _merge(pieces: Sequence[pa.Table], spec: TableSpec) -> pa.Table:
+def _merge(pieces: Sequence[pa.Table], columns: Sequence[str]) -> pa.Table:
     """One table of pieces each of which is sorted."""
-    return pieces[0] if len(pieces) == 1 else _in_order(pieces, spec)
+    return pieces[0] if len(pieces) == 1 else _in_order(pieces, columns)
 
 
 def _ahead(threads: Executor, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -138,8 +139,8 @@ def _ahead(threads: Executor, function: Callable[[T], R], items: Iterable[T]) ->
 class _SortedRuns:
     """Rows in sorted pieces of at most ``run_bytes`` (Arrow) each; all but the last are kept in files of ``folder``."""
 
-    def __init__(self, spec: TableSpec, folder: Path, run_bytes: int) -> None:
-        self._spec, self._folder, self._run_bytes = spec, folder, run_bytes
+    def __init__(self, columns: Sequence[str], folder: Path, run_bytes: int) -> None:
+        self._columns, self._folder, self._run_bytes = columns, folder, run_bytes
         self._pending: list[pa.Table] = []
         self._pending_bytes = 0
         self._paths: list[Path] = []
@@ -158,7 +159,7 @@ class _SortedRuns:
     def merged(self) -> Iterator[list[pa.Table]]:
         """The rows of each row group to be, in order: what each run has of it."""
         last = [iter(self._take_pending().to_batches(_STORED_ROWS))] if self._pending else []
-        runs = [_Run(batches, self._spec) for batches in (*map(_stored_batches, self._paths), *last)]
+        runs = [_Run(batches, self._columns) for batches in (*map(_stored_batches, self._paths), *last)]
         each = ROW_GROUP_ROWS // _SAMPLED
         for cut in (*sorted(self._samples)[each::each], None):
             pieces = [pa.Table.from_batches(found) for run in runs if (found := list(run.below(cut)))]
@@ -166,9 +167,9 @@ class _SortedRuns:
                 yield pieces
 
     def _take_pending(self) -> pa.Table:
-        run = _in_order(self._pending, self._spec)
+        run = _in_order(self._pending, self._columns)
         self._pending, self._pending_bytes = [], 0
-        sampled = _SortKey(run.take(pa.array(range(_SAMPLED - 1, run.num_rows, _SAMPLED), pa.int64())), self._spec)
+        sampled = _SortKey(run.take(pa.array(range(_SAMPLED - 1, run.num_rows, _SAMPLED), pa.int64())), self._columns)
         self._samples += map(sampled, range(len(sampled)))
         return run
 
@@ -176,8 +177,8 @@ class _SortedRuns:
 class _Run:
     """The rest of one sorted run."""
 
-    def __init__(self, batches: Iterator[pa.RecordBatch], spec: TableSpec) -> None:
-        self._batches, self._spec = batches, spec
+    def __init__(self, batches: Iterator[pa.RecordBatch], columns: Sequence[str]) -> None:
+        self._batches, self._columns = batches, columns
         self._batch: pa.RecordBatch | None = next(batches, None)
 
     def below(self, cut: tuple[Any, ...] | None) -> Iterator[pa.RecordBatch]:
@@ -186,7 +187,7 @@ class _Run:
             batch = self._batch
             end = batch.num_rows
             if cut is not None:
-                end = bisect.bisect_left(range(end), cut, key=_SortKey(batch, self._spec))
+                end = bisect.bisect_left(range(end), cut, key=_SortKey(batch, self._columns))
             if end:
                 yield batch.slice(0, end)
             if end < batch.num_rows:
@@ -198,16 +199,16 @@ class _Run:
 class _SortKey:
     """What the rows sort by: the values of a row by its number."""
 
-    def __init__(self, rows: pa.Table | pa.RecordBatch, spec: TableSpec) -> None:
-        last = ["_offset"] if "_offset" in rows.schema.names and "_offset" not in spec.sort_columns else []
-        columns = [rows.column(name) for name in (*spec.sort_columns, *last)]
-        self._columns = [one.cast(pa.int64()) if pa.types.is_timestamp(one.type) else one for one in columns]
+    def __init__(self, rows: pa.Table | pa.RecordBatch, columns: Sequence[str]) -> None:
+        last = ["_offset"] if "_offset" in rows.schema.names and "_offset" not in columns else []
+        keys = [rows.column(name) for name in (*columns, *last)]
+        self._keys = [one.cast(pa.int64()) if pa.types.is_timestamp(one.type) else one for one in keys]
 
     def __len__(self) -> int:
-        return len(self._columns[0])
+        return len(self._keys[0])
 
     def __call__(self, row: int) -> tuple[Any, ...]:
-        return tuple(column[row].as_py() for column in self._columns)
+        return tuple(key[row].as_py() for key in self._keys)
 
 
 class _Outputs:
@@ -229,9 +230,12 @@ class _Outputs:
             writer.discard()
 
     def write(self, rows: pa.Table) -> None:
-        """Write a row group."""
+        """Write a row group. Raises LakeError where its rows are of more partitions than one."""
+        (partition, _), *others = by_partition(self._table, rows)
+        if others:
+            raise LakeError(f"table {table_name(self._table)}: a file has rows outside its partition; audit the tables")
         if self._open is None:
-            self._open = DataFileWriter(self._table, partition_key(self._table, rows))
+            self._open = DataFileWriter(self._table, partition)
             self._writers.append(self._open)
         if self._open.write(rows) >= self._target:
             self._finish(self._open)

@@ -132,7 +132,7 @@ def test_the_audit_finds_what_was_done_behind_its_back(
 
     warehouse, table = damaged("duplicate")
     rows = table.scan(limit=3).to_arrow()  # type: ignore[attr-defined]
-    append(table, Append([write_rows(table, rows, START).data_file()]))  # type: ignore[arg-type]
+    append(table, Append([file.data_file() for file in write_rows(table, rows, START)]))  # type: ignore[arg-type]
     report = audited(warehouse, archive, code=1)
     assert sum(source["duplicate"] for source in report["sources"]) == 3  # type: ignore[attr-defined]
 

@@ -51,7 +51,7 @@ def commit(stack: LocalStack, topic: str, warehouse: Path, offsets: list[int], p
     if offsets:
         table = open_table(catalog, NAMESPACE, "trades_v2")
         rows = pa.Table.from_batches([trades(offsets, source=found.source, partition=partition)])
-        staged = [write_rows(table, rows, window=START)]
+        staged = write_rows(table, rows, window=START)
         commit_files(catalog, NAMESPACE, "trades_v2", staged, run_id="test", policy=QUICK)
 
 

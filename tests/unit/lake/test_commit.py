@@ -347,7 +347,7 @@ def scattered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, shared: bool) 
             name = EVENT_TABLES[kind]
             table = open_table(catalog, NAMESPACE, name)
             rows = event_table(kind, [Row(offset) for offset in sorted(offsets)])
-            commit_files(catalog, NAMESPACE, name, [write_rows(table, rows, 0)], run_id="r", policy=QUICK)
+            commit_files(catalog, NAMESPACE, name, write_rows(table, rows, 0), run_id="r", policy=QUICK)
     assert len(read_coverage(catalog, NAMESPACE)["archive:a", 0]) == 24_000
     assert audit(catalog, NAMESPACE, mend=False).problems == ()
     tables = (open_table(catalog, NAMESPACE, name) for name in ("trades_v2", "quotes_v2"))

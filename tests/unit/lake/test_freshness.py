@@ -196,5 +196,5 @@ def replace_files(table: Table) -> None:
     """All files by one, as a compaction does."""
     time.sleep(0.002)
     files = [task.file for task in table.scan().plan_files()]
-    rewritten = write_rows(table, table.scan().to_arrow().cast(SPECS["trades_v2"].schema), window=START)
+    (rewritten,) = write_rows(table, table.scan().to_arrow().cast(SPECS["trades_v2"].schema), window=START)
     append(table, Append([rewritten.data_file()], replaced=files))

@@ -18,13 +18,12 @@ from k2beam.errors import UnreadableFile
 from k2beam.lake import recount as recount_module
 from k2beam.lake.certified import CertifiedDays
 from k2beam.lake.commit import commit_files
-from k2beam.lake.files import write_rows
 from k2beam.lake.recount import KeyRecount, recount_keys
 from k2beam.lake.scan import file_rows, partition_value, plan_files, read_file
 from k2beam.lake.tables import SPECS
 from k2beam.sequence import recount
 from tests.audit_helpers import HOUR, START, Row, SmallLake, event_table, two_exchanges
-from tests.lake_helpers import DAY, QUICK
+from tests.lake_helpers import DAY, QUICK, written_by_the_first_row
 
 # Independent of the recount: window functions over a feed whose numbers only fall at a reset.
 SQL_RECOUNT = """
@@ -142,18 +141,18 @@ def test_a_table_without_days_is_counted_as_one(tmp_path: Path) -> None:
     assert (certified.read, certified.save()) == (1, None)
 
 
-def test_a_file_with_rows_of_another_day_is_no_answer(lake: SmallLake) -> None:
+def test_a_file_with_rows_of_another_day_is_no_answer(lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its rows would be counted in a wrong order."""
     rows = event_table("trades", [Row(0, 10), Row(1, 11, time=START + DAY)])
-    staged = write_rows(lake.table("trades_v2"), rows, window=0)
+    (staged,) = written_by_the_first_row(lake.table("trades_v2"), rows, monkeypatch)
     commit_files(lake.catalog, NAMESPACE, "trades_v2", [staged], run_id="r", policy=QUICK)
     with pytest.raises(UnreadableFile, match="rows of another day or exchange than its partition says"):
         list(recount_keys(lake.catalog, NAMESPACE))
 
 
-def test_a_file_with_rows_of_another_exchange_is_no_answer(lake: SmallLake) -> None:
+def test_a_file_with_rows_of_another_exchange_is_no_answer(lake: SmallLake, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = event_table("trades", [Row(0, 10), Row(1, 11, exchange="ASX")])
-    staged = write_rows(lake.table("trades_v2"), rows, window=0)
+    (staged,) = written_by_the_first_row(lake.table("trades_v2"), rows, monkeypatch)
     commit_files(lake.catalog, NAMESPACE, "trades_v2", [staged], run_id="r", policy=QUICK)
     with pytest.raises(UnreadableFile, match="rows of another day or exchange than its partition says"):
         list(recount_keys(lake.catalog, NAMESPACE))

@@ -31,7 +31,7 @@ def written(tmp_path: Path) -> tuple[Catalog, Table]:
     """A table with one file of :data:`ROWS`, as a job writes it."""
     catalog = make_catalog(tmp_path)
     table = open_table(catalog, NAMESPACE, NAME)
-    file = write_rows(table, rows_of("trades", ROWS), DAY)
+    (file,) = write_rows(table, rows_of("trades", ROWS), DAY)
     commit_files(catalog, NAMESPACE, NAME, [file], run_id="run", policy=RetryPolicy())
     return catalog, opened(catalog)
 

@@ -74,11 +74,11 @@ def test_an_older_file_is_rewritten_with_the_wide_column(tmp_path: Path, monkeyp
     catalog = old_table(tmp_path, monkeypatch)
     narrow = find_table(catalog, NAMESPACE, DEAD_LETTERS)
     assert narrow is not None
-    staged = write_rows(narrow, dead_letters(7, 8).cast(NARROW), window=0)
+    (staged,) = write_rows(narrow, dead_letters(7, 8).cast(NARROW), window=0)
     wide = open_table(catalog, NAMESPACE, DEAD_LETTERS)
     taken = Coverage()
     taken.add_range("s", 0, 1, 1)
-    fresh = rewrite_without(wide, staged, taken)
+    (fresh,) = rewrite_without(wide, staged, taken)
     assert fresh is not None
     assert fresh.rows == 1
 
@@ -105,7 +105,7 @@ def test_a_table_of_our_own_is_not_touched(tmp_path: Path, monkeypatch: pytest.M
 def test_a_text_whose_upper_bound_is_hard_to_tell_is_written_and_found(tmp_path: Path, symbol: str) -> None:
     catalog = open_catalog(lake_config(tmp_path))
     table = open_table(catalog, NAMESPACE, "trades_v2")
-    staged = write_rows(table, pa.Table.from_batches([trades([1, 2], symbol=symbol)]), window=START)
+    (staged,) = write_rows(table, pa.Table.from_batches([trades([1, 2], symbol=symbol)]), window=START)
     with table.transaction() as transaction, transaction.update_snapshot().fast_append() as snapshot:
         snapshot.append_data_file(staged.data_file())
     assert table.scan(f"symbol = '{symbol}'").to_arrow().column("_offset").to_pylist() == [1, 2]

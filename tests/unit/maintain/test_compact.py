@@ -184,6 +184,11 @@ def test_a_file_with_deletes_is_left_alone(tmp_path: Path, monkeypatch: pytest.M
     assert first not in [file.file_path for file in group.files]
 
 
+def loaded(folder: Path) -> Table:
+    """The table as it is, whatever its columns."""
+    return open_catalog(lake_config(folder)).load_table((NAMESPACE, "trades_v2"))
+
+
 def test_files_from_before_a_column_was_widened_are_read_by_their_ids(tmp_path: Path) -> None:
     table = opened(tmp_path)
     with table.update_schema() as update:
@@ -191,10 +196,10 @@ def test_files_from_before_a_column_was_widened_are_read_by_their_ids(tmp_path: 
     for number in range(5):
         rows = pa.Table.from_batches([_trades(3, [START + number] * 3, "BTC", number)])
         names = ["old_id" if name == "trade_id" else name for name in rows.schema.names]
-        opened(tmp_path).append(rows.rename_columns(names))
-    with pytest.raises(LakeError, match=r"trades_v2 can't be compacted: .* columns old_id, trade_id"):
+        loaded(tmp_path).append(rows.rename_columns(names))
+    with pytest.raises(LakeError, match=r"trades_v2 has no column trade_id \(it was renamed to old_id\)"):
         compacted(tmp_path)
-    with opened(tmp_path).update_schema() as update:
+    with loaded(tmp_path).update_schema() as update:
         update.rename_column("old_id", "trade_id")
     before = digest_rows(rows_of(opened(tmp_path)))
     assert [done.files_after for done in compacted(tmp_path)] == [1]
