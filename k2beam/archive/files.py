@@ -18,7 +18,8 @@ _BUFFER = 1 << 20
 def expand_paths(paths: Sequence[str]) -> list[str]:
     """The files that ``paths`` mean, each once: in the order given, sorted within a glob or a folder.
 
-    A glob may have ``**``; a folder means every ``*.avro`` below it (linked folders are not entered).
+    A glob may have ``**``; a folder means every ``*.avro`` below it (linked folders are not entered). What is hidden in
+    a folder, a name that begins with a dot or an underscore, is another program's and left out.
     Raises UsageError when a path, glob or folder has no file.
 
     Examples:
@@ -98,7 +99,10 @@ def _matches(pattern: str) -> list[str]:
 
 
 def _below(folder: str) -> Iterator[str]:
-    return (str(path) for path in Path(folder).rglob(f"*{SUFFIX}") if not path.is_dir())
+    for path in Path(folder).rglob(f"*{SUFFIX}"):
+        hidden = any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+        if not hidden and not path.is_dir():
+            yield str(path)
 
 
 def _resolve(path: str, root: str | None) -> str:

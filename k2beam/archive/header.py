@@ -99,7 +99,12 @@ def check_archives(
 
 
 def read_header(file: BinaryIO, path: str, limits: ArchiveLimits) -> ArchiveHeader:
-    """Parse and check the header of an open file. Raises ArchiveRefused, naming ``path``."""
+    """Parse and check the header of an open file. Raises ArchiveRefused, naming ``path``.
+
+    A file without a byte has a header of none: its writer may not have begun yet.
+    """
+    if not file.read(1):
+        return ArchiveHeader(path, size=0, sync=b"", codec="null", schema_json="", raw=False)
     metadata, sync, size = _read_metadata(file, path, limits.max_header_bytes)
     codec = metadata.get("avro.codec", b"null").decode("utf-8", "replace")
     if codec not in CODECS:

@@ -84,7 +84,10 @@ def plan_archive(path: str, root: str | None = None, limits: ArchiveLimits | Non
         if end > start:
             parts.append((start, end, first, total - first))
         source = source_id(file, header, first_frame)
-    if first_frame is None and not problems:
+    if not header.size:
+        message = f"{path}: the file is empty; if it is still being written, read it again later"
+        problems.append(ReadProblem(path, 0, "truncated_tail", message))
+    elif first_frame is None and not problems:
         problems.append(ReadProblem(path, header.size, "empty", f"{path}: the file has a header and no records"))
     chunks = (ArchiveChunk(path, root, source, header.sync, *part, total) for part in parts)
     return ArchivePlan(header, source, total, tuple(chunks), tuple(problems))

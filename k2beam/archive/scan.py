@@ -37,8 +37,8 @@ ProblemKind = Literal["truncated_tail", "damaged_tail", "empty"]
 class ReadProblem:
     """Something about a file that has no offset, from byte ``position`` on.
 
-    ``truncated_tail``: the last block is not complete. ``damaged_tail``: no block can be made out up to the end of
-    the file. ``empty``: a header and nothing else.
+    ``truncated_tail``: the last block is not complete, or the file is of 0 bytes. ``damaged_tail``: no block can be
+    made out up to the end of the file. ``empty``: a header and nothing else.
 
     Examples:
         >>> from pathlib import Path

@@ -257,5 +257,5 @@ def schema_ids(records: Iterable[RawRecord]) -> set[int]:
 
 def file_name(topic: Topic, partition: int, first: int) -> str:
     """``<topic>-<topic id>-<partition>-<first offset>.avro``: a topic made anew replaces no file of the old one."""
-    topic_id = topic.source.rsplit("/", 1)[-1]
+    topic_id = topic.source.split("/", 2)[2].replace("/", "_")
     return f"{topic.name}-{topic_id}-{partition}-{first:015d}.avro"

@@ -20,6 +20,7 @@ from k2beam.archive.files import expand_paths
 from k2beam.archive.plan import plan_archive
 from k2beam.archive.reading import ArchiveReader
 from k2beam.errors import ArchiveError, KafkaFailed, SchemaError, UsageError
+from k2beam.kafka.cluster import topic_of_source
 from k2beam.kafka.topics import FOREVER_MS, TopicSpec, create_topics
 from k2beam.model import RawBatch
 from k2beam.registry.client import Registry
@@ -51,7 +52,7 @@ def archived_schemas(folder: Path) -> dict[int, str]:
     schemas: dict[int, str] = {}
     for path in expand_paths([str(folder)]):
         header = plan_archive(path).header
-        if not header.raw:
+        if header.size and not header.raw:
             raise UsageError(f"{path} holds records, not messages of a log; name containers in the raw_record envelope")
         for schema_id, text in header.schemas:
             if schemas.setdefault(schema_id, text) != text:
@@ -147,13 +148,12 @@ def republish(
 
 
 def _topic_names(messages: Sequence[ArchivedMessage], prefix: str) -> dict[str, str]:
-    """The topic of each source: the second part of ``kafka:<cluster>/<topic>/<topic id>``."""
+    """The topic of each source."""
     names: dict[str, str] = {}
     for source in sorted({message.source for message in messages}):
-        parts = source.split("/")
-        if len(parts) != 3:
+        if source.count("/") < 2:
             raise UsageError(f"source {source!r} of the archive names no topic, as kafka:CLUSTER/TOPIC/ID does")
-        names[source] = f"{prefix}{parts[1]}"
+        names[source] = f"{prefix}{topic_of_source(source)}"
     if len(set(names.values())) < len(names):
         raise UsageError("the archives hold one topic from two clusters or lives: republish them one by one")
     return names

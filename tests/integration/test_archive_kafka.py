@@ -54,6 +54,7 @@ def test_a_topic_made_anew_has_other_file_names() -> None:
     first, second = (Topic("a.b", f"kafka:c/a.b/{topic_id}", (0,)) for topic_id in ("x-1", "y-2"))
     assert file_name(first, 3, 42) == "a.b-x-1-3-000000000000042.avro"
     assert file_name(second, 3, 42) != file_name(first, 3, 42)
+    assert file_name(Topic("a.b", "kafka:c/a.b/x/1", (0,)), 3, 42) == "a.b-x_1-3-000000000000042.avro"
 
 
 def test_a_folder_with_something_in_it_needs_force(tmp_path: Path) -> None:

@@ -40,6 +40,16 @@ def test_expansion(folder: Path, given: list[str], expected: list[str]) -> None:
     assert names(expand_paths([str(folder / "root" / path) for path in given]), folder) == expected
 
 
+def test_what_is_hidden_in_a_folder_is_left_out(folder: Path) -> None:
+    for name in (".a.avro", "_b.avro", ".hidden/c.avro", "day/_temporary/0/d.avro", "day/.d.avro.crc"):
+        path = folder / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    root = str(folder / "root")
+    assert names(expand_paths([root]), folder) == ["a.avro", "b.avro", "day/c.avro", "day/deep/d.avro"]
+    assert names(expand_paths([f"{root}/_b.avro", f"{root}/.hidden"]), folder) == ["_b.avro", ".hidden/c.avro"]
+
+
 def test_a_name_with_brackets_is_a_name(folder: Path) -> None:
     path = folder / "root" / "x[1].avro"
     path.write_bytes(b"x")

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from k2beam.archive.count import count_archive
 from k2beam.archive.header import ArchiveHeader, ArchiveLimits, check_archives, read_header
+from k2beam.archive.plan import plan_archive
 from k2beam.errors import ArchiveRefused, UsageError
 from tests.archive_files import ENVELOPE, SYNC, TRADE, header, long, sized
 
@@ -72,7 +74,7 @@ def other_envelope() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "not an Avro container"),
+        (b"O", "not an Avro container"),
         (b"PAR1 parquet", "not an Avro container"),
         (b"Obj\x02" + header()[4:], "not an Avro container"),
         (header()[:-1], "ends within its header"),
@@ -139,3 +141,14 @@ def test_check_archives_names_the_bad_file(tmp_path: Path) -> None:
 def test_limits_are_positive() -> None:
     with pytest.raises(UsageError, match="chunk_bytes"):
         ArchiveLimits(chunk_bytes=0)
+
+
+def test_a_file_of_0_bytes_has_no_offsets_and_is_named(tmp_path: Path) -> None:
+    empty = tmp_path / "growing.avro"
+    empty.touch()
+    (header,) = check_archives([str(tmp_path)])
+    assert (header.size, header.raw) == (0, False)
+    plan = plan_archive(str(empty))
+    assert (plan.records, plan.chunks, [problem.kind for problem in plan.problems]) == (0, (), ["truncated_tail"])
+    assert plan.problems[0].message == f"{empty}: the file is empty; if it is still being written, read it again later"
+    assert not count_archive(str(empty)).coverage

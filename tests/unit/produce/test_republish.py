@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2beam.errors import ArchiveError, UsageError
-from k2beam.produce.republish import archived_messages, archived_schemas, reframed
+from k2beam.produce.republish import (
+    ArchivedMessage,
+    _topic_names,
+    archived_messages,
+    archived_schemas,
+    reframed,
+)
 from k2beam.simulate.simulate import Simulation, simulate
 
 
@@ -44,6 +51,14 @@ def test_a_damaged_container_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ArchiveError, match=r"trades-00001\.avro.*whole container"):
         archived_messages(tmp_path)
+
+
+@pytest.mark.parametrize("topic_id", ["cKjm95eKRxqEfmSj4Vg9w_", "cKjm95eKRxqEfmSj4V/g9w", "a/b/c=="])
+def test_a_topic_id_may_have_slashes(topic_id: str) -> None:
+    message = ArchivedMessage(f"kafka:cluster/market.crypto.trades.x/{topic_id}", 0, 0, 0, None, None, ())
+    assert _topic_names([message], "copy.") == {message.source: "copy.market.crypto.trades.x"}
+    with pytest.raises(UsageError, match="names no topic, as kafka:CLUSTER/TOPIC/ID does"):
+        _topic_names([replace(message, source="archive:0123")], "")
 
 
 def test_records_are_no_messages(tmp_path: Path) -> None:
