@@ -1,9 +1,9 @@
 """Lines to v2 events under a mapping, many at once. Pure: the same lines give the same events.
 
-A field that the mapping does not name has a default where the schema asks for a value: ``source_sequence`` is the
-line's number in its file, ``ingestion_timestamp`` the event's time (files do not say when a tick was received; for
-reference data it is the time of the load), ``trade_conditions`` is empty, and an instrument is active unless it was
-delisted by the time of the load. Any other is null. ``message_id`` is always a UUIDv5 (RFC 9562) of the source's
+A field that the mapping does not name has a default where the schema asks for a value: ``ingestion_timestamp`` is the
+event's time (files do not say when a tick was received; for reference data it is the time of the load),
+``trade_conditions`` is empty, and an instrument is active unless it was delisted by the time of the load. Any other is
+null: a line's number is no sequence number of an exchange. ``message_id`` is always a UUIDv5 (RFC 9562) of the source's
 identity and the line's number.
 
 The error classes of stage ``decode``: ``missing_value``, ``bad_number``, ``decimal_overflow``, ``bad_time``,
@@ -13,6 +13,7 @@ The error classes of stage ``decode``: ``missing_value``, ``bad_number``, ``deci
 from __future__ import annotations
 
 import hashlib
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,11 +28,18 @@ from k2beam.codec.decimals import decimal_array
 from k2beam.codec.uuids import uuid_texts
 from k2beam.csv.lines import LineFault, read_columns
 from k2beam.csv.mapping import BUILT_IN_NAMES, GENERATED, CsvMapping, FieldRule, Template, event_time
-from k2beam.csv.numbers import Numbers, read_decimals, read_integers
+from k2beam.csv.numbers import read_decimals, read_integers
 from k2beam.csv.times import time_array
 from k2beam.errors import UsageError
 from k2beam.schemas import payload_arrow_schema, v2_name
 
+FINER = "_finer"
+"""With it after the name of a time, the key of vendor_data that has the digits after its microseconds."""
+
+_FINER_REFUSED = (
+    'is finer than a microsecond; finer_than_microsecond = "cut" in the mapping takes it, and keeps its last digits in '
+    "vendor_data"
+)
 _NAMESPACE = uuid.UUID("6a3d1f0e-5c0b-5d8e-9b1e-2f6f3a9d7c41")
 
 
@@ -93,12 +101,10 @@ class Converter:
             return self._vendor_data(work, one.type)
         if one.name not in work.made:
             rule = self._mapping.rule(one.name)
-            work.made[one.name] = self._default(work, one) if rule is None else _build(work, rule, one)
+            work.made[one.name] = self._default(work, one) if rule is None else _build(work, self._mapping, rule, one)
         return work.made[one.name]
 
     def _default(self, work: _Work, one: pa.Field) -> pa.Array:
-        if one.name == "source_sequence":
-            return pa.array(work.numbers)
         if one.name == "ingestion_timestamp":
             column = event_time(self._mapping.kind)
             if column != one.name:
@@ -112,11 +118,15 @@ class Converter:
         return pa.nulls(work.count, one.type)
 
     def _vendor_data(self, work: _Work, data_type: pa.MapType) -> pa.Array:
-        """A map of what has a text; null where the mapping names nothing at all."""
-        entries = self._mapping.vendor_data
+        """A map of what has a text, and of digits that were cut off times; null where neither is asked for."""
+        cut = [rule.name for rule in self._mapping.fields if rule.time is not None and rule.time.cut]
+        for name in cut:
+            self._column(work, self._schema.field(name))
+        entries = [(key, work.text(template)) for key, template in self._mapping.vendor_data]
+        entries += [(f"{name}{FINER}", work.finer[name]) for name in cut if name in work.finer]
         if not entries or not work.count:
             return pa.nulls(work.count, data_type)
-        texts = [work.text(template) for _, template in entries]
+        texts = [text for _, text in entries]
         there = np.stack([text_bytes(text) > 0 for text in texts], axis=1)
         places = np.arange(len(entries) * work.count).reshape(len(entries), work.count).T[there]
         keys = pa.array([key for key, _ in entries]).take(
@@ -137,6 +147,7 @@ class _Work:
     numbers: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     made: dict[str, pa.Array] = field(default_factory=dict)
     faults: list[LineFault] = field(default_factory=list)
+    finer: dict[str, pa.StringArray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.bad = np.zeros(self.count, np.bool_)
@@ -183,7 +194,7 @@ def line_message_ids(identity: str, numbers: Ints) -> pa.StringArray:
     return uuid_texts(np.frombuffer(digests, np.uint8).reshape(-1, 16), version=5)
 
 
-def _build(work: _Work, rule: FieldRule, one: pa.Field) -> pa.Array:
+def _build(work: _Work, mapping: CsvMapping, rule: FieldRule, one: pa.Field) -> pa.Array:
     texts = work.text(rule.template)
     if rule.empty is not None:
         texts = pc.if_else(pc.equal(pc.binary_length(texts), 0), rule.empty, texts)
@@ -200,7 +211,7 @@ def _build(work: _Work, rule: FieldRule, one: pa.Field) -> pa.Array:
         return pc.if_else(pa.array(empty), pa.scalar(None, pa.string()), texts) if one.nullable else texts
     if not one.nullable:
         work.refuse(empty, "missing_value", rule.name, "must not be empty", texts)
-    values = _typed(work, rule, texts, one.type, ~empty)
+    values = _typed(work, rule, _plain(texts, mapping) if _is_number(one.type) else texts, one.type, ~empty)
     return pc.if_else(pa.array(empty), pa.scalar(None, one.type), values) if one.nullable and empty.any() else values
 
 
@@ -210,15 +221,24 @@ def _typed(work: _Work, rule: FieldRule, texts: pa.StringArray, data_type: pa.Da
         times = rule.time.read(texts)
         problem = f"is not a time of the years 1 to 9999 written as {', '.join(rule.time.formats)}"
         work.refuse(times.unreadable & there, "bad_time", rule.name, problem, texts)
+        if rule.time.cut:
+            work.finer[rule.name] = times.finer
+        else:
+            work.refuse(text_bytes(times.finer) > 0, "bad_time", rule.name, _FINER_REFUSED, texts)
         work.refuse(
             times.ambiguous, "ambiguous_time", rule.name, f"is there twice: {rule.time.zone}'s clocks go back", texts
         )
         work.refuse(times.left_out, "nonexistent_time", rule.name, f"was left out by {rule.time.zone}'s clocks", texts)
         return time_array(times.values)
     if pa.types.is_decimal(data_type):
-        return decimal_array(_checked(work, rule, texts, read_decimals(texts), there), data_type)
-    if pa.types.is_integer(data_type):
-        return pa.array(_checked(work, rule, texts, read_integers(texts), there))
+        numbers = read_decimals(texts, rule.scale)
+        work.refuse(numbers.overflow & there, "decimal_overflow", rule.name, "does not fit decimal(18,8)", texts)
+    elif pa.types.is_integer(data_type):
+        numbers = read_integers(texts)
+        work.refuse(numbers.overflow & there, "bad_number", rule.name, "does not fit 64 bits", texts)
+    if _is_number(data_type):
+        work.refuse(numbers.unreadable & there, "bad_number", rule.name, "is not a number", texts)
+        return decimal_array(numbers.values, data_type) if pa.types.is_decimal(data_type) else pa.array(numbers.values)
     truth = mask_of(pc.is_in(texts, pa.array(["true"])))
     work.refuse(
         there & ~truth & ~mask_of(pc.is_in(texts, pa.array(["false"]))),
@@ -230,10 +250,20 @@ def _typed(work: _Work, rule: FieldRule, texts: pa.StringArray, data_type: pa.Da
     return pa.array(truth)
 
 
-def _checked(work: _Work, rule: FieldRule, texts: pa.StringArray, numbers: Numbers, there: Mask) -> Ints:
-    work.refuse(numbers.unreadable & there, "bad_number", rule.name, "is not a number", texts)
-    work.refuse(numbers.overflow & there, "decimal_overflow", rule.name, "does not fit decimal(18,8)", texts)
-    return numbers.values
+def _is_number(data_type: pa.DataType) -> bool:
+    return bool(pa.types.is_decimal(data_type) or pa.types.is_integer(data_type))
+
+
+def _plain(texts: pa.StringArray, mapping: CsvMapping) -> pa.StringArray:
+    """Numbers with a point, and with nothing between their digits; what the mapping does not allow is no number."""
+    if mapping.thousands:
+        between = re.escape(mapping.thousands)
+        grouped = rf"^[+-]?\d{{1,3}}(?:{between}\d{{3}})+(?:{re.escape(mapping.decimal)}\d*)?$"
+        plain = pc.replace_substring(texts, mapping.thousands, "")
+        texts = pc.if_else(pc.match_substring_regex(texts, grouped), plain, texts)
+    if mapping.decimal != ".":
+        texts = pc.replace_substring(pc.replace_substring(texts, ".", "?"), mapping.decimal, ".")
+    return texts
 
 
 def _translated(work: _Work, rule: FieldRule, texts: pa.StringArray, spared: Mask) -> pa.StringArray:

@@ -212,9 +212,10 @@ class _Head:
     def of(data: bytes, mapping: CsvMapping) -> _Head:
         bom = len(_BOM) if mapping.encoding == "utf-8" and data.startswith(_BOM) else 0
         start, header = bom, b""
-        if mapping.header_lines:
-            header, feed, _ = data[bom:].partition(b"\n")
-            start = bom + len(header) + len(feed)
+        for number in range(mapping.header_lines):
+            line, feed, _ = data[start:].partition(b"\n")
+            start += len(line) + len(feed)
+            header = line if number >= mapping.skip_lines else b""
         first, feed, _ = data[start:].partition(b"\n")
         return _Head(header, first, start, bool(feed))
 

@@ -32,10 +32,13 @@ _FOLDER = Path(__file__).parent / "mappings"
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _TOP_KEYS = {
-    "name", "kind", "file", "columns", "delimiter", "encoding", "zone", "formats", "ambiguous", "fields", "vendor_data",
+    "name", "kind", "file", "skip_lines", "columns", "delimiter", "encoding", "decimal", "thousands", "zone", "formats",
+    "ambiguous", "finer_than_microsecond", "fields", "vendor_data",
 }  # fmt: skip
 _FOR_ALL = {"from", "empty", "values", "otherwise"}
-_FOR_TIMES = {"formats", "zone", "ambiguous"}
+_FOR_TIMES = {"formats", "zone", "ambiguous", "finer_than_microsecond"}
+_FOR_DECIMALS = {"scale"}
+_MAX_SCALE = 18
 _FOR_LISTS = {"split", "drop"}
 
 
@@ -64,7 +67,7 @@ class FieldRule:
     """How one v2 field is made: the template's text, then ``empty``, then ``values``, then its type.
 
     ``values`` translates whole texts; any other is ``otherwise``, or refused where that is None. ``time`` is there for
-    times, ``split`` and ``drop`` for lists.
+    times, ``split`` and ``drop`` for lists, ``scale`` for decimals: the last digits of the text that are a fraction.
     """
 
     name: str
@@ -75,15 +78,17 @@ class FieldRule:
     time: TimeRule | None = None
     split: str | None = None
     drop: tuple[str, ...] = ()
+    scale: int = 0
     symbols: tuple[str, ...] = ()
     """Those of the enum, where the field is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class CsvMapping:
-    """A checked mapping; ``columns`` is None where the file's first line names them.
+    """A checked mapping; ``columns`` is None where a line of the file names them, the first after ``skip_lines``.
 
-    ``fields`` has the rules of the fields that the mapping names; the others have the defaults that
+    ``decimal`` is the sign before a number's fraction, ``thousands`` the one between its digits, if any. ``fields`` has
+    the rules of the fields that the mapping names; the others have the defaults that
     :mod:`k2beam.csv.convert` tells.
     """
 
@@ -95,10 +100,14 @@ class CsvMapping:
     file: str | None = None
     delimiter: str = ","
     encoding: Encoding = "utf-8"
+    decimal: str = "."
+    thousands: str = ""
+    skip_lines: int = 0
 
     @property
     def header_lines(self) -> int:
-        return 1 if self.columns is None else 0
+        """The lines before the first that has an offset."""
+        return self.skip_lines + (1 if self.columns is None else 0)
 
     @property
     def names(self) -> frozenset[str]:
@@ -157,7 +166,12 @@ class _Parser:
             file=self._pattern(),
             delimiter=self._delimiter(),
             encoding=cast("Encoding", self._one_of("encoding", ENCODINGS, "utf-8")),
+            decimal=self._one_of("decimal", (".", ","), "."),
+            thousands=self._one_of("thousands", ("", ",", ".", "'", " "), ""),
+            skip_lines=self._number(self.data, "skip_lines", 1000),
         )
+        if mapping.decimal == mapping.thousands:
+            raise self._error(f"decimal and thousands are both {mapping.decimal!r}")
         self._check_names(mapping)
         return mapping
 
@@ -179,6 +193,7 @@ class _Parser:
             raise self._error(f"field {name} must be a text or a table with `from`, not {value!r}")
         is_time, is_list = pa.types.is_timestamp(data_type), pa.types.is_list(data_type)
         known = _FOR_ALL | (_FOR_TIMES if is_time else set()) | (_FOR_LISTS if is_list else set())
+        known |= _FOR_DECIMALS if pa.types.is_decimal(data_type) else set()
         self._known(options, known, f"field {name}")
         values = options.get("values")
         if values is not None and not _is_text_table(values):
@@ -192,6 +207,7 @@ class _Parser:
             time=self._time(name, options) if is_time else None,
             split=self._text(options, "split", None),
             drop=tuple(self._texts(options, "drop") or ()),
+            scale=self._number(options, "scale", _MAX_SCALE),
         )
 
     def _with_symbols(self, rule: FieldRule, symbols: tuple[str, ...]) -> FieldRule:
@@ -210,7 +226,8 @@ class _Parser:
         if not formats:
             raise self._error(f"field {name} is a time: give `formats`, for it or for the whole mapping")
         try:
-            return TimeRule.parse(formats, self._text(own, "zone", None), self._text(own, "ambiguous", "refuse") or "")
+            zone, ambiguous = self._text(own, "zone", None), self._text(own, "ambiguous", "refuse")
+            return TimeRule.parse(formats, zone, ambiguous, self._text(own, "finer_than_microsecond", "refuse"))
         except UsageError as error:
             raise self._error(f"field {name}: {error}") from error
 
@@ -270,6 +287,12 @@ class _Parser:
         value = table.get(key, *default)
         if not isinstance(value, str) and not (default and key not in table):
             raise self._error(f"{key} must be a text, not {value!r}")
+        return value
+
+    def _number(self, table: Mapping[str, Any], key: str, most: int) -> int:
+        value = table.get(key, 0)
+        if type(value) is not int or not 0 <= value <= most:
+            raise self._error(f"{key} must be a number from 0 to {most}, not {value!r}")
         return value
 
     def _texts(self, table: Mapping[str, Any], key: str) -> list[str] | None:

@@ -1,8 +1,9 @@
 """Text to times: formats, time zones, and the hours that clocks repeat or leave out. Whole columns at once.
 
 The directives are those of Python's ``strptime``: ``%Y %m %d %b %H %I %p %M %S %f %z``, where ``%f`` takes one to
-nine digits (none of them finer than a microsecond may be other than 0). ``epoch-s``, ``epoch-ms``, ``epoch-us`` and
-``epoch-ns`` are whole numbers since 1970, UTC. A time outside the years 1 to 9999 in UTC can't be read.
+eighteen digits, and ``%N``, the seconds since midnight, with a fraction or without. ``epoch-s``, ``epoch-ms``,
+``epoch-us`` and ``epoch-ns`` are numbers since 1970, UTC, with a fraction or without. Digits finer than a microsecond
+are told apart. A time outside the years 1 to 9999 in UTC can't be read.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2beam.arrays import Ints, Mask, mask_of, whole_numbers
+from k2beam.arrays import Ints, Mask, mask_of, text_bytes, whole_numbers
 from k2beam.errors import UsageError
 from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP, TIMESTAMP
 
@@ -33,37 +34,48 @@ _DIRECTIVES = {
     "p": r"(?P<p>[AaPp][Mm])",
     "M": r"(?P<M>\d{1,2})",
     "S": r"(?P<S>\d{1,2})",
-    "f": r"(?P<f>\d{1,9})",
+    "f": r"(?P<f>\d{1,18})",
+    "N": r"(?P<N>\d{1,5})(?:\.(?P<n>\d{1,18}))?",
     "z": r"(?P<z>Z|[+-](?:[01]\d|2[0-3]):?[0-5]\d)",
 }
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_EPOCHS = {"epoch-s": 1_000_000, "epoch-ms": 1_000, "epoch-us": 1, "epoch-ns": 0}
-_WHOLE = r"^-?\d{1,19}$"
-_DIGITS = 19
-_MAX_INT64 = str(2**63 - 1)
+_EPOCHS = {"epoch-s": 6, "epoch-ms": 3, "epoch-us": 0, "epoch-ns": -3}
+"""The digits of a microsecond that come after the point."""
+_EPOCH = r"^(?P<sign>-?)0*(?P<whole>\d{1,19})(?:\.(?P<part>\d{1,18}))?$"
 _SECOND = 1_000_000
+_DIGITS = 6
 
 
 class Times(NamedTuple):
-    """Microseconds, UTC, and masks of the rows that are none: unreadable, or a local time of no or two moments."""
+    """Microseconds, UTC, and masks of the rows that are none: unreadable, or a local time of no or two moments.
+
+    ``finer`` has the digits after the microseconds, without zeros at the end; empty where there are none.
+    """
 
     values: Ints
     unreadable: Mask
     ambiguous: Mask
     left_out: Mask
+    finer: pa.StringArray
 
 
 @dataclass(frozen=True, slots=True)
 class TimeRule:
-    """Formats in the order in which they are tried, the zone (IANA) of local ones, and what a repeated hour means."""
+    """Formats in the order in which they are tried, the zone (IANA) of local ones, and what a repeated hour means.
+
+    ``cut``: a time finer than a microsecond is taken, without its last digits.
+    """
 
     formats: tuple[str, ...]
     zone: str | None = None
     ambiguous: Ambiguous = "refuse"
+    cut: bool = False
 
     @staticmethod
-    def parse(formats: Sequence[str], zone: str | None, ambiguous: str) -> TimeRule:
+    def parse(formats: Sequence[str], zone: str | None, ambiguous: str, finer: str = "refuse") -> TimeRule:
         """The rule, checked. Raises UsageError that names the format, zone or word that is wrong."""
+        if finer not in ("refuse", "cut"):
+            raise UsageError(f"finer_than_microsecond must be refuse or cut, not {finer!r}")
         if ambiguous not in ("refuse", "first", "second"):
             raise UsageError(f"ambiguous must be refuse, first or second, not {ambiguous!r}")
         local = [text for text in formats if text not in _EPOCHS and "z" not in _compile(text).groupindex]
@@ -76,40 +88,47 @@ class TimeRule:
                 pc.assume_timezone(pa.scalar(0, pa.timestamp("us")), zone)
             except pa.ArrowInvalid as error:
                 raise UsageError(f"zone {zone!r} is not in the time zone database of this machine") from error
-        return TimeRule(tuple(formats), zone, cast("Ambiguous", ambiguous))
+        return TimeRule(tuple(formats), zone, cast("Ambiguous", ambiguous), finer == "cut")
 
     def read(self, texts: pa.StringArray) -> Times:
-        """The times of a column of text (no nulls)."""
+        """The times of a column of text (no nulls). A format that reads a text exactly is preferred."""
         count = len(texts)
-        values, known = np.zeros(count, np.int64), np.zeros(count, np.bool_)
+        values, known, exact = np.zeros(count, np.int64), np.zeros(count, np.bool_), np.zeros(count, np.bool_)
         ambiguous, left_out = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
+        finer = pa.repeat(pa.scalar(""), count)
         for form in self.formats:
-            rows = np.flatnonzero(~known)
+            rows = np.flatnonzero(~exact)
             if not len(rows):
                 break
             part = texts if len(rows) == count else texts.take(pa.array(rows))
             found = self._read_as(form, part)
+            whole = text_bytes(found.finer) == 0
             # A zone or an offset can also move a time of the years 1 and 9999 out of them.
             read = ~found.unreadable & (found.values >= MIN_TIMESTAMP) & (found.values <= MAX_TIMESTAMP)
+            read &= whole | ~known[rows]
             good = rows[read]
             values[good] = found.values[read]
             ambiguous[good] = found.ambiguous[read]
             left_out[good] = found.left_out[read]
             known[good] = True
-        return Times(values, ~known, ambiguous, left_out)
+            exact[good] = whole[read]
+            taken = np.zeros(count, np.bool_)
+            taken[good] = True
+            finer = pc.replace_with_mask(finer, pa.array(taken), found.finer.filter(pa.array(read)))
+        return Times(values, ~known, ambiguous, left_out, finer)
 
     def _read_as(self, form: str, texts: pa.StringArray) -> Times:
         never = np.zeros(len(texts), np.bool_)
         if form in _EPOCHS:
-            values, good = _epoch(form, texts)
-            return Times(values, ~good, never, never)
-        local, offset, good = _fields(form, texts)
+            values, good, finer = _epoch(form, texts)
+            return Times(values, ~good, never, never, finer)
+        local, offset, good, finer = _fields(form, texts)
         if offset is not None:
-            return Times(local - offset, ~good, never, never)
+            return Times(local - offset, ~good, never, never, finer)
         assert self.zone is not None, "parse() asks for the zone of local times"
         if self.zone == "UTC":
-            return Times(local, ~good, never, never)
-        return Times(*_to_utc(local, good, self.zone, self.ambiguous))
+            return Times(local, ~good, never, never, finer)
+        return Times(*_to_utc(local, good, self.zone, self.ambiguous), finer)
 
 
 @functools.lru_cache(maxsize=64)
@@ -124,6 +143,8 @@ def _compile(form: str) -> re.Pattern[str]:
     except re.error as error:
         raise UsageError(f"format {form!r} has a directive twice") from error
     names = set(pattern.groupindex)
+    if "N" in names and names & set("HIpMSf"):
+        raise UsageError(f"format {form!r}: %N is the whole time of the day; no other directive of it can be beside it")
     if not {"Y", "d"} <= names or not names & {"m", "b"} or ("I" in names) != ("p" in names):
         raise UsageError(
             f"format {form!r} must tell year, month and day, and %I and %p only together; or take epoch-ms"
@@ -131,19 +152,27 @@ def _compile(form: str) -> re.Pattern[str]:
     return pattern
 
 
-def _epoch(form: str, texts: pa.StringArray) -> tuple[Ints, Mask]:
-    padded = pc.utf8_lpad(pc.utf8_ltrim(texts, "-"), _DIGITS, "0")
-    good = mask_of(pc.match_substring_regex(texts, _WHOLE)) & mask_of(pc.less_equal(padded, _MAX_INT64))
-    numbers = whole_numbers(pc.if_else(pa.array(good), texts, "0"))
-    factor = _EPOCHS[form]
-    if not factor:
-        return numbers // 1000, good & (numbers % 1000 == 0)
-    good &= np.abs(numbers) <= MAX_TIMESTAMP // factor
-    return np.where(good, numbers, 0) * factor, good
+def _epoch(form: str, texts: pa.StringArray) -> tuple[Ints, Mask, pa.StringArray]:
+    found = pc.extract_regex(texts, pattern=_EPOCH)
+    good = mask_of(found.is_valid())
+    sign, whole, part = (pc.if_else(pa.array(good), found.field(name), "") for name in ("sign", "whole", "part"))
+    after = _EPOCHS[form]
+    if after < 0:
+        whole = pc.utf8_lpad(whole, 1 - after, "0")
+        part = pc.binary_join_element_wise(pc.utf8_slice_codeunits(whole, after), part, "")
+        whole = pc.utf8_slice_codeunits(whole, 0, after)
+    micros, finer = _fraction(part, max(after, 0))
+    # Of so many digits a time of the year 9999 has no more, and no number of them is too large for 64 bits.
+    good &= text_bytes(whole) + max(after, 0) <= len(str(MAX_TIMESTAMP))
+    values = whole_numbers(pc.if_else(pa.array(good), whole, "0")) * 10 ** max(after, 0) + micros
+    negative = mask_of(pc.equal(sign, "-"))
+    values[negative] *= -1
+    # Digits cut off a time before 1970 would have to be counted back from it: no feed is known that needs it.
+    return values, good & ~(negative & (text_bytes(finer) > 0)), finer
 
 
-def _fields(form: str, texts: pa.StringArray) -> tuple[Ints, Ints | None, Mask]:
-    """Local microseconds, the offset from UTC where the format has one, and which rows are times at all."""
+def _fields(form: str, texts: pa.StringArray) -> tuple[Ints, Ints | None, Mask, pa.StringArray]:
+    """Local microseconds, the offset from UTC where the format has one, which rows are times, and finer digits."""
     pattern = _compile(form)
     found = pc.extract_regex(texts, pattern=pattern.pattern)
     matched = mask_of(found.is_valid())
@@ -164,20 +193,23 @@ def _fields(form: str, texts: pa.StringArray) -> tuple[Ints, Ints | None, Mask]:
         good &= (twelve >= 1) & (twelve <= 12)
         hour = twelve % 12 + 12 * (_positions(group("p", "am"), ("am", "pm")) - 1)
     minute, second, day, year = number("M"), number("S"), number("d"), number("Y")
+    if "N" in names:
+        hour, (minute, second) = number("N") // 3600, np.divmod(number("N") % 3600, 60)
     good &= (hour < 24) & (minute < 60) & (second < 60) & (month >= 1) & (month <= 12) & (day >= 1) & (year >= 1)
     months = (np.where(good, year, 1970) - 1970) * 12 + np.where(good, month, 1) - 1
     dates = months.astype("M8[M]").astype("M8[D]") + (day - 1)
     good &= dates.astype("M8[M]") == months.astype("M8[M]")
-    micros = _fraction(group("f", "0")) if "f" in names else np.zeros(len(texts), np.int64)
-    good &= micros >= 0
+    fraction = next((name for name in ("f", "n") if name in names), "")
+    micros, finer = _fraction(group(fraction, "") if fraction else pa.repeat(pa.scalar(""), len(texts)))
     local = dates.astype(np.int64) * 86_400 * _SECOND + ((hour * 60 + minute) * 60 + second) * _SECOND + micros
-    return local, _offset(group("z", "Z")) if "z" in names else None, good
+    return local, _offset(group("z", "Z")) if "z" in names else None, good, finer
 
 
-def _fraction(texts: pa.StringArray) -> Ints:
-    """Microseconds of the digits after the point; -1 where they are finer."""
-    nanos = whole_numbers(pc.utf8_rpad(texts, 9, "0"))
-    return np.where(nanos % 1000, -1, nanos // 1000)
+def _fraction(texts: pa.StringArray, digits: int = _DIGITS) -> tuple[Ints, pa.StringArray]:
+    """Microseconds of the digits after a point, of which ``digits`` make them, and the finer digits."""
+    padded = pc.utf8_rpad(texts, digits, "0")
+    micros = whole_numbers(pc.utf8_slice_codeunits(padded, 0, digits)) if digits else np.zeros(len(texts), np.int64)
+    return micros, pc.utf8_rtrim(pc.utf8_slice_codeunits(padded, digits), "0")
 
 
 def _offset(texts: pa.StringArray) -> Ints:

@@ -72,7 +72,7 @@ def test_every_line_has_one_offset_however_it_is_split(tmp_path: Path, chunk_byt
 
     assert total == 20
     assert sorted(events) == [offset for offset in range(20) if offset not in (7, 13)]
-    assert [events[offset]["source_sequence"] for offset in (0, 8, 19)] == [1, 9, 20]
+    assert [events[offset]["trade_id"] for offset in (0, 8, 19)] == ["DVN-1", "DVN-9", "DVN-20"]
     assert [(one.offset, one.stage, one.error_class, one.payload) for one in dead_letters] == [
         (7, "read", "bad_encoding", b"\xff\xfe\r"),
         (13, "read", "blank_line", b""),
@@ -292,3 +292,32 @@ def test_a_group_in_the_pattern_tells_files_apart(tmp_path: Path) -> None:
     paths = [str(written(tmp_path / f"{name}.csv", LINE)) for name in ("a", "b")]
     one, two = check_files(paths, mapping, DVN, 0)
     assert one.source != two.source
+
+
+def test_lines_before_the_header_are_skipped_and_have_no_offset(tmp_path: Path) -> None:
+    skipping = parse_mapping(
+        """name = "skipping"
+kind = "trades"
+skip_lines = 2
+formats = ["epoch-s"]
+[fields]
+trade_id = "{id}-{line}"
+symbol = "A"
+exchange = "X"
+asset_class = "crypto"
+timestamp = "{t}"
+price = "{px}"
+quantity = "1"
+currency = "USD"
+side = "UNKNOWN"
+""",
+        "here",
+    )
+    path = tmp_path / "t.csv"
+    path.write_text("# made by a vendor\n\nid,t,px\na,1,5\nb,x,5\n")
+    (file,) = check_files([str(path)], skipping, FileVariables(), 0)
+    (chunk,) = plan_csv(file, 1 << 20).chunks
+    assert (file.context.columns, chunk.first, chunk.lines) == (("id", "t", "px"), 0, 2)
+    (part,) = CsvReader(skipping).parts(chunk)
+    assert (part.events.column("trade_id").to_pylist(), part.offsets.tolist()) == (["a-4"], [0])
+    assert part.dead_letters[0].error_message.startswith(f"{path}, line 5: timestamp 'x' is not a time")

@@ -56,6 +56,57 @@ def test_every_option_of_a_field() -> None:
     assert (third["side"], third["price"]) == ("SELL", Decimal(100))
 
 
+def changed(*lines: str) -> str:
+    """The mapping with further lines at its top."""
+    return "\n".join([*lines, TRADES])
+
+
+def test_digits_finer_than_a_microsecond_are_refused_or_cut_and_kept() -> None:
+    nanos = TRADES.replace("epoch-us", "epoch-ns")
+    lines = ("1583020801030000123;1;1;B;;1;x", "1583020801030000000;1;1;B;;2;")
+    refused = convert(nanos, *lines)
+    assert [fault.error_class for fault in refused.faults] == ["bad_time"]
+    assert "timestamp '1583020801030000123' is finer than a microsecond; finer_than_mic" in refused.faults[0].message
+    for text in (
+        f'finer_than_microsecond = "cut"\n{nanos}',
+        nanos.replace('"{time}"', '{ from = "{time}", finer_than_microsecond = "cut" }'),
+    ):
+        first, second = cast("list[dict[str, Any]]", convert(text, *lines).events.to_pylist(maps_as_pydicts="strict"))
+        assert first["timestamp"] == second["timestamp"]
+        assert first["vendor_data"] == {"unit": "x", "where": "f.csv:1", "timestamp_finer": "123"}
+        assert second["vendor_data"] == {"where": "f.csv:2"}
+
+
+@pytest.mark.parametrize(
+    ("top", "text", "expected"),
+    [
+        (('decimal = ","',), "1,5", "1.5"),
+        (('decimal = ","',), "1.5", None),
+        (('decimal = ","', 'thousands = "."'), "1.234.567,25", "1234567.25"),
+        (('decimal = ","', 'thousands = "."'), "1.23", None),
+        (('thousands = ","',), "-12,345.5", "-12345.5"),
+        (('thousands = ","',), "12345.5", "12345.5"),
+        (('thousands = ","',), "1,2345", None),
+        (('thousands = "\'"',), "1'000", "1000"),
+        (('thousands = " "',), "1 000 000", "1000000"),
+    ],
+)
+def test_numbers_as_other_languages_write_them(top: tuple[str, ...], text: str, expected: str | None) -> None:
+    converted = convert(changed(*top), f"7;{text};1;B;;1;x")
+    assert converted.events.column("price").to_pylist() == ([] if expected is None else [Decimal(expected)])
+
+
+def test_a_scaled_price() -> None:
+    scaled = TRADES.replace('price = "{price}"', 'price = { from = "{price}", scale = 4 }')
+    prices = convert(scaled, "7;5852500;1;B;;1;x", "7;1;1;B;;1;x").events.column("price").to_pylist()
+    assert prices == [Decimal("585.25"), Decimal("0.0001")]
+
+
+def test_a_sequence_that_no_field_names_is_null() -> None:
+    converted = convert(TRADES.replace('source_sequence = "{seq}"\n', ""), "7;1;1;B;;1;x")
+    assert converted.events.column("source_sequence").to_pylist() == [None]
+
+
 def test_a_value_that_is_not_translated_is_refused() -> None:
     converted = convert(TRADES.replace(', otherwise = "UNKNOWN"', ""), "7;1;1;B;;1;x", "7;1;1;?;;1;x")
 
@@ -98,6 +149,14 @@ is_active = "{active}"
         ('kind = "trades"', 'kind = "trades"\ncolour = 1', "no 'colour'"),
         ('delimiter = ";"', 'delimiter = "||"', "delimiter"),
         ('delimiter = ";"', 'encoding = "utf-16"', "encoding must be one of"),
+        ('delimiter = ";"', 'decimal = "x"', "decimal must be one of ., ,, not 'x'"),
+        ('delimiter = ";"', 'decimal = ","\nthousands = ","', "decimal and thousands are both ','"),
+        ('delimiter = ";"', 'thousands = "_"', "thousands must be one of"),
+        ('delimiter = ";"', "skip_lines = -1", "skip_lines must be a number from 0 to 1000, not -1"),
+        ('delimiter = ";"', 'finer_than_microsecond = "round"', "must be refuse or cut, not 'round'"),
+        ('price = "{price}"', 'price = { from = "{price}", scale = 19 }', "scale must be a number from 0 to 18"),
+        ('source_sequence = "{seq}"', 'source_sequence = { from = "{seq}", scale = 2 }', "has no 'scale'"),
+        ('formats = ["epoch-us"]', 'formats = ["%Y-%m-%d %N:%M%z"]', "%N is the whole time of the day"),
         ('delimiter = ";"', 'file = "("', "regular expression"),
         ('"price unit"]', '"seq"]', "'seq' is there twice"),
         ('currency = "USD"', "", "where currency of a trade_v2"),

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -53,9 +54,27 @@ def test_what_does_not_fit(text: str) -> None:
 
 
 def test_integers() -> None:
-    found = read_integers(strings("12", "+7", "-3", "1.0", "", "9" * 19))
-    assert found.values.tolist()[:3] == [12, 7, -3]
-    assert found.unreadable.tolist() == [False, False, False, True, True, True]
+    found = read_integers(
+        strings("12", "+7", "-3", "1.0", "", f"{2**63 - 1}", f"-000{2**63 - 1}", f"{2**63}", "9" * 40)
+    )
+    assert found.values.tolist() == [12, 7, -3, 0, 0, 2**63 - 1, 1 - 2**63, 0, 0]
+    assert np.flatnonzero(found.unreadable).tolist() == [3, 4]
+    assert np.flatnonzero(found.overflow).tolist() == [7, 8]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 18), st.from_regex(r"[+-]?[0-9]{1,12}(\.[0-9]{1,9})?([eE][+-]?[0-9])?", fullmatch=True))
+def test_scaled_numbers_are_exact_or_refused(scale: int, text: str) -> None:
+    found, value = read_decimals(strings(text), scale), Decimal(text).scaleb(-scale)
+    fits = value == round(value, 8) and abs(value) < 10**10
+    assert (bool(found.unreadable[0]), bool(found.overflow[0])) == (False, not fits)
+    assert not fits or Decimal(int(found.values[0])).scaleb(-8) == value
+
+
+def test_a_format_that_reads_a_text_exactly_is_preferred() -> None:
+    found = TimeRule.parse(["epoch-ns", "epoch-ms"], None, "refuse").read(strings("1583020801030.5", "5", "1001"))
+    assert found.values.tolist() == [1_583_020_801_030_500, 5000, 1_001_000]
+    assert found.finer.to_pylist() == ["", "", ""]
 
 
 @settings(max_examples=200, deadline=None)
@@ -97,25 +116,41 @@ def test_every_directive(moment: datetime) -> None:
         ("epoch-ms", "1700000000123", 1_700_000_000_123_000),
         ("epoch-us", "-5", -5),
         ("epoch-ns", "1700000000123456000", 1_700_000_000_123_456),
-        ("epoch-ns", "1700000000123456001", None),
+        ("epoch-ns", "1700000000123456001", (1_700_000_000_123_456, "001")),
         ("epoch-ns", "9223372036854775000", 9_223_372_036_854_775),
         ("epoch-ns", "-9223372036854775000", -9_223_372_036_854_775),
-        ("epoch-ns", "9223372036854776000", None),
-        ("epoch-ns", "-9223372036854776000", None),
-        ("epoch-ns", "00000000000000001000", None),
+        ("epoch-ns", "9223372036854776000", 9_223_372_036_854_776),
+        ("epoch-ns", "-9223372036854776000", -9_223_372_036_854_776),
+        ("epoch-ns", "99999999999999999999", None),
+        ("epoch-ns", "00000000000000001000", 1),
+        ("epoch-ns", "-7", None),
+        ("epoch-ns", "5.5", (0, "0055")),
+        ("epoch-s", "1585180700.0647", 1_585_180_700_064_700),
+        ("epoch-s", "1585180700.", None),
+        ("epoch-s", ".5", None),
+        ("epoch-s", "-1.5", -1_500_000),
+        ("epoch-s", "1585180700.064700126647949", (1_585_180_700_064_700, "126647949")),
+        ("epoch-ms", "1585180700064.7", 1_585_180_700_064_700),
+        ("epoch-us", "1585180700064700.000", 1_585_180_700_064_700),
+        ("epoch-us", "1585180700064700.25", (1_585_180_700_064_700, "25")),
+        ("%Y-%m-%d %N%z", "2012-06-21 34200.017459617Z", (1_340_271_000_017_459, "617")),
+        ("%Y-%m-%d %N%z", "2012-06-21 5-0100", 1_340_240_405_000_000),
+        ("%Y-%m-%d %N%z", "2012-06-21 86399.999999Z", 1_340_323_199_999_999),
+        ("%Y-%m-%d %N%z", "2012-06-21 86400Z", None),
+        ("%Y-%m-%d %H:%M:%S,%f%z", "1970-01-01 00:00:01,000000100200Z", (1_000_000, "1002")),
         ("epoch-s", "253402300799", 253_402_300_799_000_000),
         ("epoch-s", "253402300800", None),
         ("epoch-s", "-62135596800", -62_135_596_800_000_000),
         ("epoch-s", "-62135596801", None),
         ("epoch-s", "-99999999999", None),
         ("epoch-s", "9223372036854775807", None),
-        ("epoch-ns", "170000000012345600", None),
+        ("epoch-ns", "170000000012345600", (170_000_000_012_345, "6")),
         ("epoch-ns", "170000000012345000", 170_000_000_012_345),
         ("%Y-%m-%dT%H:%M:%S%z", "1970-01-01T02:00:01+02:00", 1_000_000),
         ("%Y-%m-%dT%H:%M:%S%z", "1969-12-31T19:00:01-0500", 1_000_000),
         ("%Y-%m-%dT%H:%M:%S%z", "1970-01-01T00:00:01Z", 1_000_000),
         ("%Y-%m-%dT%H:%M:%S.%f%z", "1970-01-01T00:00:00.000001000Z", 1),
-        ("%Y-%m-%dT%H:%M:%S.%f%z", "1970-01-01T00:00:00.000001001Z", None),
+        ("%Y-%m-%dT%H:%M:%S.%f%z", "1970-01-01T00:00:00.000001001Z", (1, "001")),
         ("%Y-%m-%d%z", "1970-01-01-2359", 86_340_000_000),
         ("%Y-%m-%d%z", "2020-01-01+24:00", None),
         ("%Y-%m-%d%z", "2020-01-01+99:99", None),
@@ -133,9 +168,10 @@ def test_every_directive(moment: datetime) -> None:
         ("%Y-%m-%dT%H:%M:%S%z", " 1970-01-01T00:00:00Z", None),
     ],
 )
-def test_formats_that_need_no_zone(form: str, text: str, micros: int | None) -> None:
+def test_formats_that_need_no_zone(form: str, text: str, micros: int | tuple[int, str] | None) -> None:
     found = TimeRule.parse([form], None, "refuse").read(strings(text))
-    assert (None if found.unreadable[0] else int(found.values[0])) == micros
+    exact, finer = int(found.values[0]), found.finer[0].as_py()
+    assert (None if found.unreadable[0] else (exact, finer) if finer else exact) == micros
 
 
 @pytest.mark.parametrize(
