@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -24,6 +23,7 @@ from k2beam.archive.scan import ReadProblem
 from k2beam.csv.convert import Context, Converter
 from k2beam.csv.lines import header_columns
 from k2beam.csv.mapping import CsvMapping, check_columns
+from k2beam.csv.streams import is_packed, open_csv
 from k2beam.errors import UsageError
 
 MAX_FIRST_LINES = 1 << 20
@@ -31,7 +31,7 @@ MAX_FIRST_LINES = 1 << 20
 
 _PIECE = 1 << 20
 _BOM = b"\xef\xbb\xbf"
-_FOREIGN = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"Obj\x01": "Avro"}
+_FOREIGN = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK\x05\x06": "an empty zip", b"Obj\x01": "Avro"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,21 +123,9 @@ def check_files(
     return files
 
 
-def open_csv(path: str) -> BinaryIO:
-    """Open a file for reading. Raises UsageError when it is not there, can't be read or is no regular file."""
-    try:
-        # O_NONBLOCK: opening a pipe must not wait for its writer.
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: can't be opened: {error}") from error
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise UsageError(f"{path}: not a regular file; name CSV files, not folders or pipes")
-    return os.fdopen(handle, "rb", buffering=0)
-
-
 def plan_csv(file: CsvFile, chunk_bytes: int, *, complete: bool = False) -> CsvPlan:
-    """Count the lines of a file, and split it at line starts into chunks of about ``chunk_bytes``.
+    """Count the lines of a file, and split it at line starts into chunks of about ``chunk_bytes``; a packed one is one
+    chunk.
 
     A file that had no whole line when it was checked has no source to count in: it gives no chunks, whatever it has got
     since, and a problem that says so.
@@ -145,6 +133,7 @@ def plan_csv(file: CsvFile, chunk_bytes: int, *, complete: bool = False) -> CsvP
     if not file.source:
         return CsvPlan((), 0, (_without_source(file),))
     chunks: list[tuple[int, int, int, int]] = []
+    packed = is_packed(file.path)
     with open_csv(file.path) as stream:
         start = position = end = file.start
         first = lines = 0
@@ -155,7 +144,7 @@ def plan_csv(file: CsvFile, chunk_bytes: int, *, complete: bool = False) -> CsvP
             if cut:
                 end = position + cut
             position += len(piece)
-            if end - start >= chunk_bytes:
+            if end - start >= chunk_bytes and not packed:
                 chunks.append((start, end, first, lines - first))
                 start, first = end, lines
         if complete and position > end:
@@ -175,7 +164,7 @@ def same_file(stream: BinaryIO, file: CsvFile, mapping: CsvMapping) -> bool:
 
 def _without_source(file: CsvFile) -> ReadProblem:
     with open_csv(file.path) as stream:
-        size = os.fstat(stream.fileno()).st_size
+        size = sum(len(piece) for piece in iter(lambda: stream.read(_PIECE), b""))
     if size <= file.start:
         return _empty(file)
     message = (
@@ -230,13 +219,13 @@ class _Head:
 
 def _check(path: str, mapping: CsvMapping, variables: dict[str, str], loaded_at: int, complete: bool) -> CsvFile:
     with open_csv(path) as stream:
-        size = os.fstat(stream.fileno()).st_size
         data = stream.read(MAX_FIRST_LINES)
+        more = stream.read(1)
     for magic, what in _FOREIGN.items():
         if data.startswith(magic):
             raise UsageError(f"{path}: is {what}, not CSV text in {mapping.encoding}; convert or unpack it first")
     head = _Head.of(data, mapping)
-    if not head.terminated and size > len(data):
+    if not head.terminated and more:
         raise UsageError(f"{path}: no line ends within the first {MAX_FIRST_LINES} bytes; is it CSV text?")
     whole = head.terminated or (complete and bool(head.first))
     source = head.source(mapping, variables) if whole else ""

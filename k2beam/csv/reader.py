@@ -18,9 +18,10 @@ from k2beam.archive.reading import MAX_DEAD_LETTER_BYTES
 from k2beam.arrays import Ints
 from k2beam.csv.convert import Converter
 from k2beam.csv.encode import encode_events
-from k2beam.csv.files import CsvChunk, open_csv, same_file
+from k2beam.csv.files import CsvChunk, same_file
 from k2beam.csv.lines import LineFault, split_lines
 from k2beam.csv.mapping import CsvMapping
+from k2beam.csv.streams import open_csv
 from k2beam.errors import CsvError, UsageError
 from k2beam.model import Block, BlockBatch, DeadLetter, DeadLetterBatch, Extent
 from k2beam.schemas import avro_schema, v2_name

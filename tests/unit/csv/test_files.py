@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +231,7 @@ def test_a_header_and_a_mark_of_bytes(tmp_path: Path) -> None:
     ("content", "said"),
     [
         (b"\xff\xfea\x00", "UTF-16"),
-        (b"\x1f\x8b\x08", "gzip"),
+        (b"\x1f\x8b\x08", "can't be unpacked"),
         (b"x" * (2 << 20), "no line ends within"),
     ],
 )
@@ -321,3 +324,43 @@ side = "UNKNOWN"
     (part,) = CsvReader(skipping).parts(chunk)
     assert (part.events.column("trade_id").to_pylist(), part.offsets.tolist()) == (["a-4"], [0])
     assert part.dead_letters[0].error_message.startswith(f"{path}, line 5: timestamp 'x' is not a time")
+
+
+def packed(path: Path, how: str, data: bytes) -> Path:
+    if how == "gz":
+        half = len(data) // 2
+        path.write_bytes(gzip.compress(data[:half]) + gzip.compress(data[half:]))
+    elif how == "zst":
+        path.write_bytes(pa.compress(data, codec="zstd", asbytes=True))
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("folder/day.csv", data)
+    return path
+
+
+@pytest.mark.parametrize("how", ["gz", "zst", "zip"])
+def test_a_packed_file_is_read_as_the_text_in_it(tmp_path: Path, how: str) -> None:
+    lines = b"".join(LINE.replace(b"784", b"%d" % number) for number in range(1, 6000))
+    plain = written(tmp_path / "t.csv", lines)
+    path = packed(tmp_path / f"t.{how}", how, lines)
+    assert check(path).source == check(plain).source
+    assert [chunk.lines for chunk in plan_csv(check(path), 100).chunks] == [5999]
+    found = read(path, piece_bytes=MAX_LINE_BYTES)
+    assert found == read(plain)
+    assert (len(found[0]), found[1:]) == (5999, ([], 5999))
+
+
+def test_what_can_not_be_unpacked_is_refused(tmp_path: Path) -> None:
+    two = tmp_path / "two.zip"
+    with zipfile.ZipFile(two, "w") as archive:
+        archive.writestr("a.csv", LINE)
+        archive.writestr("b.csv", LINE)
+    torn = tmp_path / "torn.csv.gz"
+    torn.write_bytes(gzip.compress(os.urandom(1 << 16).hex().encode() + b"\n")[:-100])
+    broken = tmp_path / "broken.zst"
+    broken.write_bytes(b"\x28\xb5\x2f\xfdnonsense")
+    cut = written(tmp_path / "cut.zst", pa.compress(LINE * 9, codec="zstd", asbytes=True)[:-5])
+    unpacked = "can't be unpacked"
+    for path, problem in ((two, "has 2 files in it"), (torn, unpacked), (broken, unpacked), (cut, unpacked)):
+        with pytest.raises(UsageError, match=f"{path.name}: {problem}"):
+            check(path)
