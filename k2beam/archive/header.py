@@ -16,6 +16,7 @@ from k2beam.archive.codecs import CODECS
 from k2beam.archive.files import expand_paths, open_archive
 from k2beam.archive.varint import read_long
 from k2beam.codec.avro_schema import record_type
+from k2beam.codec.writer_schema import WriterSchema
 from k2beam.errors import ArchiveRefused, SchemaError, UsageError
 
 CONTAINER_MAGIC = b"Obj\x01"
@@ -188,9 +189,21 @@ def _check_schema(schema: Any, path: str) -> bool:
         known = schemas.identify(schema)
     except SchemaError as error:
         raise ArchiveRefused(f"{path}: {str(error)[:500]}") from error
-    if known.kind is None and not _is_envelope(schema):
+    if known.kind is not None:
+        _check_readable(schema, path)
+    elif not _is_envelope(schema):
         raise ArchiveRefused(f"{path}: its raw_record schema has other fields than schemas/raw_record.avsc")
     return known.kind is None
+
+
+def _check_readable(schema: Any, path: str) -> None:
+    """Refuse a container none of whose records could be read: as dead letters they would be taken for ever."""
+    try:
+        WriterSchema.parse(json.dumps(schema))
+    except SchemaError as error:
+        raise ArchiveRefused(
+            f"{path}: {str(error)[:500]}; nothing was read. Write the file anew with a schema that fits"
+        ) from error
 
 
 def _is_envelope(schema: Any) -> bool:

@@ -15,6 +15,7 @@ from k2beam.archive.count import count_archive
 from k2beam.archive.header import ArchiveHeader, ArchiveLimits, check_archives, read_header
 from k2beam.archive.plan import plan_archive
 from k2beam.errors import ArchiveRefused, UsageError
+from k2beam.schemas import avro_schema
 from tests.archive_files import ENVELOPE, SYNC, TRADE, header, long, sized
 
 LIMITS = ArchiveLimits(max_header_bytes=1 << 18)
@@ -152,3 +153,24 @@ def test_a_file_of_0_bytes_has_no_offsets_and_is_named(tmp_path: Path) -> None:
     assert (plan.records, plan.chunks, [problem.kind for problem in plan.problems]) == (0, (), ["truncated_tail"])
     assert plan.problems[0].message == f"{empty}: the file is empty; if it is still being written, read it again later"
     assert not count_archive(str(empty)).coverage
+
+
+@pytest.mark.parametrize(
+    ("field", "avro_type"),
+    [
+        ("price", {"type": "fixed", "name": "price", "size": 8, "logicalType": "decimal", "precision": 18, "scale": 8}),
+        ("price", {"type": "bytes", "logicalType": "decimal", "precision": 18, "scale": 4}),
+        ("price", "double"),
+        ("timestamp", {"type": "long", "logicalType": "timestamp-nanos"}),
+        ("timestamp", {"type": "long", "logicalType": "local-timestamp-micros"}),
+        ("source_sequence", ["null", "string"]),
+    ],
+)
+def test_a_schema_that_can_not_be_read_as_ours_is_refused(field: str, avro_type: Any) -> None:
+    schema = json.loads(json.dumps(avro_schema("trade_v2")))
+    next(one for one in schema["fields"] if one["name"] == field)["type"] = avro_type
+    refused = (
+        rf"day\.avro: the writer's field '{field}' \(.*\) can't be read as that of trade_v2 .*; nothing was read. Write"
+    )
+    with pytest.raises(ArchiveRefused, match=refused):
+        parse(header(schema=schema))
