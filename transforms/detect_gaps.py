@@ -1,9 +1,9 @@
-"""DetectGaps: slices to changed rows of the ledger of gaps, one state for each key."""
+"""DetectGaps: slices to changed rows of the ledger of gaps, key by key."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import apache_beam as beam
@@ -23,8 +23,8 @@ from apache_beam.utils.timestamp import Timestamp
 
 from k2beam.errors import UsageError
 from k2beam.metrics.config import DEFAULT_METRICS, MetricsConfig
-from k2beam.model import Gap, Kind
-from k2beam.sequence import Counts, GapBatch, KeyState, SequenceClass, Slice, parse_key
+from k2beam.model import Kind
+from k2beam.sequence import Counts, FoldResult, GapBatch, KeyState, SequenceClass, Slice, parse_key
 from transforms.coders import BatchCoder
 
 beam.coders.registry.register_coder(GapBatch, BatchCoder)
@@ -48,8 +48,9 @@ class Seed(Protocol):
 class DetectGaps(beam.PTransform):  # type: ignore[misc]
     """PCollection[tuple[str, Slice]] in the global window -> PCollection[GapBatch], only rows that changed.
 
-    ``bounded``: a key is folded once, at the end of its input. Otherwise a slice is folded when the watermark
-    passes its highest element time by ``grace_seconds``. ``seed`` gives the state of a key that has none.
+    ``bounded``: the slices of a key are gathered and folded once, at the end of the input. Otherwise each key has a
+    state, and a slice is folded when the watermark passes its highest element time by ``grace_seconds``. ``seed`` gives
+    the state of a key that has none.
     A bundle that is repeated, or a slice that comes twice, changes no row: delivery may be at least once.
     Raises UsageError for a grace below 0.
 
@@ -85,28 +86,26 @@ class DetectGaps(beam.PTransform):  # type: ignore[misc]
         self._metrics = metrics
 
     def expand(self, slices: beam.PCollection[tuple[str, Slice]]) -> beam.PCollection[GapBatch]:
-        fold = _FoldSlices(self._grace, self._seed, self._bounded, self._metrics)
-        # The shuffle keeps the stateful step from being fused with decoding, which would run on one worker then.
-        return (
-            slices
-            | "Pack" >> beam.MapTuple(lambda key, piece: (key, piece.data)).with_output_types(tuple[str, bytes])
-            | "Spread" >> beam.Reshuffle()
-            | "Fold" >> beam.ParDo(fold).with_output_types(GapBatch)
+        packed = slices | "Pack" >> beam.MapTuple(lambda key, piece: (key, piece.data)).with_output_types(
+            tuple[str, bytes]
         )
+        if self._bounded:
+            # Beam weighs each value of a state by all that hangs on it: with a state, a key costs milliseconds.
+            gathered = packed | "Gather" >> beam.GroupByKey()
+            fold: _Fold = _FoldGathered(self._grace, self._seed, self._metrics)
+        else:
+            # The shuffle keeps the stateful step from being fused with decoding, which would run on one worker then.
+            gathered = packed | "Spread" >> beam.Reshuffle()
+            fold = _FoldSlices(self._grace, self._seed, self._metrics)
+        return gathered | "Fold" >> beam.ParDo(fold).with_output_types(GapBatch)
 
 
-class _FoldSlices(beam.DoFn):  # type: ignore[misc]
-    """Slices gather in a bag, which is not read until the timer fires; so a slice costs no read of the state."""
+class _Fold(beam.DoFn):  # type: ignore[misc]
+    """What both ways of folding share: where a key's state comes from, and what is counted."""
 
-    ARRIVED = BagStateSpec("arrived", BytesCoder())
-    STATE = ReadModifyWriteStateSpec("sequence", BytesCoder())
-    TIMER_AT = ReadModifyWriteStateSpec("timer_at", VarIntCoder())
-    DUE = TimerSpec("due", TimeDomain.WATERMARK)
-
-    def __init__(self, grace: int, seed: Seed | None, bounded: bool, metrics: MetricsConfig = DEFAULT_METRICS) -> None:
+    def __init__(self, grace: int, seed: Seed | None, metrics: MetricsConfig) -> None:
         self._grace = grace
         self._seed = seed
-        self._bounded = bounded
         self._metrics_config = metrics
 
     def setup(self) -> None:
@@ -118,6 +117,44 @@ class _FoldSlices(beam.DoFn):  # type: ignore[misc]
         if self._seed is not None:
             self._seed.close()
 
+    def _load(self, key: str) -> KeyState:
+        seeded = self._seed.load(*parse_key(key)) if self._seed is not None else None
+        return seeded or KeyState()
+
+    def _changed(self, key: str, counts: Counts, folded: FoldResult) -> Iterator[GapBatch]:
+        """The gaps that changed. Messages are counted by class and gaps by severity, as they are declared."""
+        name = parse_key(key)
+        gaps = tuple(change.to_gap(name) for change in folded.changes)
+        counts.update(folded.counts)
+        for found, number in counts.items():
+            _COUNTERS[found].inc(number)
+            self._metrics.increment("k2_sequence_messages_total", number, kind=name.kind, classification=found.value)
+        # What is left of a gap, or filled, is not declared anew.
+        for severity, number in Counter(gap.severity for gap in gaps if gap.status == "OPEN").items():
+            beam.metrics.Metrics.counter("k2beam", f"gaps_{severity.lower()}").inc(number)
+            self._metrics.increment("k2_sequence_gaps_total", number, kind=name.kind, severity=severity)
+        if gaps:
+            yield GapBatch(gaps)
+
+
+class _FoldGathered(_Fold):
+    """Folds all slices of a key at once."""
+
+    def process(self, element: tuple[str, Iterable[bytes]]) -> Iterator[GapBatch]:
+        key, slices = element
+        state = self._load(key)
+        counts = state.add_all(map(Slice, slices))
+        yield from self._changed(key, counts, state.fold(None, self._grace))
+
+
+class _FoldSlices(_Fold):
+    """Slices gather in a bag, which is not read until the timer fires; so a slice costs no read of the state."""
+
+    ARRIVED = BagStateSpec("arrived", BytesCoder())
+    STATE = ReadModifyWriteStateSpec("sequence", BytesCoder())
+    TIMER_AT = ReadModifyWriteStateSpec("timer_at", VarIntCoder())
+    DUE = TimerSpec("due", TimeDomain.WATERMARK)
+
     def process(
         self,
         element: tuple[str, bytes],
@@ -127,9 +164,6 @@ class _FoldSlices(beam.DoFn):  # type: ignore[misc]
     ) -> None:
         data = element[1]
         arrived.add(data)
-        if self._bounded:
-            due.set(_END)
-            return
         at = self._due(Slice(data).read().highest_element_time)
         known = timer_at.read()
         # A later slice must not push the timer back, or a busy key would never be folded.
@@ -153,38 +187,18 @@ class _FoldSlices(beam.DoFn):  # type: ignore[misc]
         arrived.clear()
         # Runners may fire early: what the timer's own time does not cover goes on waiting.
         folded = state.fold(None if timestamp >= _END else timestamp.micros, self._grace)
-        counts.update(folded.counts)
         sequence.write(state.to_bytes())
         timer_at.clear()
         if state.next_due is not None:
             at = self._due(state.next_due)
             due.set(at)
             timer_at.write(at.micros)
-        name = parse_key(key)
-        gaps = tuple(change.to_gap(name) for change in folded.changes)
-        self._count(name.kind, counts, gaps)
-        if gaps:
-            yield GapBatch(gaps)
-
-    def _count(self, kind: Kind, counts: Counts, gaps: tuple[Gap, ...]) -> None:
-        """Messages by class and gaps by severity; what is left of a gap, or filled, is not declared anew."""
-        for found, number in counts.items():
-            _COUNTERS[found].inc(number)
-            self._metrics.increment("k2_sequence_messages_total", number, kind=kind, classification=found.value)
-        for severity, number in Counter(gap.severity for gap in gaps if gap.status == "OPEN").items():
-            beam.metrics.Metrics.counter("k2beam", f"gaps_{severity.lower()}").inc(number)
-            self._metrics.increment("k2_sequence_gaps_total", number, kind=kind, severity=severity)
+        yield from self._changed(key, counts, folded)
 
     def _due(self, element_time: int) -> Timestamp:
-        if self._bounded:
-            return _END
         # Runners keep timers in milliseconds: one that is cut off to a time before its slice would fire for ever.
         milliseconds = -(-(element_time + self._grace) // 1000)
         return min(Timestamp(micros=milliseconds * 1000), _END)
-
-    def _load(self, key: str) -> KeyState:
-        seeded = self._seed.load(*parse_key(key)) if self._seed is not None else None
-        return seeded or KeyState()
 
 
 _COUNTERS = {name: beam.metrics.Metrics.counter("k2beam", f"sequence_{name.value}") for name in SequenceClass}

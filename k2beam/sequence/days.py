@@ -151,9 +151,10 @@ class DayFold:
             limit = half(running[:-1])
             falls = np.flatnonzero(runs[0, at:stop] < limit)
             ends = np.concatenate(([before], runs[3, at:stop]))
-            resets = falls[_is_new_epoch(runs, at + falls, ends[falls], limit[falls])]
-            if len(resets):
-                return at + int(resets[0])
+            if len(falls):
+                resets = falls[_is_new_epoch(runs, at + falls, ends[falls], limit[falls])]
+                if len(resets):
+                    return at + int(resets[0])
             highest, before, at, window = int(running[-1]), int(ends[-1]), stop, window * 2
         return end
 

@@ -9,14 +9,17 @@ import apache_beam as beam
 import numpy as np
 import pytest
 from apache_beam.metrics import MetricsFilter
+from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.runners.direct.direct_runner import BundleBasedDirectRunner
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.test_stream import TestStream
 from apache_beam.testing.util import assert_that
+from apache_beam.transforms.userstate import is_stateful_dofn
 from apache_beam.transforms.window import GlobalWindow, TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from k2beam.errors import UsageError
+from k2beam.metrics.config import DEFAULT_METRICS
 from k2beam.model import Gap
 from k2beam.sequence import GapBatch, KeyState, SequenceKey, Slice, slice_runs
 from k2beam.sequence.runs import HOUR
@@ -153,7 +156,7 @@ def test_a_job_cut_in_two_and_seeded_declares_the_rest_only() -> None:
 def run_stream(stream: TestStream, expected: Iterable[tuple[Any, ...]]) -> None:
     # Without the shuffle: this runner takes the stream's next events before a shuffle has let the last ones through.
     with TestPipeline(runner=BundleBasedDirectRunner()) as pipeline:
-        step = beam.ParDo(_FoldSlices(5 * SECOND, None, bounded=False)).with_output_types(GapBatch)
+        step = beam.ParDo(_FoldSlices(5 * SECOND, None, DEFAULT_METRICS)).with_output_types(GapBatch)
         assert_that(pipeline | stream | step, is_exactly(expected))
 
 
@@ -242,8 +245,8 @@ class FakeTimer:
 class Step:
     """The DoFn with its state in plain objects, so that a timer can fire when it should not."""
 
-    def __init__(self, bounded: bool = False) -> None:
-        self.fn = _FoldSlices(5 * SECOND, None, bounded)
+    def __init__(self) -> None:
+        self.fn = _FoldSlices(5 * SECOND, None, DEFAULT_METRICS)
         self.fn.setup()
         self.bag, self.state, self.timer_at, self.timer = FakeBag(), FakeValue(), FakeValue(), FakeTimer()
 
@@ -288,11 +291,31 @@ def test_a_later_slice_does_not_push_the_timer_back() -> None:
     assert step.timer.at == Timestamp(8)
 
 
-def test_bounded_input_waits_for_the_end_of_the_window() -> None:
-    step = Step(bounded=True)
-    step.process([(1 * SECOND, 1), (3 * SECOND, 3)])
-    assert step.timer.at == GlobalWindow().max_timestamp()
-    assert [gap.first_missing for gap in step.fire(GlobalWindow().max_timestamp())] == [2]
+class Stateful(PipelineVisitor):
+    """The labels of the steps that keep a state for each key."""
+
+    def __init__(self) -> None:
+        self.labels: list[str] = []
+
+    def visit_transform(self, node: AppliedPTransform) -> None:
+        if isinstance(node.transform, beam.ParDo) and is_stateful_dofn(node.transform.fn):
+            self.labels.append(node.full_label)
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_only_unbounded_input_costs_a_state_for_each_key(bounded: bool) -> None:
+    """Beam weighs a state's values by all that hangs on them: some milliseconds a key, several times."""
+    pipeline, stateful = TestPipeline(), Stateful()
+    _ = pipeline | beam.Create([(KEY, sliced([(1, 1)]))]) | DetectGaps(bounded=bounded)
+    pipeline.visit(stateful)
+    assert stateful.labels == ([] if bounded else ["DetectGaps/Fold"])
+
+
+def test_each_of_many_keys_is_folded_apart() -> None:
+    keys = [f"X|S{number}|trades" for number in range(300)]
+    slices = [(key, sliced([(time, 2 * time)])) for time in (2, 1) for key in keys]
+    counts = run_bounded(slices, [(f"S{number}", 0, 3, 3, "OPEN") for number in range(300)])
+    assert (counts["sequence_ok"], counts["gaps_small"]) == (300, 300)
 
 
 def test_a_slice_of_the_far_future_does_not_break_the_timer() -> None:
