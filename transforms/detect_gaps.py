@@ -92,7 +92,7 @@ class DetectGaps(beam.PTransform):  # type: ignore[misc]
         if self._bounded:
             # Beam weighs each value of a state by all that hangs on it: with a state, a key costs milliseconds.
             gathered = packed | "Gather" >> beam.GroupByKey()
-            fold: _Fold = _FoldGathered(self._grace, self._seed, self._metrics)
+            fold: _Fold = _FoldGathered(self._seed, self._metrics)
         else:
             # The shuffle keeps the stateful step from being fused with decoding, which would run on one worker then.
             gathered = packed | "Spread" >> beam.Reshuffle()
@@ -103,8 +103,7 @@ class DetectGaps(beam.PTransform):  # type: ignore[misc]
 class _Fold(beam.DoFn):  # type: ignore[misc]
     """What both ways of folding share: where a key's state comes from, and what is counted."""
 
-    def __init__(self, grace: int, seed: Seed | None, metrics: MetricsConfig) -> None:
-        self._grace = grace
+    def __init__(self, seed: Seed | None, metrics: MetricsConfig) -> None:
         self._seed = seed
         self._metrics_config = metrics
 
@@ -144,7 +143,7 @@ class _FoldGathered(_Fold):
         key, slices = element
         state = self._load(key)
         counts = state.add_all(map(Slice, slices))
-        yield from self._changed(key, counts, state.fold(None, self._grace))
+        yield from self._changed(key, counts, state.fold())
 
 
 class _FoldSlices(_Fold):
@@ -154,6 +153,10 @@ class _FoldSlices(_Fold):
     STATE = ReadModifyWriteStateSpec("sequence", BytesCoder())
     TIMER_AT = ReadModifyWriteStateSpec("timer_at", VarIntCoder())
     DUE = TimerSpec("due", TimeDomain.WATERMARK)
+
+    def __init__(self, grace: int, seed: Seed | None, metrics: MetricsConfig) -> None:
+        super().__init__(seed, metrics)
+        self._grace = grace
 
     def process(
         self,

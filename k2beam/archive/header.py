@@ -113,13 +113,14 @@ def read_header(file: BinaryIO, path: str, limits: ArchiveLimits) -> ArchiveHead
     if "avro.schema" not in metadata:
         raise ArchiveRefused(f"{path}: the header has no avro.schema")
     schema = _parse_json(metadata["avro.schema"], path, "avro.schema")
-    raw = _check_schema(schema, path)
+    text = metadata["avro.schema"].decode("utf-8")
+    raw = _check_schema(schema, text, path)
     return ArchiveHeader(
         path=path,
         size=size,
         sync=sync,
         codec=codec,
-        schema_json=metadata["avro.schema"].decode("utf-8"),
+        schema_json=text,
         raw=raw,
         schemas=_writer_schemas(metadata, path) if raw else (),
     )
@@ -182,7 +183,7 @@ def _parse_json(text: bytes, path: str, key: str) -> Any:
         raise ArchiveRefused(f"{path}: metadata {key} is not JSON: {str(error)[:200]}") from error
 
 
-def _check_schema(schema: Any, path: str) -> bool:
+def _check_schema(schema: Any, text: str, path: str) -> bool:
     """Whether the schema is the raw_record envelope."""
     try:
         record_type(schema)
@@ -190,16 +191,16 @@ def _check_schema(schema: Any, path: str) -> bool:
     except SchemaError as error:
         raise ArchiveRefused(f"{path}: {str(error)[:500]}") from error
     if known.kind is not None:
-        _check_readable(schema, path)
+        _check_readable(text, path)
     elif not _is_envelope(schema):
         raise ArchiveRefused(f"{path}: its raw_record schema has other fields than schemas/raw_record.avsc")
     return known.kind is None
 
 
-def _check_readable(schema: Any, path: str) -> None:
+def _check_readable(text: str, path: str) -> None:
     """Refuse a container none of whose records could be read: as dead letters they would be taken for ever."""
     try:
-        WriterSchema.parse(json.dumps(schema))
+        WriterSchema.parse(text)
     except SchemaError as error:
         raise ArchiveRefused(
             f"{path}: {str(error)[:500]}; nothing was read. Write the file anew with a schema that fits"

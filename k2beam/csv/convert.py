@@ -211,11 +211,13 @@ def _build(work: _Work, mapping: CsvMapping, rule: FieldRule, one: pa.Field) -> 
         return pc.if_else(pa.array(empty), pa.scalar(None, pa.string()), texts) if one.nullable else texts
     if not one.nullable:
         work.refuse(empty, "missing_value", rule.name, "must not be empty", texts)
-    values = _typed(work, rule, _plain(texts, mapping) if _is_number(one.type) else texts, one.type, ~empty)
+    values = _typed(work, mapping, rule, texts, one.type, ~empty)
     return pc.if_else(pa.array(empty), pa.scalar(None, one.type), values) if one.nullable and empty.any() else values
 
 
-def _typed(work: _Work, rule: FieldRule, texts: pa.StringArray, data_type: pa.DataType, there: Mask) -> pa.Array:
+def _typed(
+    work: _Work, mapping: CsvMapping, rule: FieldRule, texts: pa.StringArray, data_type: pa.DataType, there: Mask
+) -> pa.Array:
     """The values of ``texts``; where there are none (``there``), anything."""
     if rule.time is not None:
         times = rule.time.read(texts)
@@ -231,14 +233,15 @@ def _typed(work: _Work, rule: FieldRule, texts: pa.StringArray, data_type: pa.Da
         work.refuse(times.left_out, "nonexistent_time", rule.name, f"was left out by {rule.time.zone}'s clocks", texts)
         return time_array(times.values)
     if pa.types.is_decimal(data_type):
-        numbers = read_decimals(texts, rule.scale)
-        work.refuse(numbers.overflow & there, "decimal_overflow", rule.name, "does not fit decimal(18,8)", texts)
-    elif pa.types.is_integer(data_type):
-        numbers = read_integers(texts)
-        work.refuse(numbers.overflow & there, "bad_number", rule.name, "does not fit 64 bits", texts)
-    if _is_number(data_type):
+        numbers = read_decimals(_plain(texts, mapping), rule.scale)
         work.refuse(numbers.unreadable & there, "bad_number", rule.name, "is not a number", texts)
-        return decimal_array(numbers.values, data_type) if pa.types.is_decimal(data_type) else pa.array(numbers.values)
+        work.refuse(numbers.overflow & there, "decimal_overflow", rule.name, "does not fit decimal(18,8)", texts)
+        return decimal_array(numbers.values, data_type)
+    if pa.types.is_integer(data_type):
+        numbers = read_integers(_plain(texts, mapping))
+        work.refuse(numbers.unreadable & there, "bad_number", rule.name, "is not a number", texts)
+        work.refuse(numbers.overflow & there, "bad_number", rule.name, "does not fit 64 bits", texts)
+        return pa.array(numbers.values)
     truth = mask_of(pc.is_in(texts, pa.array(["true"])))
     work.refuse(
         there & ~truth & ~mask_of(pc.is_in(texts, pa.array(["false"]))),
@@ -248,10 +251,6 @@ def _typed(work: _Work, rule: FieldRule, texts: pa.StringArray, data_type: pa.Da
         texts,
     )
     return pa.array(truth)
-
-
-def _is_number(data_type: pa.DataType) -> bool:
-    return bool(pa.types.is_decimal(data_type) or pa.types.is_integer(data_type))
 
 
 def _plain(texts: pa.StringArray, mapping: CsvMapping) -> pa.StringArray:

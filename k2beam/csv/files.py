@@ -133,7 +133,6 @@ def plan_csv(file: CsvFile, chunk_bytes: int, *, complete: bool = False) -> CsvP
     if not file.source:
         return CsvPlan((), 0, (_without_source(file),))
     chunks: list[tuple[int, int, int, int]] = []
-    packed = is_packed(file.path)
     with open_csv(file.path) as stream:
         start = position = end = file.start
         first = lines = 0
@@ -144,7 +143,7 @@ def plan_csv(file: CsvFile, chunk_bytes: int, *, complete: bool = False) -> CsvP
             if cut:
                 end = position + cut
             position += len(piece)
-            if end - start >= chunk_bytes and not packed:
+            if end - start >= chunk_bytes and not is_packed(stream):
                 chunks.append((start, end, first, lines - first))
                 start, first = end, lines
         if complete and position > end:

@@ -47,10 +47,9 @@ def open_csv(path: str) -> Iterator[BinaryIO]:
             raise UsageError(f"{path}: can't be unpacked: {error}; is it whole?") from error
 
 
-def is_packed(path: str) -> bool:
-    """Whether the file's text has to be unpacked, and can't be read from the middle. Raises UsageError likewise."""
-    with open_csv(path) as text:
-        return not isinstance(text, io.FileIO)
+def is_packed(text: BinaryIO) -> bool:
+    """Whether what :func:`open_csv` gave has to be unpacked, and can't be read from the middle."""
+    return not isinstance(text, io.FileIO)
 
 
 def _unpacked(file: io.FileIO, path: str) -> BinaryIO:

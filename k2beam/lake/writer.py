@@ -50,9 +50,9 @@ class DataFileWriter:
         if self._writer is None:
             # Columns that others added are left out: Iceberg reads null, or their default, where a file lacks them.
             self._schema = self._table.schema().select(*rows.column_names)
-        as_made = in_own_types(self._schema, self._table.name()[-1])
+            self._as_made = in_own_types(self._schema, self._table.name()[-1])
         group = pa.Table.from_batches(
-            _to_requested_schema(self._schema, as_made, batch, include_field_ids=True, format_model=_FORMAT)
+            _to_requested_schema(self._schema, self._as_made, batch, include_field_ids=True, format_model=_FORMAT)
             for batch in rows.to_batches()
         )
         if self._writer is None:
