@@ -99,8 +99,8 @@ def offsets_in(folder: Path, name: str = "trades_v2") -> list[int]:
     return sorted(table.scan(selected_fields=("_offset",)).to_arrow().column("_offset").to_pylist())
 
 
-def raw_batch(offsets: Iterable[tuple[str, int, int]]) -> RawBatch:
-    """Messages of one byte at (source, partition, offset)."""
+def raw_batch(offsets: Iterable[tuple[str, int, int]], value: bytes = b"x") -> RawBatch:
+    """Messages of one ``value`` at (source, partition, offset)."""
     rows = [
         {
             "source": source,
@@ -108,7 +108,7 @@ def raw_batch(offsets: Iterable[tuple[str, int, int]]) -> RawBatch:
             "offset": offset,
             "timestamp": 1,
             "key": None,
-            "value": b"x",
+            "value": value,
             "headers": [],
         }
         for source, partition, offset in offsets

@@ -42,6 +42,13 @@ class PlannedSource(Protocol):
         """The records and dead letters of one chunk."""
 
 
+def batches_of(source: PlannedSource, files: Iterable[Any]) -> Iterator[RawBatch | BlockBatch | DeadLetterBatch]:
+    """What there is in the files, in their order, read here and now."""
+    for file in files:
+        for chunk in source.plan(file).chunks:
+            yield from source.read(chunk)
+
+
 class PlannedBatches(NamedTuple):
     """The outputs of :class:`ReadPlanned`.
 

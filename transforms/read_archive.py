@@ -12,7 +12,7 @@ from k2beam.archive.header import ArchiveLimits, check_archives
 from k2beam.archive.plan import ArchiveChunk, ArchivePlan, plan_archive
 from k2beam.archive.reading import ArchiveReader
 from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch
-from transforms.planned import PlannedBatches, ReadPlanned
+from transforms.planned import PlannedBatches, ReadPlanned, batches_of
 
 
 class ReadArchive(beam.PTransform):  # type: ignore[misc]
@@ -52,13 +52,18 @@ class ReadArchive(beam.PTransform):  # type: ignore[misc]
         super().__init__()
         self._paths = tuple(paths)
         self._root = root
-        self._reader = ArchiveReader(limits or ArchiveLimits(), rows_per_batch, bytes_per_batch)
+        self._source = _Archives(root, ArchiveReader(limits or ArchiveLimits(), rows_per_batch, bytes_per_batch))
 
     def expand(self, pbegin: Any) -> PlannedBatches:
-        headers = check_archives(self._paths, self._root, self._reader.limits)
-        source = _Archives(self._root, self._reader)
-        read: PlannedBatches = pbegin | ReadPlanned(source, [header.path for header in headers], broken="broken_blocks")
+        read: PlannedBatches = pbegin | ReadPlanned(self._source, self._files(), broken="broken_blocks")
         return read
+
+    def local_batches(self) -> Iterator[RawBatch | BlockBatch | DeadLetterBatch]:
+        """What there is to be read, without a pipeline. Raises what is raised when one is built."""
+        return batches_of(self._source, self._files())
+
+    def _files(self) -> list[str]:
+        return [header.path for header in check_archives(self._paths, self._root, self._source.reader.limits)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from k2beam.csv.files import CsvChunk, CsvFile, CsvPlan, FileVariables, check_fi
 from k2beam.csv.mapping import CsvMapping
 from k2beam.csv.reader import CsvReader
 from k2beam.errors import UsageError
-from k2beam.model import BlockBatch, DeadLetterBatch
-from transforms.planned import PlannedBatches, ReadPlanned
+from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch
+from transforms.planned import PlannedBatches, ReadPlanned, batches_of
 
 
 class ReadCsv(beam.PTransform):  # type: ignore[misc]
@@ -59,18 +59,21 @@ class ReadCsv(beam.PTransform):  # type: ignore[misc]
         if chunk_bytes < 1:
             raise UsageError(f"chunk_bytes must be at least 1, not {chunk_bytes}")
         self._paths = tuple(paths)
-        self._reader = CsvReader(mapping, piece_bytes)
+        self._source = _CsvFiles(CsvReader(mapping, piece_bytes), chunk_bytes, complete)
         self._variables = variables or FileVariables()
         self._loaded_at = loaded_at
-        self._complete = complete
-        self._chunk_bytes = chunk_bytes
 
     def expand(self, pbegin: Any) -> PlannedBatches:
-        mapping = self._reader.mapping
-        files = check_files(self._paths, mapping, self._variables, self._loaded_at, complete=self._complete)
-        source = _CsvFiles(self._reader, self._chunk_bytes, self._complete)
-        read: PlannedBatches = pbegin | ReadPlanned(source, files, broken="broken_lines")
+        read: PlannedBatches = pbegin | ReadPlanned(self._source, self._files(), broken="broken_lines")
         return read
+
+    def local_batches(self) -> Iterator[RawBatch | BlockBatch | DeadLetterBatch]:
+        """What there is to be read, without a pipeline. Raises what is raised when one is built."""
+        return batches_of(self._source, self._files())
+
+    def _files(self) -> list[CsvFile]:
+        mapping = self._source.reader.mapping
+        return check_files(self._paths, mapping, self._variables, self._loaded_at, complete=self._source.complete)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 import k2beam
+from k2beam.cli.intake_options import IntakeOptions, intake_options
 from k2beam.cli.kafka_options import kafka_security
-from k2beam.cli.lake_options import AdoptOption, lake_config
+from k2beam.cli.lake_options import lake_config
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
@@ -31,7 +32,9 @@ def register_csv(ingest_app: typer.Typer) -> None:
     ingest_app.command("csv")(csv_files)
 
 
-@with_options(lake=lake_config, security=kafka_security, login=registry_login, metrics=metrics_options)
+@with_options(
+    lake=lake_config, intake=intake_options, security=kafka_security, login=registry_login, metrics=metrics_options
+)
 def csv_files(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="CSV files, all of one mapping.")],
@@ -63,7 +66,7 @@ def csv_files(
     ] = None,
     target_file_mb: Annotated[int, typer.Option(min=1, help="Parquet size at which a data file is closed, MiB.")] = 64,
     memory_mb: Annotated[int, typer.Option(min=1, help="Rows that a worker buffers before it writes, MiB.")] = 96,
-    adopt: AdoptOption = False,
+    intake: IntakeOptions,
     security: KafkaConfig,
     login: RegistryConfig,
     metrics: MetricsOptions,
@@ -90,7 +93,9 @@ def csv_files(
         from transforms.read_csv import ReadCsv
 
         write = WriteConfig(target_file_bytes=target_file_mb * _MIB, memory_bytes=memory_mb * _MIB)
-        config = IngestConfig(lake, write, dead_letters_json=dead_letters_json, metrics=metrics.config, adopt=adopt)
+        config = IngestConfig(
+            lake, write, dead_letters_json=dead_letters_json, metrics=metrics.config, **intake._asdict()
+        )
         source = ReadCsv(files, reader.mapping, loaded_at=loaded_at, variables=variables, complete=complete)
         stats = k2beam.run_ingest(source, config, context.obj or ())
         metrics.push(stats)

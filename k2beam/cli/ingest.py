@@ -11,7 +11,8 @@ import k2beam
 from k2beam.archive.files import expand_paths
 from k2beam.cli.csv import register_csv
 from k2beam.cli.durations import seconds, whole_seconds
-from k2beam.cli.lake_options import AdoptOption, lake_config
+from k2beam.cli.intake_options import IntakeOptions, intake_options
+from k2beam.cli.lake_options import lake_config
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
@@ -34,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 
 @ingest_app.command("archive")
-@with_options(lake=lake_config, metrics=metrics_options)
+@with_options(lake=lake_config, intake=intake_options, metrics=metrics_options)
 def archive(
     context: typer.Context,
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Avro containers, globs or folders.")],
@@ -52,7 +53,7 @@ def archive(
     dead_letters_json: Annotated[
         str | None, typer.Option(help="Folder for a copy of the dead letters as JSON lines.")
     ] = None,
-    adopt: AdoptOption = False,
+    intake: IntakeOptions,
     metrics: MetricsOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -72,7 +73,7 @@ def archive(
         gap_grace_seconds=seconds(gap_grace, "--gap-grace"),
         dead_letters_json=dead_letters_json,
         metrics=metrics.config,
-        adopt=adopt,
+        **intake._asdict(),
     )
     with consumed_progress("replay", total=_records(paths, root)):
         stats = k2beam.run_ingest(ReadArchive(paths, root=root), config, context.obj or ())

@@ -9,6 +9,7 @@ import typer
 import k2beam
 from k2beam.cli.durations import seconds, whole_seconds
 from k2beam.cli.ingest import ingest_app, verdict
+from k2beam.cli.intake_options import IntakeOptions, intake_options
 from k2beam.cli.kafka_options import (
     LOCAL_BOOTSTRAP,
     BootstrapOption,
@@ -16,7 +17,7 @@ from k2beam.cli.kafka_options import (
     kafka_security,
     pairs,
 )
-from k2beam.cli.lake_options import AdoptOption, lake_config, snapshot_retention
+from k2beam.cli.lake_options import lake_config, snapshot_retention
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
 
 @with_options(
     lake=lake_config,
+    intake=intake_options,
     retention=snapshot_retention,
     security=kafka_security,
     login=registry_login,
@@ -77,7 +79,7 @@ def kafka(
     ] = None,
     gap_grace: Annotated[str, typer.Option(help="How long a sequence gap waits for late data.")] = "5s",
     lake: LakeConfig,
-    adopt: AdoptOption = False,
+    intake: IntakeOptions,
     retention: Retention | None,
     metrics: MetricsOptions,
     output: OutputOption = OutputFormat.TABLE,
@@ -103,7 +105,7 @@ def kafka(
         ),
         gap_grace_seconds=seconds(gap_grace, "--gap-grace"),
         metrics=metrics.config,
-        adopt=adopt,
+        **intake._asdict(),
     )
     schemas = optional_registry(registry, login)
     if schemas is None:

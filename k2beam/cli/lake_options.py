@@ -26,9 +26,6 @@ CatalogOption = Annotated[
     str | None,
     typer.Option("--catalog", metavar="NAME", help="A catalog configured in pyiceberg, instead of a folder."),
 ]
-AdoptOption = Annotated[
-    bool, typer.Option("--adopt", help="Take over tables of another program, where their columns fit.")
-]
 
 
 def lake_config(warehouse: WarehouseOption = None, catalog: CatalogOption = None) -> LakeConfig:

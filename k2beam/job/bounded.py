@@ -15,11 +15,13 @@ from apache_beam.runners.runner import PipelineState
 
 from k2beam.errors import K2BeamError
 from k2beam.job.config import IngestConfig
+from k2beam.job.first import LocalSource, check_first
 from k2beam.job.options import beam_options
 from k2beam.job.pipeline import build
 from k2beam.job.stats import IngestStats, ingest_stats
 from k2beam.lake.adopt import check_tables
 from k2beam.lake.catalog import open_catalog
+from k2beam.lake.commit import read_coverage
 from k2beam.lake.reconcile import reconcile
 
 
@@ -29,8 +31,8 @@ def run_ingest(
     """Run a bounded source into the tables, reconcile the ledger of gaps, and return the stats.
 
     Raises K2BeamError when the job did not end well; what it had committed by then stays, and
-    running it again takes the rest. Raises LakeError before anything is read where others have changed a table so that
-    it can't be written to.
+    running it again takes the rest. Raises K2BeamError before anything is taken where others have changed a table so
+    that it can't be written to, and where too many of the first messages would be dead letters.
 
     ``source`` gives ``batches`` and ``errs``, as :class:`transforms.read_archive.ReadArchive` does; ``beam_arguments``
     are Beam's own options; ``resolver`` gives writer schemas by id, where the source brings none.
@@ -50,6 +52,9 @@ def run_ingest(
     config = config.for_one_run()
     catalog = open_catalog(config.lake)
     check_tables(catalog, config.lake.namespace, adopt=config.adopt)
+    if isinstance(source, LocalSource):
+        covered = read_coverage(catalog, config.lake.namespace)
+        check_first(source.local_batches(), covered, resolver, config.max_dead_share)
     started = time.monotonic()
     pipeline = beam.Pipeline(options=beam_options(beam_arguments))
     build(pipeline, source, config, resolver=resolver)

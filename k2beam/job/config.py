@@ -15,6 +15,8 @@ from k2beam.errors import UsageError
 from k2beam.kafka.config import KafkaConfig
 from k2beam.metrics.config import MetricsConfig
 
+MAX_DEAD_SHARE = 0.5
+
 
 @dataclass(frozen=True, slots=True)
 class IngestConfig:
@@ -22,9 +24,11 @@ class IngestConfig:
 
     ``gap_grace_seconds``: how long a live job waits for a message that is late before its gap is declared.
     ``dead_letters_json``: a folder for a copy of the dead letters as JSON lines. ``adopt``: take over tables that
-    another program has made (:func:`k2beam.lake.adopt.check_tables`). It may be used for any number of runs; one with a
-    ``write.run_id`` is for one, since the stats of a run are counted by that id.
-    Raises UsageError for a grace below 0.
+    another program has made (:func:`k2beam.lake.adopt.check_tables`). ``max_dead_share``: nothing is taken where more
+    than this share of the first messages would be dead letters (:func:`k2beam.job.first.check_first`; 1.0: all is). It
+    may be used for any number of runs; one with a ``write.run_id`` is for one, since the stats of a run are counted by
+    that id.
+    Raises UsageError for a grace below 0, and for a share that is none.
 
     Examples:
         >>> from k2beam import IngestConfig, LakeConfig, WriteConfig
@@ -39,8 +43,11 @@ class IngestConfig:
     dead_letters_json: str | None = None
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     adopt: bool = False
+    max_dead_share: float = MAX_DEAD_SHARE
 
     def __post_init__(self) -> None:
+        if not 0 <= self.max_dead_share <= 1:
+            raise UsageError(f"--max-dead-share must be from 0 to 1, not {self.max_dead_share}")
         if self.gap_grace_seconds < 0:
             raise UsageError(f"--gap-grace must not be below 0, not {self.gap_grace_seconds}")
 

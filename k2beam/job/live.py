@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +22,7 @@ from k2beam.job.beam import AGAIN, ENDED_STATES, cancel, quiet, reason_of, signa
 from k2beam.job.beside import few_tries, warned
 from k2beam.job.bounded import counters
 from k2beam.job.config import LOCAL_EXPANSION, IngestConfig, LiveConfig, Reader
+from k2beam.job.first import FIRST_MESSAGES, check_first
 from k2beam.job.holes import HoleKeeper
 from k2beam.job.options import beam_options, flink_run, is_prism, uneven_readers
 from k2beam.job.pipeline import build
@@ -31,6 +32,7 @@ from k2beam.kafka.count import missing_of
 from k2beam.kafka.discovery import Discovery
 from k2beam.kafka.guard import TopicGuard
 from k2beam.kafka.holes import HoleProbe
+from k2beam.kafka.reader import TopicReader, first_positions
 from k2beam.lake.adopt import check_tables
 from k2beam.lake.catalog import Catalog, open_catalog
 from k2beam.lake.commit import read_coverage
@@ -38,6 +40,7 @@ from k2beam.lake.publish import commits_done
 from k2beam.lake.reconcile import reconcile
 from k2beam.lake.recorded import record_first_offsets
 from k2beam.logs import get_logger
+from k2beam.model import RawBatch
 from k2beam.signals import stop_signal
 from transforms.beam_reader import BeamReader
 from transforms.librdkafka_reader import BUNDLE_SECONDS, LibrdkafkaReader
@@ -46,6 +49,8 @@ from transforms.ticked_reader import TickedReader
 
 LIVE_RUNNER = "PrismRunner"
 POLL_SECONDS = 0.5
+BEGINNING_SECONDS = 30.0
+"""How long the first messages are waited for, at most."""
 GUARD_SECONDS = 10.0
 """How often a running job looks whether its topics are still the ones that it started with."""
 LEAST_BUNDLE_SECONDS = 0.25
@@ -160,6 +165,7 @@ def _run(
         on_flink.check()
         if reader is Reader.BEAM and (uneven := uneven_readers(options, len(start.goal.bounds))):
             get_logger("live").warning(uneven)
+    check_first(_beginning(live, start, stop), start.covered, resolver, config.max_dead_share)
     # Rows that a job committed before it died count as seen from here on, with or without their gaps in the ledger.
     reconcile(start.catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
     pipeline = beam.Pipeline(options=options)
@@ -177,6 +183,16 @@ def _run(
     finally:
         _end(result, on_flink, guard)
     return counted
+
+
+def _beginning(live: LiveConfig, start: _Start, stop: threading.Event) -> Iterator[RawBatch]:
+    """The messages that wait for the job, from where it is to begin; what comes later is not waited for."""
+    ends = {key: bound.end for key, bound in start.goal.bounds.items()}
+    with closing(TopicReader(live.kafka, FIRST_MESSAGES)) as reader:
+        reader.go_to(first_positions(start.topics, start.goal.starts))
+        until = time.monotonic() + BEGINNING_SECONDS
+        while not (reader.is_behind(ends) or stop.is_set() or time.monotonic() > until):
+            yield from reader.read(wait_s=POLL_SECONDS)
 
 
 class _Ending:
