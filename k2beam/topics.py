@@ -53,3 +53,14 @@ def check_topic_name(name: str) -> None:
     """Raises UsageError for a name that Kafka does not allow."""
     if not _LEGAL.fullmatch(name) or name in (".", ".."):
         raise UsageError(f"{name!r:.300} is not a topic name: at most {MAX_NAME} of a-z A-Z 0-9 . _ -")
+
+
+def topic_of_source(source: str) -> str:
+    """The name of the topic in a source: a topic's id may hold a slash, its name may not.
+
+    Examples:
+        >>> from k2beam.topics import topic_of_source
+        >>> topic_of_source("kafka:Zk9_x/market.trades/a/b==")
+        'market.trades'
+    """
+    return source.split("/", 2)[1]

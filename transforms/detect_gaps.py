@@ -24,7 +24,7 @@ from apache_beam.utils.timestamp import Timestamp
 from k2beam.errors import UsageError
 from k2beam.metrics.config import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import Kind
-from k2beam.sequence import Counts, FoldResult, GapBatch, KeyState, SequenceClass, Slice, parse_key
+from k2beam.sequence import Counts, FoldResult, GapBatch, KeyName, KeyState, SequenceClass, Slice, parse_key
 from transforms.coders import BatchCoder
 
 beam.coders.registry.register_coder(GapBatch, BatchCoder)
@@ -117,8 +117,9 @@ class _Fold(beam.DoFn):  # type: ignore[misc]
             self._seed.close()
 
     def _load(self, key: str) -> KeyState:
-        seeded = self._seed.load(*parse_key(key)) if self._seed is not None else None
-        return seeded or KeyState()
+        name = parse_key(key)
+        seeded = self._seed.load(*name) if self._seed is not None else None
+        return seeded or KeyState.from_slices(KeyName.read(name.symbol).beginning)
 
     def _changed(self, key: str, counts: Counts, folded: FoldResult) -> Iterator[GapBatch]:
         """The gaps that changed. Messages are counted by class and gaps by severity, as they are declared."""

@@ -15,7 +15,8 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from k2beam.model import EventBatch
 from k2beam.schemas import EVENT_TIME_COLUMN
-from k2beam.sequence import Slice, format_key, slice_runs
+from k2beam.sequence import SequenceRules, Slice, format_key, slice_runs
+from k2beam.sequence.rules import NO_RULES, values_of
 from transforms.coders import BatchCoder
 
 SEQUENCE_COLUMN = "source_sequence"
@@ -65,17 +66,24 @@ class SequenceSlices(beam.PTransform):  # type: ignore[misc]
         ['ASX|DVN|trades', 'ASX|MWR|trades']
     """
 
+    def __init__(self, rules: SequenceRules = NO_RULES) -> None:
+        super().__init__()
+        self._rules = rules
+
     def expand(self, batches: beam.PCollection[EventBatch]) -> beam.PCollection[tuple[str, Slice]]:
         return (
             batches
             | "Global" >> beam.WindowInto(beam.window.GlobalWindows())
-            | "Slice" >> beam.ParDo(_SliceBatches()).with_output_types(tuple[str, Slice])
+            | "Slice" >> beam.ParDo(_SliceBatches(self._rules)).with_output_types(tuple[str, Slice])
         )
 
 
 class _SliceBatches(beam.DoFn):  # type: ignore[misc]
+    def __init__(self, rules: SequenceRules) -> None:
+        self._rules = rules
+
     def start_bundle(self) -> None:
-        self._messages = GatheredMessages()
+        self._messages = GatheredMessages(self._rules)
 
     def process(self, batch: EventBatch, timestamp: Timestamp = beam.DoFn.TimestampParam) -> Iterator[TimestampedValue]:
         self._messages.add(batch, None if timestamp == MIN_TIMESTAMP else timestamp.micros)
@@ -88,7 +96,7 @@ class _SliceBatches(beam.DoFn):  # type: ignore[misc]
             yield WindowedValue(element, moment, (GlobalWindow(),))
 
     def _slices(self) -> Iterator[tuple[tuple[str, Slice], Timestamp]]:
-        messages, self._messages = self._messages, GatheredMessages()
+        messages, self._messages = self._messages, GatheredMessages(self._rules)
         latest = GlobalWindow().max_timestamp()
         for key, piece in messages.slices():
             yield (key, piece), min(Timestamp(micros=piece.read().highest_element_time), latest)
@@ -97,8 +105,9 @@ class _SliceBatches(beam.DoFn):  # type: ignore[misc]
 class GatheredMessages:
     """What the sequence numbers of batches need, gathered in order of arrival."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: SequenceRules = NO_RULES) -> None:
         self.rows = 0
+        self._rules = rules
         self._keys: dict[str, int] = {}
         self._columns: list[tuple[Any, Any, Any, Any]] = []
 
@@ -110,15 +119,18 @@ class GatheredMessages:
         data = batch.data
         if SEQUENCE_COLUMN not in data.schema.names or not data.num_rows:
             return
-        codes, keys = _keys(batch)
-        numbers = np.array([self._keys.setdefault(key, len(self._keys)) for key in keys], dtype=np.int64)
         times = _microseconds(data.column(EVENT_TIME_COLUMN[batch.kind]))
+        # A negative number counts as none, as a null does.
+        sequences = pc.fill_null(data.column(SEQUENCE_COLUMN), -1).to_numpy(zero_copy_only=False)
+        rules = self._rules.of_kind(batch.kind)
+        exchange, symbol = (_dictionary(data.column(name)) for name in ("exchange", "symbol"))
+        codes, names, sequences = rules.number(exchange, symbol, times, sequences, values_of(data))
+        keys = (format_key(owner, name, batch.kind) for owner, name in names)
+        numbers = np.array([self._keys.setdefault(key, len(self._keys)) for key in keys], dtype=np.int64)
         if read_at is not None:
             element_times = np.full(len(times), read_at, dtype=np.int64)
         else:
             element_times = times if batch.element_time is None else _microseconds(batch.element_time)
-        # A negative number counts as none, as a null does.
-        sequences = pc.fill_null(data.column(SEQUENCE_COLUMN), -1).to_numpy(zero_copy_only=False)
         self._columns.append((numbers[codes], sequences, times, element_times))
         self.rows += data.num_rows
 
@@ -129,17 +141,6 @@ class GatheredMessages:
         codes, sequences, times, element_times = map(np.concatenate, zip(*self._columns, strict=True))
         keys = list(self._keys)
         return [(keys[code], piece) for code, piece in slice_runs(codes, sequences, times, element_times=element_times)]
-
-
-def _keys(batch: EventBatch) -> tuple[Any, list[str]]:
-    """A code for each row, and the key of each code."""
-    exchange, symbol = (_dictionary(batch.data.column(name)) for name in ("exchange", "symbol"))
-    exchanges, symbols = exchange.dictionary.to_pylist(), symbol.dictionary.to_pylist()
-    pairs = exchange.indices.to_numpy().astype(np.int64) * len(symbols) + symbol.indices.to_numpy()
-    if len(exchanges) == 1:
-        return pairs, [format_key(exchanges[0], name, batch.kind) for name in symbols]
-    present, codes = np.unique(pairs, return_inverse=True)
-    return codes, [format_key(exchanges[p // len(symbols)], symbols[p % len(symbols)], batch.kind) for p in present]
 
 
 def _dictionary(column: pa.Array) -> pa.DictionaryArray:

@@ -8,6 +8,7 @@ for what the report proves.
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -29,6 +30,7 @@ from k2beam.lake.recorded import recorded_ends
 from k2beam.lake.recount import KeyRecount, recount_keys
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import COVERED_TABLES, DEAD_LETTERS
+from k2beam.sequence import SequenceKey
 
 SHOWN_RANGES = 10
 
@@ -97,7 +99,7 @@ def audit(
     days = _check_days(certified, findings)
     return AuditReport(
         sources=source_findings,
-        symbols=tuple(sorted(map(_symbol, recounts), key=lambda row: (row.exchange, row.symbol, row.kind))),
+        symbols=_symbols(recounts),
         tables=tables,
         ledger=ledger,
         days=days,
@@ -320,18 +322,25 @@ def _check_days(certified: CertifiedDays, findings: _Findings) -> DaysFinding:
     return DaysFinding(certified.remembered, certified.read, len(certified.wrong))
 
 
-def _symbol(key: KeyRecount) -> SymbolFinding:
-    expected = sum(epoch.last_sequence - epoch.first_sequence + 1 for epoch in key.epochs)
-    missing = sum(gap.last - gap.first + 1 for epoch in key.epochs for gap in epoch.gaps)
+def _symbols(recounts: Iterable[KeyRecount]) -> tuple[SymbolFinding, ...]:
+    """What the recounts of each symbol say together: there is one for each session of a rule."""
+    by_key: dict[SequenceKey, list[KeyRecount]] = defaultdict(list)
+    for recount in recounts:
+        by_key[SequenceKey(recount.exchange, recount.symbol, recount.kind)].append(recount)
+    return tuple(_symbol(key, of_key) for key, of_key in sorted(by_key.items()))
+
+
+def _symbol(key: SequenceKey, recounts: Sequence[KeyRecount]) -> SymbolFinding:
+    epochs = [epoch for recount in recounts for epoch in recount.epochs]
+    expected = sum(epoch.last_sequence - epoch.first_sequence + 1 for epoch in epochs)
+    missing = sum(epoch.missing for epoch in epochs)
     return SymbolFinding(
-        exchange=key.exchange,
-        symbol=key.symbol,
-        kind=key.kind,
+        *key,
         expected=expected,
         received=expected - missing,
         missing=missing,
-        duplicate=key.rows - (expected - missing),
-        unsequenced=key.unsequenced,
+        duplicate=sum(recount.rows for recount in recounts) - (expected - missing),
+        unsequenced=sum(recount.unsequenced for recount in recounts),
     )
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from k2beam.errors import UsageError
 from k2beam.job.config import MAX_DEAD_SHARE
+
+if TYPE_CHECKING:
+    from k2beam.sequence import SequenceRules
 
 
 class IntakeOptions(NamedTuple):
@@ -14,6 +19,7 @@ class IntakeOptions(NamedTuple):
 
     adopt: bool
     max_dead_share: float
+    sequences: SequenceRules | None
 
 
 def intake_options(
@@ -26,6 +32,18 @@ def intake_options(
             min=0, max=1, help="Take nothing if more of the first 1,000 messages would be dead letters; 1: take all."
         ),
     ] = MAX_DEAD_SHARE,
+    sequences: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="How exchanges number their messages, kept with the tables.")
+    ] = None,
 ) -> IntakeOptions:
-    """A group of options, for :func:`k2beam.cli.option_groups.with_options`."""
-    return IntakeOptions(adopt, max_dead_share)
+    """A group of options, for :func:`k2beam.cli.option_groups.with_options`. Raises UsageError for what is no rules."""
+    return IntakeOptions(adopt, max_dead_share, None if sequences is None else _rules(sequences))
+
+
+def _rules(path: Path) -> SequenceRules:
+    from k2beam.sequence import SequenceRules
+
+    try:
+        return SequenceRules.parse(path.read_text("utf-8"), f"--sequences {path}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--sequences {path}: can't be read: {error}") from error

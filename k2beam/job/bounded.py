@@ -23,6 +23,7 @@ from k2beam.lake.adopt import check_tables
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.reconcile import reconcile
+from k2beam.lake.rules import keep_rules
 
 
 def run_ingest(
@@ -52,6 +53,8 @@ def run_ingest(
     config = config.for_one_run()
     catalog = open_catalog(config.lake)
     check_tables(catalog, config.lake.namespace, adopt=config.adopt)
+    if config.sequences is not None:
+        keep_rules(catalog, config.lake.namespace, config.sequences)
     if isinstance(source, LocalSource):
         covered = read_coverage(catalog, config.lake.namespace)
         check_first(source.local_batches(), covered, resolver, config.max_dead_share)

@@ -9,11 +9,15 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from k2beam.config import COMMIT_AGE_OF_GOAL_SECONDS, LakeConfig, Retention, WriteConfig
 from k2beam.errors import UsageError
 from k2beam.kafka.config import KafkaConfig
 from k2beam.metrics.config import MetricsConfig
+
+if TYPE_CHECKING:
+    from k2beam.sequence import SequenceRules
 
 MAX_DEAD_SHARE = 0.5
 
@@ -25,9 +29,9 @@ class IngestConfig:
     ``gap_grace_seconds``: how long a live job waits for a message that is late before its gap is declared.
     ``dead_letters_json``: a folder for a copy of the dead letters as JSON lines. ``adopt``: take over tables that
     another program has made (:func:`k2beam.lake.adopt.check_tables`). ``max_dead_share``: nothing is taken where more
-    than this share of the first messages would be dead letters (:func:`k2beam.job.first.check_first`; 1.0: all is). It
-    may be used for any number of runs; one with a ``write.run_id`` is for one, since the stats of a run are counted by
-    that id.
+    than this share of the first messages would be dead letters (:func:`k2beam.job.first.check_first`; 1.0: all is).
+    ``sequences``: how exchanges number their messages, kept with the tables (None: as it is kept). It may be used for
+    any number of runs; one with a ``write.run_id`` is for one, since the stats of a run are counted by that id.
     Raises UsageError for a grace below 0, and for a share that is none.
 
     Examples:
@@ -44,6 +48,7 @@ class IngestConfig:
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     adopt: bool = False
     max_dead_share: float = MAX_DEAD_SHARE
+    sequences: SequenceRules | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_dead_share <= 1:

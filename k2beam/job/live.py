@@ -39,6 +39,7 @@ from k2beam.lake.commit import read_coverage
 from k2beam.lake.publish import commits_done
 from k2beam.lake.reconcile import reconcile
 from k2beam.lake.recorded import record_first_offsets
+from k2beam.lake.rules import keep_rules
 from k2beam.logs import get_logger
 from k2beam.model import RawBatch
 from k2beam.signals import stop_signal
@@ -128,6 +129,8 @@ def run_live(
     with stop_signal() as stop:
         catalog = open_catalog(config.lake)
         check_tables(catalog, config.lake.namespace, adopt=config.adopt)
+        if config.sequences is not None:
+            keep_rules(catalog, config.lake.namespace, config.sequences)
         cluster = Cluster(live.kafka)
         topics = cluster.topics(live.topics, live.topic_pattern)
         bounds = cluster.bounds(topics)

@@ -43,6 +43,7 @@ def build(
     Raises UsageError when an error output of any transform has no consumer.
     """
     whole_bundles_of_state()
+    seed = LedgerSeed.of_now(config.lake)
     read: ReadResult = pipeline | "Read" >> source
     fresh = read.batches | "FilterCovered" >> FilterCovered(config.lake, config.metrics)
     unreadable = read.errs | "FilterCoveredErrors" >> FilterCovered(config.lake, config.metrics)
@@ -50,11 +51,11 @@ def build(
     valid = decoded.events | "ValidateEvents" >> ValidateEvents()
     gaps = (
         valid.events
-        | "SequenceSlices" >> SequenceSlices()
+        | "SequenceSlices" >> SequenceSlices(seed.rules)
         | "DetectGaps"
         >> DetectGaps(
             grace_seconds=config.gap_grace_seconds,
-            seed=LedgerSeed.of_now(config.lake),
+            seed=seed,
             bounded=config.write.bounded,
             metrics=config.metrics,
         )

@@ -86,17 +86,6 @@ class Topic:
     partitions: tuple[int, ...]
 
 
-def topic_of_source(source: str) -> str:
-    """The name of the topic in a :attr:`Topic.source`: a topic's id may hold a slash, its name may not.
-
-    Examples:
-        >>> from k2beam.kafka.cluster import topic_of_source
-        >>> topic_of_source("kafka:Zk9_x/market.trades/a/b==")
-        'market.trades'
-    """
-    return source.split("/", 2)[1]
-
-
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """Offsets of a partition that the broker has: ``low`` to ``end`` (exclusive)."""

@@ -7,9 +7,10 @@ import time
 from collections.abc import Collection, Sequence
 
 from k2beam.errors import KafkaUnreachable, UsageError
-from k2beam.kafka.cluster import ASK_SECONDS, Cluster, Topic, topic_of_source
+from k2beam.kafka.cluster import ASK_SECONDS, Cluster, Topic
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.reader import Position, TopicReader
+from k2beam.topics import topic_of_source
 
 DISCOVERY_SECONDS = 10.0
 """How often it looks."""

@@ -19,9 +19,10 @@ from tenacity import (
 )
 
 from k2beam.errors import K2BeamError, KafkaUnreachable, UsageError
-from k2beam.kafka.cluster import ASK_SECONDS, PATIENCE_SECONDS, Cluster, Topic, topic_of_source
+from k2beam.kafka.cluster import ASK_SECONDS, PATIENCE_SECONDS, Cluster, Topic
 from k2beam.kafka.config import KafkaConfig
 from k2beam.logs import get_logger
+from k2beam.topics import topic_of_source
 
 WAIT = wait_random_exponential(multiplier=0.5, max=5.0)
 """Seconds between two questions to a cluster that is away."""

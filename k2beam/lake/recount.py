@@ -9,8 +9,7 @@ time and boiled down to a slice for each symbol; the slices of all days tell the
 from __future__ import annotations
 
 import zlib
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -29,11 +28,13 @@ from k2beam.errors import UnreadableFile
 from k2beam.lake.certified import CertifiedDays
 from k2beam.lake.days import DayFiles, DaySlices, SymbolName, divide
 from k2beam.lake.predicates import term
+from k2beam.lake.rules import read_rules
 from k2beam.lake.scan import EVERYTHING, bound_of, find_readable, plan_files, read_ahead, stop_at_unreadable, table_name
-from k2beam.lake.tables import EVENT_TABLES
+from k2beam.lake.tables import EVENT_TABLES, SPECS
 from k2beam.model import Kind
 from k2beam.schemas import EVENT_TIME_COLUMN
-from k2beam.sequence import DayFold, Epoch, Slice, slice_runs
+from k2beam.sequence import DayFold, Epoch, KeyName, SequenceRules, Slice, slice_runs
+from k2beam.sequence.rules import NO_RULES, VENDOR_DATA, values_of
 
 SEQUENCED_KINDS: tuple[Kind, ...] = ("trades", "quotes")
 """The kinds whose events have a ``source_sequence``."""
@@ -69,35 +70,43 @@ def recount_keys(
 ) -> Iterator[KeyRecount]:
     """Recount each key (exchange, symbol, kind), from its rows and from what is ``certified`` (None: nothing).
 
-    A table that was never made has no keys. ``on_unreadable`` is called for each file that is gone or
-    damaged; unless it raises (the default does, UnreadableFile), the recount goes on without the file.
+    A table that was never made has no keys; a key whose numbers begin anew by a rule comes once for each session.
+    ``on_unreadable`` is called for each file that is gone or damaged; unless it raises (the default does,
+    UnreadableFile), the recount goes on without the file.
     """
+    rules = NO_RULES
     for kind in kinds:
         try:
+            rules = read_rules(catalog, namespace)
             table = find_readable(catalog, namespace, EVENT_TABLES[kind])
         except UnreadableFile as error:
             on_unreadable(error)
             continue
         if table is not None:
-            yield from _recount_table(table, kind, certified, on_unreadable)
+            slices = slices_by_day(table, kind, rules=rules, certified=certified, on_unreadable=on_unreadable)
+            yield from _recounted(slices, kind)
 
 
-def _recount_table(
-    table: Table, kind: Kind, certified: CertifiedDays | None, on_unreadable: Callable[[UnreadableFile], None]
-) -> Iterator[KeyRecount]:
-    folds: dict[SymbolName, DayFold] = defaultdict(DayFold)
-    for slices in slices_by_day(table, kind, certified=certified, on_unreadable=on_unreadable):
-        for name, piece in slices.items():
-            folds[name].add(piece)
-    for name in list(folds):
-        fold = folds.pop(name)
-        yield KeyRecount(*name, kind, fold.epochs, fold.rows, fold.unsequenced)
+def _recounted(days: Iterable[DaySlices], kind: Kind) -> Iterator[KeyRecount]:
+    folds: dict[SymbolName, DayFold] = {}
+    for slices in days:
+        for key, piece in slices.items():
+            if key not in folds:
+                folds[key] = DayFold()
+                for beginning in KeyName.read(key[1]).beginning:
+                    folds[key].add(beginning)
+            folds[key].add(piece)
+    for key in list(folds):
+        fold, name = folds.pop(key), KeyName.read(key[1])
+        rows = fold.rows - len(name.beginning)
+        yield KeyRecount(key[0], name.symbol, kind, name.told_apart(fold.epochs), rows, fold.unsequenced)
 
 
 def slices_by_day(
     table: Table,
     kind: Kind,
     *,
+    rules: SequenceRules = NO_RULES,
     certified: CertifiedDays | None = None,
     snapshot: Snapshot | None = None,
     before: int | None = None,
@@ -117,11 +126,12 @@ def slices_by_day(
     except UnreadableFile as error:
         on_unreadable(error)
         return
-    for day in divide(table, kind, tasks):
+    rules_of_kind = rules.of_kind(kind)
+    for day in divide(table, kind, tasks, rules_of_kind.to_json() if rules_of_kind.rules else ""):
         known = certified if before is None or _all_before(table, day, before) else None
         slices = known.find(day) if known is not None else None
         if slices is None:
-            slices, whole = _read_day(table, day, rows, on_unreadable)
+            slices, whole = _read_day(table, day, rows, rules_of_kind, on_unreadable)
             if known is not None and whole:
                 known.note(day, slices, snapshot.snapshot_id)
         yield slices
@@ -138,7 +148,11 @@ def _all_before(table: Table, day: DayFiles, moment: int) -> bool:
 
 
 def _read_day(
-    table: Table, day: DayFiles, rows: BooleanExpression, on_unreadable: Callable[[UnreadableFile], None]
+    table: Table,
+    day: DayFiles,
+    rows: BooleanExpression,
+    rules: SequenceRules,
+    on_unreadable: Callable[[UnreadableFile], None],
 ) -> tuple[DaySlices, bool]:
     """The slices of a day's rows, and whether all of its files could be read."""
     slices: dict[SymbolName, Slice] = {}
@@ -148,7 +162,7 @@ def _read_day(
     files = sorted(day.files, key=lambda task: bound_of(table, task.file.lower_bounds, time) or 0)
     parts = -(-day.rows // ROWS_AT_ONCE)
     for part in range(parts):
-        messages = _Messages(day, part, parts)
+        messages = _Messages(day, part, parts, rules)
         for task, batches in read_ahead(table, files, messages.columns, rows):
             try:
                 for batch in batches():
@@ -173,25 +187,32 @@ class _Messages:
     day: DayFiles
     part: int
     parts: int
+    rules: SequenceRules
     ids: dict[SymbolName, int] = field(default_factory=dict)
     chunks: list[tuple[npt.NDArray[np.int32], Ints, Ints]] = field(default_factory=list)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return "exchange", "symbol", EVENT_TIME_COLUMN[self.day.kind], "source_sequence"
+        known = SPECS[EVENT_TABLES[self.day.kind]].schema.names
+        further = {name if name in known else VENDOR_DATA for name in self.rules.columns(self.day.kind)}
+        own = "exchange", "symbol", EVENT_TIME_COLUMN[self.day.kind], "source_sequence"
+        return (*own, *sorted(further - set(own)))
 
     def add(self, batch: pa.RecordBatch) -> bool:
         """Take in rows; False where some are not of this day and exchange: their order would be wrong."""
-        exchange, symbol, time, sequence = batch.columns
+        exchange, symbol, time, sequence = batch.columns[:4]
         times = time.cast(pa.timestamp("us", "UTC")).view(pa.int64()).to_numpy(zero_copy_only=False)
-        ids = self._ids(exchange.dictionary_encode(), symbol.dictionary_encode())
-        if ids is None or not self._of_day(times):
-            return False
         # A negative number is none (see k2beam.sequence.recount), as a null is none.
-        chunk = ids, times, sequence.fill_null(UNWANTED).to_numpy(zero_copy_only=False)
+        sequences = sequence.fill_null(UNWANTED).to_numpy(zero_copy_only=False)
+        exchange, symbol = exchange.dictionary_encode(), symbol.dictionary_encode()
+        if not self._of_day(times) or self.day.exchange not in (None, *exchange.unique().cast(pa.string()).to_pylist()):
+            return False
+        codes, keys, sequences = self.rules.number(exchange, symbol, times, sequences, values_of(batch))
+        ids = self._ids(keys)[codes]
+        chunk = ids, times, sequences
         if self.parts > 1:
             keep = ids != UNWANTED
-            chunk = ids[keep], times[keep], chunk[2][keep]
+            chunk = ids[keep], times[keep], sequences[keep]
         self.chunks.append(chunk)
         return True
 
@@ -212,17 +233,11 @@ class _Messages:
             times.min() // MICROS_PER_DAY == times.max() // MICROS_PER_DAY == self.day.day
         )
 
-    def _ids(self, exchange: pa.DictionaryArray, symbol: pa.DictionaryArray) -> npt.NDArray[np.int32] | None:
-        """The key number of each row, UNWANTED for keys of another part; None where one is of another exchange."""
-        symbols = len(symbol.dictionary)
-        pairs = exchange.indices.to_numpy().astype(np.int64) * symbols + symbol.indices.to_numpy()
-        numbers = np.full(len(exchange.dictionary) * symbols, UNWANTED, dtype=np.int32)
-        names = exchange.dictionary.to_pylist(), symbol.dictionary.to_pylist()
-        for pair in np.flatnonzero(np.bincount(pairs, minlength=len(numbers))).tolist():
-            key = names[0][pair // symbols], names[1][pair % symbols]
-            if self.day.exchange not in (None, key[0]):
-                return None
-            if self.parts == 1 or zlib.crc32(key[1].encode()) % self.parts == self.part:
-                numbers[pair] = self.ids.setdefault(key, len(self.ids))
-        ids: npt.NDArray[np.int32] = numbers[pairs]
-        return ids
+    def _ids(self, keys: Sequence[SymbolName]) -> npt.NDArray[np.int32]:
+        """The number of each key, UNWANTED for keys of another part."""
+        mine = (self.parts == 1 or zlib.crc32(name.encode()) % self.parts == self.part for _, name in keys)
+        numbers = (
+            self.ids.setdefault(key, len(self.ids)) if wanted else UNWANTED
+            for key, wanted in zip(keys, mine, strict=True)
+        )
+        return np.fromiter(numbers, dtype=np.int32, count=len(keys))

@@ -24,10 +24,12 @@ from k2beam.lake.catalog import open_catalog
 from k2beam.lake.certified import CertifiedDays
 from k2beam.lake.days import DaySlices, SymbolName
 from k2beam.lake.recount import SEQUENCED_KINDS, slices_by_day
+from k2beam.lake.rules import read_rules
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.model import Kind
-from k2beam.sequence import KeyState, Slice
+from k2beam.sequence import KeyName, KeyState, SequenceRules, Slice
+from k2beam.sequence.rules import NO_RULES
 
 
 class _KindSeed:
@@ -38,8 +40,8 @@ class _KindSeed:
 
     def state(self, name: SymbolName) -> KeyState | None:
         """The state of a key; None where it has no rows with a sequence number."""
-        state = KeyState.from_slices(self._slices.get(name, ()))
-        return state if state.epochs else None
+        slices = self._slices.get(name, ())
+        return KeyState.from_slices((*KeyName.read(name[1]).beginning, *slices)) if slices else None
 
     @functools.cached_property
     def _slices(self) -> Mapping[SymbolName, Sequence[Slice]]:
@@ -56,6 +58,7 @@ class LedgerSeed:
     """Loads the state of a key from the lake as it was at one moment. Picklable; each copy opens the catalog itself.
 
     ``snapshots``: the event tables' snapshots at ``noted_at`` (microseconds UTC); a kind that is not in it had no rows.
+    ``rules``: those of the tables.
 
     A job that its runner restores from a checkpoint keeps the moment at which it was built. What it read after the
     checkpoint and had committed before it failed is left out when it is read again, so it is missing in the state of
@@ -65,6 +68,7 @@ class LedgerSeed:
     lake: LakeConfig
     snapshots: Mapping[Kind, int]
     noted_at: int
+    rules: SequenceRules = NO_RULES
     _kinds: dict[Kind, _KindSeed] | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
@@ -77,13 +81,13 @@ class LedgerSeed:
             snapshot = table.current_snapshot() if table is not None else None
             if snapshot is not None:
                 snapshots[kind] = snapshot.snapshot_id
-        return cls(lake, snapshots, now_us())
+        return cls(lake, snapshots, now_us(), read_rules(catalog, lake.namespace))
 
-    def __getstate__(self) -> tuple[LakeConfig, Mapping[Kind, int], int]:
-        return self.lake, self.snapshots, self.noted_at
+    def __getstate__(self) -> tuple[LakeConfig, Mapping[Kind, int], int, SequenceRules]:
+        return self.lake, self.snapshots, self.noted_at, self.rules
 
-    def __setstate__(self, state: tuple[LakeConfig, Mapping[Kind, int], int]) -> None:
-        self.lake, self.snapshots, self.noted_at = state
+    def __setstate__(self, state: tuple[LakeConfig, Mapping[Kind, int], int, SequenceRules]) -> None:
+        self.lake, self.snapshots, self.noted_at, self.rules = state
         self._kinds = None
 
     def open(self) -> None:
@@ -136,6 +140,6 @@ class LedgerSeed:
 
         def days() -> Iterator[DaySlices]:
             certified = CertifiedDays(catalog, self.lake.namespace)
-            return slices_by_day(table, kind, certified=certified, snapshot=snapshot, before=before)
+            return slices_by_day(table, kind, rules=self.rules, certified=certified, snapshot=snapshot, before=before)
 
         return _KindSeed(days)

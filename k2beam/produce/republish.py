@@ -20,11 +20,11 @@ from k2beam.archive.files import expand_paths
 from k2beam.archive.plan import plan_archive
 from k2beam.archive.reading import ArchiveReader
 from k2beam.errors import ArchiveError, KafkaFailed, SchemaError, UsageError
-from k2beam.kafka.cluster import topic_of_source
 from k2beam.kafka.topics import FOREVER_MS, TopicSpec, create_topics
 from k2beam.model import RawBatch
 from k2beam.registry.client import Registry
 from k2beam.schemas import full_name
+from k2beam.topics import topic_of_source
 
 _FLUSH_S: Final = 60.0
 _FULL_QUEUE_S: Final = 0.1

@@ -8,6 +8,7 @@ at once. Pure: no Beam, no I/O, no clock.
 from k2beam.sequence.changes import GapBatch, GapChange, diff_ledger, gap_id, missing_gaps
 from k2beam.sequence.days import DayFold
 from k2beam.sequence.recount import Epoch, MissingInterval, recount
+from k2beam.sequence.rules import KeyName, SequenceRules
 from k2beam.sequence.runs import Run, SequenceKey, Slice, format_key, parse_key, slice_runs, unpack_slices
 from k2beam.sequence.state import Counts, FoldResult, KeyState, SequenceClass
 from k2beam.sequence.tracker import SequenceResult, SequenceTracker
@@ -19,12 +20,14 @@ __all__ = [
     "FoldResult",
     "GapBatch",
     "GapChange",
+    "KeyName",
     "KeyState",
     "MissingInterval",
     "Run",
     "SequenceClass",
     "SequenceKey",
     "SequenceResult",
+    "SequenceRules",
     "SequenceTracker",
     "Slice",
     "diff_ledger",

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from k2beam.model import Gap, GapStatus
 from k2beam.sequence.recount import Epoch, MissingInterval
+from k2beam.sequence.rules import KeyName
 from k2beam.sequence.runs import SequenceKey, format_key
 
 GapStart = tuple[int, int]
@@ -40,17 +41,22 @@ class GapChange:
     opened_at: int
 
     def to_gap(self, key: SequenceKey) -> Gap:
-        """The row of the ledger; its revision and time of detection are the writer's to give."""
+        """The row of the ledger; its revision and time of detection are the writer's to give.
+
+        The symbol of ``key`` may be a :class:`k2beam.sequence.rules.KeyName`.
+        """
+        name = KeyName.read(key.symbol)
+        epoch, first = self.epoch if name.epoch is None else name.epoch, self.first - name.raised
         return Gap(
             exchange=key.exchange,
-            symbol=key.symbol,
+            symbol=name.symbol,
             kind=key.kind,
-            epoch=self.epoch,
-            first_missing=self.first,
-            last_missing=self.last,
+            epoch=epoch,
+            first_missing=first,
+            last_missing=self.last - name.raised,
             status=self.status,
             opened_at=self.opened_at,
-            gap_id=gap_id(*key, self.epoch, self.first),
+            gap_id=gap_id(key.exchange, name.symbol, key.kind, epoch, first),
         )
 
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
+
+import numpy as np
+import pyarrow as pa
 
 from k2beam.errors import UsageError
 from k2beam.model import Kind
 from k2beam.sequence.changes import GapChange
 from k2beam.sequence.recount import Epoch
+from k2beam.sequence.rules import NO_NUMBER, NO_RULES, KeyName, SequenceRules, key_name
 from k2beam.sequence.runs import SequenceKey
 from k2beam.sequence.state import FoldResult, KeyState, SequenceClass
 
@@ -91,6 +97,8 @@ class SequenceTracker:
     messages count in order of event time, then number, so that event times have to be the exchange's own. The
     definition is :func:`k2beam.sequence.recount`, which gives the same epochs after any messages.
 
+    ``rules`` say how exchanges number their messages, where it is not guessed (:class:`k2beam.sequence.SequenceRules`).
+
     Pure: no clock and no I/O. Keys are held for ever, each with its last 33 epochs. Not safe for threads. Not for the
     tables: their gaps are found by :class:`transforms.detect_gaps.DetectGaps` and read by :meth:`k2beam.Lake.gaps`.
 
@@ -121,20 +129,28 @@ class SequenceTracker:
         [('OUT_OF_ORDER', 0), ('OUT_OF_ORDER', 0), ('RESET', 1), ('OK', 1)]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rules: SequenceRules = NO_RULES) -> None:
+        self._rules = rules
         self._states: dict[SequenceKey, KeyState] = {}
         self._counts: Counter[SequenceClass] = Counter()
         self._late_fills = 0
 
     def check_sequence(
-        self, exchange: str, symbol: str, sequence: int | None, timestamp: datetime | int, kind: Kind = "trades"
+        self,
+        exchange: str,
+        symbol: str,
+        sequence: int | None,
+        timestamp: datetime | int,
+        kind: Kind = "trades",
+        further: Mapping[str, str] = MappingProxyType({}),
     ) -> SequenceResult:
         """Take in a message and say what it is; trades and quotes of a symbol (``kind``) are two sequences.
 
         ``timestamp`` is its event time: a datetime (naive means UTC) or microseconds since the epoch. A fall of
         more than half is OUT_OF_ORDER until the third message in a row continues it, which answers RESET; it is
-        RESET at once if an hour lies before it. No or a negative ``sequence`` is UNSEQUENCED. Raises UsageError
-        for a timestamp or sequence of another type, or one that 64 bits can't hold.
+        RESET at once if an hour lies before it. No or a negative ``sequence`` is UNSEQUENCED. ``further`` has what the
+        rules ask for beside: columns of the event (``_source`` among them), or keys of its vendor_data. Raises
+        UsageError for a timestamp or sequence of another type, or one that 64 bits can't hold.
 
         Examples:
             >>> from k2beam import SequenceTracker
@@ -144,15 +160,38 @@ class SequenceTracker:
             ['OK', 'OK', 'DUPLICATE', 'LARGE_GAP', 'UNSEQUENCED']
         """
         time = _microseconds(timestamp)
-        state = self._states.setdefault(SequenceKey(exchange, symbol, kind), KeyState())
-        result = _unsequenced(state, sequence)
-        if result is None and sequence is not None:
+        _check_type(sequence)
+        key, number = self._numbered(SequenceKey(exchange, symbol, kind), time, sequence, further)
+        name = KeyName.read(key.symbol)
+        state = self._states.get(key)
+        if state is None:
+            state = self._states[key] = KeyState.from_slices(name.beginning)
+        if number is None:
+            result = SequenceResult(SequenceClass.UNSEQUENCED, _epoch_number(state), sequence)
+        else:
             before = state.epochs[-1] if state.epochs else None
-            result = _result(state, before, sequence, state.observe(time, sequence))
-        assert result is not None
+            result = _result(state, before, number, state.observe(time, number))
         self._counts[result.classification] += 1
         self._late_fills += result.filled
-        return result
+        return _as_numbered(result, name, sequence)
+
+    def _numbered(
+        self, key: SequenceKey, time: int, sequence: int | None, further: Mapping[str, str]
+    ) -> tuple[SequenceKey, int | None]:
+        """The key whose numbers are counted, and the number by which it does; None for none."""
+        number, name = NO_NUMBER if sequence is None or sequence < 0 else sequence, key_name(key.symbol)
+        rules = self._rules.of_kind(key.kind)
+        if rules.rules:
+            exchange, symbol = (pa.array([text]).dictionary_encode() for text in key[:2])
+            found = rules.number(
+                exchange,
+                symbol,
+                np.array([time]),
+                np.array([number]),
+                lambda asked: pa.array([further.get(asked)], pa.string()),
+            )
+            name, number = found.keys[0][1], int(found.sequences[0])
+        return key._replace(symbol=name), None if number < 0 else number
 
     def epochs(self, exchange: str, symbol: str, kind: Kind = "trades") -> tuple[Epoch, ...]:
         """The epochs of a key with their gaps; empty for a key that never came.
@@ -165,8 +204,15 @@ class SequenceTracker:
             >>> [(gap.first, gap.last) for epoch in tracker.epochs("BINANCE", "BTCUSDT") for gap in epoch.gaps]
             [(102, 102)]
         """
-        state = self._states.get(SequenceKey(exchange, symbol, kind))
-        return state.epochs if state else ()
+        if not self._rules.rules:
+            state = self._states.get(SequenceKey(exchange, key_name(symbol), kind))
+            return state.epochs if state else ()
+        return tuple(
+            epoch
+            for key, state in self._states.items()
+            if (name := KeyName.read(key.symbol)).symbol == symbol and (key.exchange, key.kind) == (exchange, kind)
+            for epoch in name.told_apart(state.epochs)
+        )
 
     def stats(self) -> TrackerStats:
         """What came so far.
@@ -202,15 +248,20 @@ def _microseconds(timestamp: datetime | int) -> int:
     return timestamp
 
 
-def _unsequenced(state: KeyState, sequence: int | None) -> SequenceResult | None:
-    if sequence is not None:
-        if isinstance(sequence, bool) or not isinstance(sequence, int):
-            raise UsageError(f"sequence {sequence!r} must be an int or None")
-        if sequence > _HIGHEST:
-            raise UsageError(f"sequence {sequence} is out of range: it must fit in 64 bits")
-        if sequence >= 0:
-            return None
-    return SequenceResult(SequenceClass.UNSEQUENCED, _epoch_number(state), sequence)
+def _check_type(sequence: int | None) -> None:
+    if sequence is not None and (isinstance(sequence, bool) or not isinstance(sequence, int)):
+        raise UsageError(f"sequence {sequence!r} must be an int or None")
+    if sequence is not None and sequence > _HIGHEST:
+        raise UsageError(f"sequence {sequence} is out of range: it must fit in 64 bits")
+
+
+def _as_numbered(result: SequenceResult, name: KeyName, sequence: int | None) -> SequenceResult:
+    """The answer with the exchange's own numbers, and the session as its epoch."""
+    if name.epoch is None:
+        return result
+    raised = {field: getattr(result, field) for field in ("expected", "missing_first", "missing_last")}
+    lowered = {field: value - name.raised for field, value in raised.items() if value is not None}
+    return replace(result, epoch=name.epoch, sequence=sequence, **lowered)
 
 
 def _epoch_number(state: KeyState) -> int:
