@@ -5,11 +5,13 @@
     K2BeamError
     ├── UsageError              an option, a path or a configuration is wrong; exit code 2
     ├── SchemaError             a schema is unknown, refused or can't be mapped
+    │   └── UnsupportedSchema   it is of another type than Avro
     ├── FrameError              a payload isn't in Confluent framing
     │   ├── TombstoneError      it's null
     │   ├── EmptyPayloadError   it has no bytes
     │   ├── BadMagicError       it doesn't begin with the magic byte
-    │   └── ShortFrameError     it ends within the schema id
+    │   ├── ShortFrameError     it ends within the schema id
+    │   └── BadSchemaHeaderError its header names no schema
     ├── DecodeError             a payload doesn't decode under its schema
     │   ├── StrictError         by the second decoder, with its error class
     │   └── BadFrame            a frame of an exchange gives no event
@@ -97,6 +99,18 @@ class ShortFrameError(FrameError):
     """The value ends within the schema id."""
 
     error_class = "short_frame"
+
+
+class BadSchemaHeaderError(FrameError):
+    """The header that names the writer's schema names none."""
+
+    error_class = "bad_schema_header"
+
+
+class UnsupportedSchema(SchemaError):
+    """A schema that is there, and of a type that is not taken."""
+
+    error_class = "schema_unsupported"
 
 
 class DecodeError(K2BeamError):

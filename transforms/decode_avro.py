@@ -14,6 +14,7 @@ import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.clock import now_us
 from k2beam.codec.batches import BatchDecoder
 from k2beam.codec.columnar.decoder import ColumnarDecoder
+from k2beam.codec.frame import SchemaRef
 from k2beam.metrics.config import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import BlockBatch, DeadLetterBatch, EventBatch, Extent, RawBatch
 
@@ -21,12 +22,12 @@ _Clock = Callable[[], int]
 
 
 class SchemaResolver(Protocol):
-    """Finds writer schemas by Confluent id. Picklable until opened; opened and closed on each worker."""
+    """Finds writer schemas by Confluent id or GUID. Picklable until opened; opened and closed on each worker."""
 
     def open(self) -> None: ...
 
-    def resolve(self, schema_id: int) -> str:
-        """The schema's JSON text. Raises SchemaError for an id that does not exist.
+    def resolve(self, ref: SchemaRef) -> str:
+        """The schema's JSON text. Raises SchemaError for an id or GUID that does not exist.
 
         Anything else that it raises fails the bundle, which is tried again: a registry that can't
         be reached makes no dead letters.

@@ -3,8 +3,8 @@
 Every row of the input comes out once, as a row of one event batch or as one dead letter (a block in which it is not
 known where records end: one dead letter for all of its offsets). The stages and error classes of the dead letters:
 
-- ``frame``: tombstone, empty_payload, bad_magic, short_frame;
-- ``schema``: unknown_schema_id, schema_incompatible;
+- ``frame``: tombstone, empty_payload, bad_magic, short_frame, bad_schema_header;
+- ``schema``: unknown_schema_id, schema_incompatible, schema_unsupported;
 - ``decode``: those of :mod:`k2beam.codec.strict`, and decimal_overflow, bad_decimal,
   timestamp_overflow, unresolvable_value, broken_block;
 - ``normalise``: decimal_overflow, bad_date.
@@ -13,7 +13,8 @@ known where records end: one dead letter for all of its offsets). The stages and
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import NamedTuple
@@ -32,18 +33,26 @@ from k2beam.codec.dead_letters import (
     record_texts,
     row_dead_letter,
 )
-from k2beam.codec.frame import HEADER_BYTES, split_frames, unframe
+from k2beam.codec.frame import (
+    HEADER_BYTES,
+    AnyFrameError,
+    Frames,
+    SchemaRef,
+    header_schemas,
+    split_frames,
+    unframe,
+)
 from k2beam.codec.normalise import Provenance, normalise
 from k2beam.codec.strict import decode_many
 from k2beam.codec.writer_schema import BROKEN_BLOCK, Decoder, WriterSchema
-from k2beam.errors import SchemaError
+from k2beam.errors import SchemaError, UnsupportedSchema
 from k2beam.model import TIMESTAMP, BlockBatch, DeadLetter, EventBatch, Kind, Origin, RawBatch
 from k2beam.schemas import EVENT_TIME_COLUMN, event_arrow_schema, full_name
 
 LIVE_SOURCE = "kafka:"
 
-SchemaLookup = Callable[[int], str]
-"""Writer schema (JSON text) by Confluent id; raises SchemaError for an id that does not exist."""
+SchemaLookup = Callable[[SchemaRef], str]
+"""Writer schema (JSON text) by Confluent id or GUID; raises SchemaError for one that does not exist."""
 
 
 class DecodedBatch(NamedTuple):
@@ -79,15 +88,16 @@ class BatchDecoder:
 
     def _raw(self, batch: RawBatch) -> DecodedBatch:
         frames = split_frames(batch.data.column("value"))
+        named = header_schemas(batch.data.column("headers"))
+        errors = [*(error for error in frames.errors if error[0] not in named), *_errors_in(named)]
         failures: list[tuple[int | None, Failure]] = [
-            (None, Failure(row, "frame", error.error_class, str(error))) for row, error in frames.errors
+            (None, Failure(row, "frame", error.error_class, str(error))) for row, error in errors
         ]
         parts: dict[Kind, list[_Part]] = {}
         schemas = dict(batch.schemas)
-        for schema_id in np.unique(frames.schema_ids[frames.schema_ids >= 0]).tolist():
-            rows = np.flatnonzero(frames.schema_ids == schema_id)
-            part, failed = self._framed(batch.data, rows, schema_id, schemas)
-            failures.extend((schema_id, failure) for failure in failed)
+        for ref, rows, body_offset in _by_schema(frames, named):
+            part, failed = self._framed(batch.data, rows, ref, schemas, body_offset)
+            failures.extend((ref if isinstance(ref, int) else None, failure) for failure in failed)
             if part is not None and len(part.rows):
                 parts.setdefault(part.kind, []).append(part)
         now = self._clock()
@@ -96,19 +106,20 @@ class BatchDecoder:
         return DecodedBatch(events, raw_dead_letters(batch.data, failures, now))
 
     def _framed(
-        self, data: pa.RecordBatch, rows: Ints, schema_id: int, schemas: dict[int, str]
+        self, data: pa.RecordBatch, rows: Ints, ref: SchemaRef, schemas: Mapping[int, str], body_offset: int
     ) -> tuple[_Part | None, list[Failure]]:
-        """The rows of one schema id."""
+        """The rows of one schema."""
         try:
-            text = schemas[schema_id] if schema_id in schemas else self._look_up(schema_id)
+            text = schemas[ref] if isinstance(ref, int) and ref in schemas else self._look_up(ref)
         except SchemaError as error:
-            return None, [Failure(row, "schema", "unknown_schema_id", str(error)) for row in rows.tolist()]
+            error_class = error.error_class if isinstance(error, UnsupportedSchema) else "unknown_schema_id"
+            return None, [Failure(row, "schema", error_class, str(error)) for row in rows.tolist()]
         try:
             schema = WriterSchema.parse(text)
         except SchemaError as error:
-            message = f"schema id {schema_id}: {error}"
+            message = f"schema {_named(ref)}: {error}"
             return None, [Failure(row, "schema", "schema_incompatible", message) for row in rows.tolist()]
-        decoded = self._decoder.decode(_take(data.column("value"), rows), HEADER_BYTES, schema)
+        decoded = self._decoder.decode(_take(data.column("value"), rows), body_offset, schema)
         failures = [decode_failure(error, int(rows[error.row])) for error in decoded.errors]
         rows = rows[decoded.rows]
         names = ("source", "partition", "offset", "timestamp")
@@ -116,10 +127,10 @@ class BatchDecoder:
         part, failed = _to_version_2(schema, decoded.columns, rows, provenance)
         return part, failures + failed
 
-    def _look_up(self, schema_id: int) -> str:
+    def _look_up(self, ref: SchemaRef) -> str:
         if self._lookup is None:
-            raise SchemaError(f"schema id {schema_id} did not come with the data, and no registry is configured")
-        return self._lookup(schema_id)
+            raise SchemaError(f"schema {_named(ref)} did not come with the data, and no registry is configured")
+        return self._lookup(ref)
 
     def _blocks(self, batch: BlockBatch) -> DecodedBatch:
         blocks = tuple(block for block in batch.blocks if block.count)
@@ -155,12 +166,37 @@ def dead_letters_of_events(origin: Origin, failures: Sequence[Failure], failed_a
     batch = origin.batch
     found = [failure._replace(row=origin.rows[failure.row].as_py()) for failure in failures]
     if isinstance(batch, RawBatch):
-        values = batch.data.column("value")
-        ids = [unframe(values[failure.row].as_py())[0] for failure in found]
+        values, named = batch.data.column("value"), header_schemas(batch.data.column("headers"))
+        refs = [named.get(failure.row) or unframe(values[failure.row].as_py())[0] for failure in found]
+        ids = [ref if isinstance(ref, int) else None for ref in refs]
         return raw_dead_letters(batch.data, list(zip(ids, found, strict=True)), failed_at)
     places = _Places(batch, WriterSchema.parse(batch.schema_json))
     whole = (failure._replace(payload=places.payload(failure.row)) for failure in found)
     return tuple(places.dead_letter(failure, failed_at) for failure in whole)
+
+
+def _named(ref: SchemaRef) -> str:
+    return f"id {ref}" if isinstance(ref, int) else f"GUID {ref}"
+
+
+def _errors_in(named: Mapping[int, SchemaRef | AnyFrameError]) -> Iterator[tuple[int, AnyFrameError]]:
+    return ((row, found) for row, found in named.items() if not isinstance(found, int | str))
+
+
+def _by_schema(frames: Frames, named: Mapping[int, SchemaRef | AnyFrameError]) -> Iterator[tuple[SchemaRef, Ints, int]]:
+    """Each schema, its rows, and where their bodies begin."""
+    ids = frames.schema_ids
+    if named:
+        ids = ids.copy()
+        ids[list(named)] = -1
+    for schema_id in np.unique(ids[ids >= 0]).tolist():
+        yield schema_id, np.flatnonzero(ids == schema_id), HEADER_BYTES
+    by_header: dict[SchemaRef, list[int]] = defaultdict(list)
+    for row, ref in named.items():
+        if isinstance(ref, int | str):
+            by_header[ref].append(row)
+    for ref, rows in by_header.items():
+        yield ref, np.array(sorted(rows), dtype=np.int64), 0
 
 
 class _Places:

@@ -1,24 +1,40 @@
 """Confluent framing: the magic byte 0, four bytes of schema id (big-endian), then the Avro body.
 
-The wire format is that of Confluent's Schema Registry ("Wire format"). Ids are read as unsigned.
+The wire format is that of Confluent's Schema Registry ("Wire format"). Ids are read as unsigned. Newer clients may put
+the id, or the schema's GUID, into a header of the message, and the body alone into the value.
 """
 
 from __future__ import annotations
 
+import uuid
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from k2beam.arrays import Ints
-from k2beam.errors import BadMagicError, EmptyPayloadError, FrameError, ShortFrameError, TombstoneError
+from k2beam.errors import (
+    BadMagicError,
+    BadSchemaHeaderError,
+    EmptyPayloadError,
+    FrameError,
+    ShortFrameError,
+    TombstoneError,
+)
 
 FRAME_MAGIC = 0
 HEADER_BYTES = 5
+SCHEMA_HEADER = "__value_schema_id"
 
+_GUID_MAGIC = 1
+_GUID_BYTES = 17
 
-AnyFrameError = TombstoneError | EmptyPayloadError | BadMagicError | ShortFrameError
+SchemaRef = int | str
+"""What names a writer's schema: a registry's id, or a GUID as text."""
+
+AnyFrameError = TombstoneError | EmptyPayloadError | BadMagicError | ShortFrameError | BadSchemaHeaderError
 
 
 class Frames(NamedTuple):
@@ -83,3 +99,25 @@ def split_frames(values: pa.BinaryArray) -> Frames:
 def _errors(values: pa.BinaryArray, rows: npt.NDArray[np.intp]) -> list[tuple[int, AnyFrameError]]:
     found = ((int(row), frame_error(values[int(row)].as_py())) for row in rows)
     return [(row, error) for row, error in found if error is not None]
+
+
+def header_schemas(headers: pa.ListArray) -> dict[int, SchemaRef | AnyFrameError]:
+    """The rows whose headers name the writer's schema, and which; their values are bare Avro.
+
+    The last header :data:`SCHEMA_HEADER` counts: byte 0 and an id of four bytes, or byte 1 and a GUID of sixteen
+    (Confluent's documentation, "Wire format", schema ids in headers).
+    """
+    entries = headers.flatten()
+    if not len(entries):
+        return {}
+    ours = np.flatnonzero(pc.equal(entries.field("key"), SCHEMA_HEADER).fill_null(False).to_numpy(zero_copy_only=False))
+    rows = pc.list_parent_indices(headers).take(pa.array(ours)).to_pylist()
+    return dict(zip(rows, map(_schema_in, entries.field("value").take(pa.array(ours)).to_pylist()), strict=True))
+
+
+def _schema_in(value: bytes | None) -> SchemaRef | AnyFrameError:
+    if value is not None and len(value) == HEADER_BYTES and value[0] == FRAME_MAGIC:
+        return int.from_bytes(value[1:], "big")
+    if value is not None and len(value) == _GUID_BYTES and value[0] == _GUID_MAGIC:
+        return str(uuid.UUID(bytes=value[1:]))
+    return BadSchemaHeaderError(f"the header {SCHEMA_HEADER} has {value!r:.60}, which is no schema id and no GUID")

@@ -78,9 +78,17 @@ class Registry:
         except json.JSONDecodeError as error:
             raise RegistryError(f"{self._where(doing)}: the answer is not JSON; {_CHECK_PATH}") from error
 
-    def schema(self, schema_id: int) -> Schema:
-        """The schema of an id, of whatever type."""
-        return self.call(f"looking up schema id {schema_id}", lambda: self.client.get_schema(schema_id))
+    def schema(self, ref: int | str) -> Schema:
+        """The schema of an id, or of a GUID, of whatever type."""
+        if isinstance(ref, str):
+            return self.call(f"looking up schema GUID {ref}", lambda: self.client.get_schema_by_guid(ref))
+        return self.call(f"looking up schema id {ref}", lambda: self.client.get_schema(ref))
+
+    def referred(self, subject: str, version: int) -> Schema:
+        """The schema of a version of a subject, with what it refers to itself."""
+        return self.call(
+            f"reading version {version} of {subject}", lambda: self.client.get_version(subject, version).schema
+        )
 
     def subjects(self) -> list[str]:
         """The names of all subjects, sorted."""

@@ -8,9 +8,10 @@ from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
-from k2beam.errors import NotRegistered, SchemaError
+from k2beam.errors import NotRegistered, SchemaError, UnsupportedSchema
 from k2beam.registry.client import AVRO, Registry, Sleep, stop_waiting
 from k2beam.registry.config import RegistryConfig
+from k2beam.registry.references import written_out
 
 MAX_ID = (1 << 31) - 1
 """Ids are signed 32-bit in a registry; a higher one comes from a payload that is no message."""
@@ -69,8 +70,8 @@ class RegistryResolver:
 
     def _reset(self) -> None:
         self._registry: Registry | None = None
-        self._texts: dict[int, str] = {}
-        self._unknown: dict[int, tuple[float, str]] = {}
+        self._texts: dict[int | str, str] = {}
+        self._unknown: dict[int | str, tuple[float, str]] = {}
         self._window_start = float("-inf")
         self._waited = 0.0
 
@@ -92,33 +93,33 @@ class RegistryResolver:
             self._registry.close()
         self._reset()
 
-    def resolve(self, schema_id: int) -> str:
-        """The JSON text of the writer schema.
+    def resolve(self, ref: int | str) -> str:
+        """The JSON text of the writer schema of an id, or of a GUID; what it refers to is written out in it.
 
-        Raises SchemaError for an id that does not exist, and for a schema that is no Avro or has references to
-        others; RegistryUnavailable or another RegistryError where the registry can't tell.
+        Raises SchemaError for one that does not exist, UnsupportedSchema for a schema that is no Avro;
+        RegistryUnavailable or another RegistryError where the registry can't tell.
         """
-        text = self._texts.get(schema_id)
+        text = self._texts.get(ref)
         if text is None:
-            text = self._texts[schema_id] = self._first(schema_id)
+            text = self._texts[ref] = self._first(ref)
         return text
 
-    def _first(self, schema_id: int) -> str:
-        if not 0 <= schema_id <= MAX_ID:
-            raise SchemaError(f"schema id {schema_id} can't be in a registry: ids go to {MAX_ID}")
-        until, message = self._unknown.get(schema_id, (float("-inf"), ""))
+    def _first(self, ref: int | str) -> str:
+        if isinstance(ref, int) and not 0 <= ref <= MAX_ID:
+            raise SchemaError(f"schema id {ref} can't be in a registry: ids go to {MAX_ID}")
+        until, message = self._unknown.get(ref, (float("-inf"), ""))
         if self._clock() < until:
             raise SchemaError(message)
         try:
-            return self._ask(schema_id)
+            return self._ask(ref)
         except NotRegistered:
-            message = f"schema id {schema_id} is not in the Schema Registry {self.config.url}"
+            message = f"schema {_named(ref)} is not in the Schema Registry {self.config.url}"
             if len(self._unknown) >= _REMEMBERED_UNKNOWN:
                 self._unknown.clear()
-            self._unknown[schema_id] = (self._clock() + _WINDOW_S, message)
+            self._unknown[ref] = (self._clock() + _WINDOW_S, message)
             raise SchemaError(message) from None
 
-    def _ask(self, schema_id: int) -> str:
+    def _ask(self, ref: int | str) -> str:
         if self._registry is None:
             raise RuntimeError("the resolver is not open: call open() first")
         retrying = Retrying(
@@ -128,12 +129,10 @@ class RegistryResolver:
             sleep=self._sleep_for_unknown,
             reraise=True,
         )
-        schema = retrying(self._registry.schema, schema_id)
+        schema = retrying(self._registry.schema, ref)
         if (schema.schema_type or AVRO) != AVRO:
-            raise SchemaError(f"schema id {schema_id} is of type {schema.schema_type}; market data is {AVRO}")
-        if schema.references:
-            raise SchemaError(f"schema id {schema_id} refers to other schemas; write it out in one")
-        return str(schema.schema_str)
+            raise UnsupportedSchema(f"schema {_named(ref)} is of type {schema.schema_type}; market data is {AVRO}")
+        return written_out(self._registry, schema)
 
     def _patience(self) -> float:
         """Seconds that may still be waited for an unknown id in this minute."""
@@ -145,3 +144,7 @@ class RegistryResolver:
     def _sleep_for_unknown(self, seconds: float) -> None:
         self._waited += seconds
         self._sleep(seconds)
+
+
+def _named(ref: int | str) -> str:
+    return f"id {ref}" if isinstance(ref, int) else f"GUID {ref}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,9 +15,10 @@ from k2beam.codec.batches import BatchDecoder, DecodedBatch, dead_letters_of_eve
 from k2beam.codec.columnar.decoder import ColumnarDecoder
 from k2beam.codec.dead_letters import Failure
 from k2beam.codec.encode import encode_event
+from k2beam.codec.frame import HEADER_BYTES, SCHEMA_HEADER
 from k2beam.codec.reference import ReferenceDecoder
 from k2beam.codec.writer_schema import Decoder
-from k2beam.errors import SchemaError
+from k2beam.errors import SchemaError, UnsupportedSchema
 from k2beam.lake.rows import dead_letter_rows
 from k2beam.model import RAW_BATCH_SCHEMA, Block, BlockBatch, DeadLetterBatch, RawBatch
 from k2beam.schemas import avro_schema, event_arrow_schema
@@ -194,6 +196,32 @@ def test_an_unreadable_schema_is_told_with_its_id() -> None:
     assert (dead_letter.stage, dead_letter.error_class, dead_letter.schema_id) == ("schema", "schema_incompatible", 7)
     assert "schema id 7" in dead_letter.error_message
     assert "Cat" in dead_letter.error_message
+
+
+def test_the_schema_may_be_named_in_a_header() -> None:
+    guid = "12345678-1234-5678-1234-567812345678"
+    text = json.dumps(avro_schema("trade_v2"))
+    named = [{"key": SCHEMA_HEADER, "value": b"\x01" + uuid.UUID(guid).bytes}]
+    by_id = [{"key": SCHEMA_HEADER, "value": body(4)[:HEADER_BYTES]}]
+    wrong = [{"key": SCHEMA_HEADER, "value": b"?"}]
+    bare = body(4)[HEADER_BYTES:]
+    batch = raw([bare, body(4), bare, bare, bare], headers=[named, [], wrong, named, by_id])
+    decoded = decode(batch, {guid: text}.__getitem__)
+    assert [part.data.column("_offset").to_pylist() for part in decoded.events] == [[0, 10, 30, 40]]
+    (letter,) = decoded.dead_letters
+    assert (letter.offset, letter.stage, letter.error_class) == (20, "frame", "bad_schema_header")
+    (events,) = decoded.events
+    assert events.origin is not None
+    refused = dead_letters_of_events(events.origin, [Failure(row, "validate", "x", "m") for row in range(4)], NOW)
+    assert [one.schema_id for one in refused] == [None, 4, None, 4]
+
+
+def test_a_schema_of_another_type_has_a_class_of_its_own() -> None:
+    def unsupported(ref: int | str) -> str:
+        raise UnsupportedSchema(f"schema id {ref} is of type JSON")
+
+    (letter,) = decode(raw([b"\x00\x00\x00\x00\x63x"]), unsupported).dead_letters
+    assert (letter.error_class, letter.schema_id) == ("schema_unsupported", 99)
 
 
 def test_an_empty_batch_gives_nothing() -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2beam.codec.frame import frame, frame_error, split_frames, unframe
-from k2beam.errors import BadMagicError, EmptyPayloadError, FrameError, ShortFrameError, TombstoneError
+from k2beam.codec.frame import SCHEMA_HEADER, frame, frame_error, header_schemas, split_frames, unframe
+from k2beam.errors import (
+    BadMagicError,
+    BadSchemaHeaderError,
+    EmptyPayloadError,
+    FrameError,
+    ShortFrameError,
+    TombstoneError,
+)
 
 
 @pytest.mark.parametrize(
@@ -59,3 +68,25 @@ def test_a_column_splits_as_its_values_do(values: list[bytes | None], skipped: i
         else:
             assert frames.schema_ids[row] == -1
             assert errors[row].error_class == expected.error_class
+
+
+GUID = uuid.UUID("12345678-1234-5678-1234-567812345678")
+
+
+def test_a_header_names_the_schema_by_id_or_guid() -> None:
+    headers = [
+        [],
+        None,
+        [("other", b"x"), (SCHEMA_HEADER, b"\x00\x00\x00\x01\x00")],
+        [(SCHEMA_HEADER, b"\x00\x00\x00\x00\x05"), (SCHEMA_HEADER, b"\x01" + GUID.bytes)],
+        [(SCHEMA_HEADER, b"\x01short")],
+        [(SCHEMA_HEADER, None)],
+    ]
+    kind = pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))
+    column = pa.array(
+        [None if one is None else [{"key": key, "value": value} for key, value in one] for one in headers], kind
+    )
+    found = header_schemas(column[1:])
+    assert {row: ref for row, ref in found.items() if isinstance(ref, int | str)} == {1: 256, 2: str(GUID)}
+    assert sorted(row for row, ref in found.items() if isinstance(ref, BadSchemaHeaderError)) == [3, 4]
+    assert header_schemas(column[:1]) == {}

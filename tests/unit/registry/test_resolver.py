@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from typing import Any
 
+import fastavro
 import pytest
 
-from k2beam.errors import RegistryError, RegistryUnavailable, SchemaError, UsageError
+from k2beam.errors import RegistryError, RegistryUnavailable, SchemaError, UnsupportedSchema, UsageError
 from k2beam.registry.config import RegistryConfig
 from k2beam.registry.resolver import MAX_ID, RegistryResolver
 from tests.http_servers import closed_port
@@ -88,12 +90,45 @@ def test_an_id_that_no_registry_gives_is_not_asked_for(schema_id: int) -> None:
     ("answer", "said"),
     [
         ({"schema": "{}", "schemaType": "JSON"}, "of type JSON"),
-        ({"schema": "{}", "references": [{"name": "a", "subject": "a", "version": 1}]}, "refers to other schemas"),
+        ({"schema": "{}", "schemaType": "PROTOBUF"}, "of type PROTOBUF"),
     ],
 )
-def test_a_schema_that_can_not_be_used_is_a_schema_error(answer: dict[str, Any], said: str) -> None:
-    with registry_server(in_turn((200, answer))) as (url, _), pytest.raises(SchemaError, match=said):
+def test_a_schema_that_can_not_be_used_is_unsupported(answer: dict[str, Any], said: str) -> None:
+    with registry_server(in_turn((200, answer))) as (url, _), pytest.raises(UnsupportedSchema, match=said):
         opened(url).resolve(5)
+
+
+def test_a_guid_is_asked_for_as_one() -> None:
+    guid = "12345678-1234-5678-1234-567812345678"
+    with registry_server(in_turn((200, {"schema": '{"type":"string"}'}))) as (url, asked):
+        assert opened(url).resolve(guid) == '{"type":"string"}'
+    assert f"/schemas/guids/{guid}" in str(asked[0])
+
+
+def test_what_a_schema_refers_to_is_written_out_once() -> None:
+    main = {
+        "type": "record",
+        "name": "a.Trade",
+        "fields": [{"name": "side", "type": ["null", "b.Side"]}, {"name": "was", "type": "b.Side"}],
+    }
+    side = {"type": "record", "name": "Side", "namespace": "b", "fields": [{"name": "word", "type": "Word"}]}
+    word = {"type": "enum", "name": "b.Word", "symbols": ["X"]}
+    answers = (
+        {"schema": json.dumps(main), "references": [{"name": "b.Side", "subject": "side", "version": 3}]},
+        {
+            "subject": "side",
+            "version": 3,
+            "id": 7,
+            "schema": json.dumps(side),
+            "references": [{"name": "b.Word", "subject": "word", "version": 1}],
+        },
+        {"subject": "word", "version": 1, "id": 8, "schema": json.dumps(word)},
+    )
+    with registry_server(in_turn(*((200, answer) for answer in answers))) as (url, _):
+        found = json.loads(opened(url).resolve(5))
+    written = {**side, "fields": [{"name": "word", "type": word}]}
+    assert found["fields"] == [{"name": "side", "type": ["null", written]}, {"name": "was", "type": "b.Side"}]
+    fastavro.parse_schema(found)
 
 
 def test_a_registry_that_is_away_is_no_schema_error() -> None:
