@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 
+from k2beam.csv.beginning import Beginning, verified
 from k2beam.csv.files import CsvChunk, CsvFile, CsvPlan, FileVariables, check_files, plan_csv
 from k2beam.csv.mapping import CsvMapping
 from k2beam.csv.reader import CsvReader
@@ -70,6 +71,16 @@ class ReadCsv(beam.PTransform):  # type: ignore[misc]
     def local_batches(self) -> Iterator[RawBatch | BlockBatch | DeadLetterBatch]:
         """What there is to be read, without a pipeline. Raises what is raised when one is built."""
         return batches_of(self._source, self._files())
+
+    def verified(self, known: Mapping[str, str]) -> dict[str, str]:
+        """The beginnings of the files, by source. Raises UsageError for a file that isn't the one that is ``known``."""
+        found = {}
+        for file in self._files():
+            if file.source:
+                text = known.get(file.source)
+                before = None if text is None else Beginning.from_json(text)
+                found[file.source] = verified(file, before, complete=self._source.complete).to_json()
+        return found
 
     def _files(self) -> list[CsvFile]:
         mapping = self._source.reader.mapping

@@ -15,7 +15,7 @@ from apache_beam.runners.runner import PipelineState
 
 from k2beam.errors import K2BeamError
 from k2beam.job.config import IngestConfig
-from k2beam.job.first import LocalSource, check_first
+from k2beam.job.first import LocalSource, VerifiedSource, check_first
 from k2beam.job.options import beam_options
 from k2beam.job.pipeline import build
 from k2beam.job.stats import IngestStats, ingest_stats
@@ -23,6 +23,7 @@ from k2beam.lake.adopt import check_tables
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.reconcile import reconcile
+from k2beam.lake.recorded import read_beginnings, record_beginnings
 from k2beam.lake.rules import keep_rules
 
 
@@ -55,9 +56,14 @@ def run_ingest(
     check_tables(catalog, config.lake.namespace, adopt=config.adopt)
     if config.sequences is not None:
         keep_rules(catalog, config.lake.namespace, config.sequences)
+    if isinstance(source, VerifiedSource):
+        known = read_beginnings(catalog, config.lake.namespace)
+        beginnings = source.verified(known)
     if isinstance(source, LocalSource):
         covered = read_coverage(catalog, config.lake.namespace)
         check_first(source.local_batches(), covered, resolver, config.max_dead_share)
+    if isinstance(source, VerifiedSource):
+        record_beginnings(catalog, config.lake.namespace, beginnings)
     started = time.monotonic()
     pipeline = beam.Pipeline(options=beam_options(beam_arguments))
     build(pipeline, source, config, resolver=resolver)

@@ -11,16 +11,49 @@ from collections.abc import Mapping
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
+from pyiceberg.table.update import SetPropertiesUpdate
 
 from k2beam.config import RetryPolicy
 from k2beam.coverage import SourcePartition
 from k2beam.errors import LakeError
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import DEAD_LETTERS, EXPECTED_PREFIX, open_table
-from k2beam.lake.transaction import COMMIT_ID, Append, commit_loop
+from k2beam.lake.transaction import COMMIT_ID, Append, commit_loop, commit_updates
 
 FIRST_PREFIX = "k2.first."
 """Table properties ``k2.first.<partition>.<source>``: the offset from which the first job was to read."""
+
+
+BEGINNING_PREFIX = "k2.beginning."
+"""Table properties ``k2.beginning.<source>`` of the dead letters: what a file began with when it was taken."""
+
+
+def read_beginnings(catalog: Catalog, namespace: str) -> dict[str, str]:
+    """What is recorded of the beginnings of sources, by source."""
+    table = find_readable(catalog, namespace, DEAD_LETTERS)
+    properties = {} if table is None else table.properties
+    return {
+        name.removeprefix(BEGINNING_PREFIX): text
+        for name, text in properties.items()
+        if name.startswith(BEGINNING_PREFIX)
+    }
+
+
+def record_beginnings(catalog: Catalog, namespace: str, beginnings: Mapping[str, str]) -> None:
+    """Record the beginnings of sources, before anything of them is taken. Raises CommitConflict and CommitUnknown."""
+
+    def plan(table: Table) -> SetPropertiesUpdate | None:
+        news = {f"{BEGINNING_PREFIX}{source}": text for source, text in beginnings.items()}
+        fresh = {name: text for name, text in news.items() if table.properties.get(name) != text}
+        return SetPropertiesUpdate(updates=fresh) if fresh else None
+
+    if beginnings:
+        commit_loop(
+            lambda: open_table(catalog, namespace, DEAD_LETTERS),
+            plan,
+            RetryPolicy(),
+            commit=lambda table, update: commit_updates(table, [update]),
+        )
 
 
 def read_first_offsets(catalog: Catalog, namespace: str) -> dict[SourcePartition, int]:

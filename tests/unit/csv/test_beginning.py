@@ -1,0 +1,92 @@
+"""Whether a file is the one that was taken before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from k2beam.csv import beginning
+from k2beam.csv.beginning import Beginning, verified
+from k2beam.csv.files import CsvFile, FileVariables, check_files
+from k2beam.csv.mapping import load_mapping
+from k2beam.errors import LakeError, UsageError
+from tests.lake_helpers import lake_config
+
+ASX = load_mapping("asx-trades")
+VARIABLES = FileVariables((("company_id", "1"), ("symbol", "A")))
+LINE = "03/10/2014,10:13:34.553,0.67,{},0,,\n"
+
+
+def checked(path: Path, text: str) -> CsvFile:
+    path.write_text(text)
+    (file,) = check_files([str(path)], ASX, VARIABLES, 0, complete=True)
+    return file
+
+
+def lines(*quantities: int) -> str:
+    return "".join(LINE.format(quantity) for quantity in quantities)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    quantities=st.lists(st.integers(1, 9), min_size=1, max_size=12), more=st.integers(0, 12), piece=st.integers(1, 200)
+)
+def test_a_file_that_has_grown_is_the_same_and_one_that_differs_is_not(
+    quantities: list[int], more: int, piece: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("files") / "t.csv"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(beginning, "_PIECE", piece)
+        known = verified(checked(path, lines(*quantities)), None)
+        assert known.lines == len(quantities)
+        grown = verified(checked(path, lines(*quantities, *[5] * more)), known)
+        assert grown.lines == len(quantities) + more
+        assert verified(checked(path, lines(*quantities, *[5] * more)), grown) == grown
+        if len(quantities) > 1:
+            changed = [*quantities[:-1], quantities[-1] + 10, *[5] * more]
+            with pytest.raises(UsageError, match=f"{path} begins as {path} did, of which .* differs after its first"):
+                verified(checked(path, lines(*changed)), known)
+
+
+def test_a_shorter_file_is_another(tmp_path: Path) -> None:
+    known = verified(checked(tmp_path / "a.csv", lines(1, 2, 3)), None)
+    with pytest.raises(
+        UsageError, match=r"b\.csv begins as .*a\.csv did, of which 3 lines were taken, and has 2 lines"
+    ):
+        verified(checked(tmp_path / "b.csv", lines(1, 2)), known)
+
+
+def test_a_last_line_without_an_end_counts_once_it_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    open_end = checked(path, lines(1, 2).rstrip("\n"))
+    assert verified(open_end, None).lines == 1
+    whole = verified(open_end, None, complete=True)
+    assert whole.lines == 2
+    assert verified(checked(path, lines(1, 2)), whole) == whole
+
+
+def test_what_is_kept_is_read_as_it_was() -> None:
+    known = Beginning(3, "ab", "a.csv")
+    assert Beginning.from_json(known.to_json()) == known
+    for damaged in ("", "[]", '{"lines": 1}'):
+        with pytest.raises(LakeError, match="is damaged"):
+            Beginning.from_json(damaged)
+
+
+def test_a_file_that_begins_as_another_is_refused_by_a_later_run(tmp_path: Path) -> None:
+    from k2beam.job.bounded import run_ingest
+    from k2beam.job.config import IngestConfig
+    from transforms.read_csv import ReadCsv
+
+    def run(name: str, text: str) -> int:
+        (tmp_path / name).write_text(text)
+        source = ReadCsv([str(tmp_path / name)], ASX, loaded_at=0, variables=VARIABLES)
+        return run_ingest(source, IngestConfig(lake_config(tmp_path / "w"))).written["trades_v2"]
+
+    assert run("monday.csv", lines(1, 2, 3)) == 3
+    assert run("moved.csv", lines(1, 2, 3, 4)) == 1
+    with pytest.raises(UsageError, match=r"tuesday\.csv begins as .*moved\.csv did, of which 4 lines were taken"):
+        run("tuesday.csv", lines(1, 9, 9, 9, 9))
