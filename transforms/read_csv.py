@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from k2beam.csv.reader import CsvReader
 from k2beam.errors import UsageError
 from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch
 from transforms.planned import PlannedBatches, ReadPlanned, batches_of
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class ReadCsv(beam.PTransform):  # type: ignore[misc]
@@ -65,7 +68,11 @@ class ReadCsv(beam.PTransform):  # type: ignore[misc]
         self._loaded_at = loaded_at
 
     def expand(self, pbegin: Any) -> PlannedBatches:
-        read: PlannedBatches = pbegin | ReadPlanned(self._source, self._files(), broken="broken_lines")
+        files = self._files()
+        for columns in dict.fromkeys(file.context.columns for file in files):
+            if unnamed := self._source.reader.mapping.unnamed(columns):
+                _LOGGER.info("columns %s: no field of the mapping is made of them; vendor_data has them", unnamed)
+        read: PlannedBatches = pbegin | ReadPlanned(self._source, files, broken="broken_lines")
         return read
 
     def local_batches(self) -> Iterator[RawBatch | BlockBatch | DeadLetterBatch]:

@@ -3,7 +3,8 @@
 A field that the mapping does not name has a default where the schema asks for a value: ``ingestion_timestamp`` is the
 event's time (files do not say when a tick was received; for reference data it is the time of the load),
 ``trade_conditions`` is empty, and an instrument is active unless it was delisted by the time of the load. Any other is
-null: a line's number is no sequence number of an exchange. ``message_id`` is always a UUIDv5 (RFC 9562) of the source's
+null: a line's number is no sequence number of an exchange. A column that the mapping does not name is kept in
+``vendor_data``, as are the digits that were cut off times. ``message_id`` is always a UUIDv5 (RFC 9562) of the source's
 identity and the line's number.
 
 The error classes of stage ``decode``: ``missing_value``, ``bad_number``, ``decimal_overflow``, ``bad_time``,
@@ -118,11 +119,12 @@ class Converter:
         return pa.nulls(work.count, one.type)
 
     def _vendor_data(self, work: _Work, data_type: pa.MapType) -> pa.Array:
-        """A map of what has a text, and of digits that were cut off times; null where neither is asked for."""
+        """A map of what has a text; null where nothing is to be kept at all."""
         cut = [rule.name for rule in self._mapping.fields if rule.time is not None and rule.time.cut]
         for name in cut:
             self._column(work, self._schema.field(name))
         entries = [(key, work.text(template)) for key, template in self._mapping.vendor_data]
+        entries += [(name, work.columns[name]) for name in self._mapping.unnamed(self._context.columns)]
         entries += [(f"{name}{FINER}", work.finer[name]) for name in cut if name in work.finer]
         if not entries or not work.count:
             return pa.nulls(work.count, data_type)

@@ -33,7 +33,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _TOP_KEYS = {
     "name", "kind", "file", "skip_lines", "columns", "delimiter", "encoding", "decimal", "thousands", "zone", "formats",
-    "ambiguous", "finer_than_microsecond", "fields", "vendor_data",
+    "ambiguous", "finer_than_microsecond", "fields", "vendor_data", "leave_out",
 }  # fmt: skip
 _FOR_ALL = {"from", "empty", "values", "otherwise"}
 _FOR_TIMES = {"formats", "zone", "ambiguous", "finer_than_microsecond"}
@@ -87,6 +87,7 @@ class FieldRule:
 class CsvMapping:
     """A checked mapping; ``columns`` is None where a line of the file names them, the first after ``skip_lines``.
 
+    ``leave_out`` are the columns that go nowhere: any other that no field names goes to ``vendor_data`` as it is.
     ``decimal`` is the sign before a number's fraction, ``thousands`` the one between its digits, if any. ``fields`` has
     the rules of the fields that the mapping names; the others have the defaults that
     :mod:`k2beam.csv.convert` tells.
@@ -103,6 +104,7 @@ class CsvMapping:
     decimal: str = "."
     thousands: str = ""
     skip_lines: int = 0
+    leave_out: tuple[str, ...] = ()
 
     @property
     def header_lines(self) -> int:
@@ -114,6 +116,11 @@ class CsvMapping:
         """The names that its templates use."""
         templates = [rule.template for rule in self.fields] + [template for _, template in self.vendor_data]
         return frozenset(name for template in templates for name in template.names)
+
+    def unnamed(self, columns: Iterable[str]) -> tuple[str, ...]:
+        """Those of a file's columns that are kept in ``vendor_data`` under their own names."""
+        known = {*self.names, *self.leave_out, *(key for key, _ in self.vendor_data), ""}
+        return tuple(column for column in columns if column not in known)
 
     def rule(self, name: str) -> FieldRule | None:
         return next((rule for rule in self.fields if rule.name == name), None)
@@ -169,6 +176,7 @@ class _Parser:
             decimal=self._one_of("decimal", (".", ","), "."),
             thousands=self._one_of("thousands", ("", ",", ".", "'", " "), ""),
             skip_lines=self._number(self.data, "skip_lines", 1000),
+            leave_out=tuple(self._texts(self.data, "leave_out") or ()),
         )
         if mapping.decimal == mapping.thousands:
             raise self._error(f"decimal and thousands are both {mapping.decimal!r}")

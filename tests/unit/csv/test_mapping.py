@@ -102,6 +102,18 @@ def test_a_scaled_price() -> None:
     assert prices == [Decimal("585.25"), Decimal("0.0001")]
 
 
+def test_a_column_that_nothing_names_is_kept_in_vendor_data() -> None:
+    wide = TRADES.replace('"price unit"]', '"price unit", "venue", "checksum", "where"]').replace(
+        "[fields]", 'leave_out = ["checksum"]\n[fields]'
+    )
+    first, second = cast(
+        "list[dict[str, Any]]",
+        convert(wide, "7;1;1;B;;1;x;XA;99;ours", "8;1;1;B;;1;;;99;ours").events.to_pylist(maps_as_pydicts="strict"),
+    )
+    assert first["vendor_data"] == {"unit": "x", "where": "f.csv:1", "venue": "XA"}
+    assert second["vendor_data"] == {"where": "f.csv:2"}
+
+
 def test_a_sequence_that_no_field_names_is_null() -> None:
     converted = convert(TRADES.replace('source_sequence = "{seq}"\n', ""), "7;1;1;B;;1;x")
     assert converted.events.column("source_sequence").to_pylist() == [None]
