@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +14,7 @@ from k2beam.cli.kafka_options import kafka_security
 from k2beam.cli.lake_options import lake_config
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
-from k2beam.cli.output import OutputFormat, OutputOption, emit_object
+from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows
 from k2beam.cli.registry_options import registry_login
 from k2beam.clock import now_us
 from k2beam.config import LakeConfig, WriteConfig
@@ -22,6 +23,10 @@ from k2beam.job.config import IngestConfig
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.login import check_login
 from k2beam.registry.config import RegistryConfig
+
+if TYPE_CHECKING:
+    from k2beam.csv.files import CsvFile
+    from k2beam.csv.reader import CsvReader
 
 _ARCHIVE = "archive:"
 _MIB = 1 << 20
@@ -49,6 +54,9 @@ def csv_files(
     ] = None,
     complete: Annotated[
         bool, typer.Option("--complete", help="Take a last line without a line end: nobody writes the files any more.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what the first lines of each file become; nothing is written.")
     ] = False,
     *,
     lake: LakeConfig,
@@ -89,6 +97,9 @@ def csv_files(
     loaded_at = now_us()
     # Before Beam is loaded, which takes seconds.
     checked = check_files(files, reader.mapping, variables, loaded_at, complete=complete)
+    if explain:
+        _show(checked, reader, complete, output)
+        return
     if to == "tables":
         from transforms.read_csv import ReadCsv
 
@@ -124,3 +135,16 @@ def csv_files(
     for warning in warnings:
         typer.echo(f"Warning: {warning}", err=True)
     emit_object(done.as_dict(), output, title="ingest csv")
+
+
+def _show(files: Sequence[CsvFile], reader: CsvReader, complete: bool, output: OutputFormat) -> None:
+    from k2beam.csv.explain import Explained, explain
+
+    found = explain(files, reader, complete=complete)
+    if output is not OutputFormat.TABLE:
+        emit_rows(Explained._fields, found, output)
+        return
+    for one in found:
+        what = "a dead letter" if one.event is None else f"an event of {reader.mapping.kind}"
+        told = one.event or {"error_class": one.error_class, "error_message": one.error_message}
+        emit_object(told, output, title=f"{one.file}, line {one.line}: {what}")
