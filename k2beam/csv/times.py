@@ -2,15 +2,15 @@
 
 The directives are those of Python's ``strptime``: ``%Y %m %d %b %H %I %p %M %S %f %z``, where ``%f`` takes one to
 eighteen digits, and ``%N``, the seconds since midnight, with a fraction or without. ``epoch-s``, ``epoch-ms``,
-``epoch-us`` and ``epoch-ns`` are numbers since 1970, UTC, with a fraction or without. Digits finer than a microsecond
-are told apart. A time outside the years 1 to 9999 in UTC can't be read.
+``epoch-us`` and ``epoch-ns`` are numbers since 1970, UTC, with a fraction or without; ``epoch`` is whichever of them the
+number of digits says: 10, 13, 16 or 19, so from September 2001 on. Digits finer than a microsecond are told apart. A time outside the years 1 to 9999 in UTC can't be read.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
@@ -41,6 +41,7 @@ _DIRECTIVES = {
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _EPOCHS = {"epoch-s": 6, "epoch-ms": 3, "epoch-us": 0, "epoch-ns": -3}
 """The digits of a microsecond that come after the point."""
+_BY_DIGITS = {10: "epoch-s", 13: "epoch-ms", 16: "epoch-us", 19: "epoch-ns"}
 _EPOCH = r"^(?P<sign>-?)0*(?P<whole>\d{1,19})(?:\.(?P<part>\d{1,18}))?$"
 _SECOND = 1_000_000
 _DIGITS = 6
@@ -78,7 +79,7 @@ class TimeRule:
             raise UsageError(f"finer_than_microsecond must be refuse or cut, not {finer!r}")
         if ambiguous not in ("refuse", "first", "second"):
             raise UsageError(f"ambiguous must be refuse, first or second, not {ambiguous!r}")
-        local = [text for text in formats if text not in _EPOCHS and "z" not in _compile(text).groupindex]
+        local = [text for text in formats if text not in (*_EPOCHS, "epoch") and "z" not in _compile(text).groupindex]
         if local and zone is None:
             raise UsageError(
                 f"format {local[0]!r} tells a local time: give its `zone`, such as UTC or Australia/Sydney"
@@ -96,7 +97,7 @@ class TimeRule:
         values, known, exact = np.zeros(count, np.int64), np.zeros(count, np.bool_), np.zeros(count, np.bool_)
         ambiguous, left_out = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
         finer = pa.repeat(pa.scalar(""), count)
-        for form in self.formats:
+        for form in self._forms():
             rows = np.flatnonzero(~exact)
             if not len(rows):
                 break
@@ -117,10 +118,17 @@ class TimeRule:
             finer = pc.replace_with_mask(finer, pa.array(taken), found.finer.filter(pa.array(read)))
         return Times(values, ~known, ambiguous, left_out, finer)
 
+    def _forms(self) -> Iterator[str]:
+        for form in self.formats:
+            yield from [f"epoch:{digits}" for digits in _BY_DIGITS] if form == "epoch" else [form]
+
     def _read_as(self, form: str, texts: pa.StringArray) -> Times:
         never = np.zeros(len(texts), np.bool_)
-        if form in _EPOCHS:
-            values, good, finer = _epoch(form, texts)
+        form, _, digits = form.partition(":") if form.startswith("epoch:") else (form, "", "")
+        if form in _EPOCHS or digits:
+            values, good, finer = _epoch(_BY_DIGITS[int(digits)] if digits else form, texts)
+            if digits:
+                good &= mask_of(pc.match_substring_regex(texts, rf"^\d{{{digits}}}(?:\.|$)"))
             return Times(values, ~good, never, never, finer)
         local, offset, good, finer = _fields(form, texts)
         if offset is not None:
