@@ -9,6 +9,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from k2beam.coverage import Coverage
 from k2beam.csv.beginning import Beginning, verified
 from k2beam.csv.files import CsvChunk, CsvFile, CsvPlan, FileVariables, check_files, plan_csv
 from k2beam.csv.mapping import CsvMapping
@@ -87,6 +88,16 @@ class ReadCsv(beam.PTransform):  # type: ignore[misc]
                 text = known.get(file.source)
                 before = None if text is None else Beginning.from_json(text)
                 found[file.source] = verified(file, before, complete=self._source.complete).to_json()
+        return found
+
+    def left_out(self) -> Coverage:
+        """The offsets of lines that the mapping does not take: they are no loss, and no rows."""
+        reader, found = self._source.reader, Coverage()
+        if reader.mapping.only or reader.mapping.without:
+            for file in self._files():
+                for chunk in self._source.plan(file).chunks:
+                    for offsets in reader.left_out(chunk):
+                        found.add_many(file.source, 0, offsets)
         return found
 
     def _files(self) -> list[CsvFile]:

@@ -145,6 +145,6 @@ def _show(files: Sequence[CsvFile], reader: CsvReader, complete: bool, output: O
         emit_rows(Explained._fields, found, output)
         return
     for one in found:
-        what = "a dead letter" if one.event is None else f"an event of {reader.mapping.kind}"
+        what = "a dead letter" if one.error_class else f"an event of {reader.mapping.kind}" if one.event else "left out"
         told = one.event or {"error_class": one.error_class, "error_message": one.error_message}
         emit_object(told, output, title=f"{one.file}, line {one.line}: {what}")

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from k2beam.arrays import Ints, Mask, mask_of, text_bytes
 from k2beam.codec.decimals import decimal_array
 from k2beam.codec.uuids import uuid_texts
-from k2beam.csv.lines import LineFault, read_columns
+from k2beam.csv.lines import LineColumns, LineFault, read_columns
 from k2beam.csv.mapping import BUILT_IN_NAMES, GENERATED, CsvMapping, FieldRule, Template, event_time
 from k2beam.csv.numbers import read_decimals, read_integers
 from k2beam.csv.times import time_array
@@ -61,11 +61,15 @@ class Context:
 
 
 class Converted(NamedTuple):
-    """The events as v2 columns, the place of each among the lines, and the faults of the other lines, in order."""
+    """The events as v2 columns, the place of each among the lines, and the faults of other lines, in order.
+
+    ``left_out`` are the places of lines that the mapping does not take.
+    """
 
     events: pa.RecordBatch
     rows: Ints
     faults: tuple[LineFault, ...]
+    left_out: Ints
 
 
 class Converter:
@@ -82,7 +86,7 @@ class Converter:
     def convert(self, lines: Sequence[bytes], first_line: int) -> Converted:
         """The events of ``lines`` (without line feeds), of which the first has the number ``first_line``, from 1."""
         context = self._context
-        found = read_columns(lines, len(context.columns), self._mapping.delimiter, self._mapping.encoding)
+        found, left_out = self._taken(lines)
         work = _Work(
             dict(zip(context.columns, found.texts, strict=True)), dict(context.variables), context, len(found.rows)
         )
@@ -93,7 +97,26 @@ class Converter:
         events = pa.RecordBatch.from_arrays(columns, schema=self._schema)
         if work.faults:
             events = events.filter(pa.array(good))
-        return Converted(events, found.rows[good], tuple(sorted(faults)))
+        return Converted(events, found.rows[good], tuple(sorted(faults)), left_out)
+
+    def left_out(self, lines: Sequence[bytes]) -> Ints:
+        """The places of the lines that the mapping does not take, as :meth:`convert` finds them."""
+        return self._taken(lines)[1]
+
+    def _taken(self, lines: Sequence[bytes]) -> tuple[LineColumns, Ints]:
+        """The columns of the lines that are taken, and the places of those that are not."""
+        context, mapping = self._context, self._mapping
+        found = read_columns(lines, len(context.columns), mapping.delimiter, mapping.encoding)
+        if not (mapping.only or mapping.without):
+            return found, np.zeros(0, dtype=np.int64)
+        columns = dict(zip(context.columns, found.texts, strict=True))
+        taken = np.ones(len(found.rows), np.bool_)
+        for column, values in mapping.only:
+            taken &= mask_of(pc.is_in(columns[column], pa.array(values, pa.string())))
+        for column, values in mapping.without:
+            taken &= ~mask_of(pc.is_in(columns[column], pa.array(values, pa.string())))
+        kept = tuple(text.filter(pa.array(taken)) for text in found.texts)
+        return found._replace(texts=kept, rows=found.rows[taken]), found.rows[~taken]
 
     def _column(self, work: _Work, one: pa.Field) -> pa.Array:
         if one.name == GENERATED:

@@ -15,7 +15,7 @@ _CHUNK_BYTES = 8 << 20
 
 
 class Explained(NamedTuple):
-    """A line, and the event that it becomes, by field, or why it becomes a dead letter."""
+    """A line, and the event that it becomes, by field, or why it becomes a dead letter; neither where it's left out."""
 
     file: str
     line: int
@@ -38,5 +38,6 @@ def explain(files: Iterable[CsvFile], reader: CsvReader, *, complete: bool = Fal
                     Explained(file.path, one.offset, None, one.error_class, one.error_message)
                     for one in part.dead_letters[:LINES]
                 ]
+                found += [Explained(file.path, int(offset), None, None, None) for offset in part.left_out[:LINES]]
                 for one in sorted(found, key=lambda one: one.line)[:LINES]:
                     yield one._replace(line=one.line + 1 + reader.mapping.header_lines)

@@ -33,7 +33,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _TOP_KEYS = {
     "name", "kind", "file", "skip_lines", "columns", "delimiter", "encoding", "decimal", "thousands", "zone", "formats",
-    "ambiguous", "finer_than_microsecond", "fields", "vendor_data", "leave_out",
+    "ambiguous", "finer_than_microsecond", "fields", "vendor_data", "leave_out", "rows",
 }  # fmt: skip
 _FOR_ALL = {"from", "empty", "values", "otherwise"}
 _FOR_TIMES = {"formats", "zone", "ambiguous", "finer_than_microsecond"}
@@ -88,6 +88,7 @@ class CsvMapping:
     """A checked mapping; ``columns`` is None where a line of the file names them, the first after ``skip_lines``.
 
     ``leave_out`` are the columns that go nowhere: any other that no field names goes to ``vendor_data`` as it is.
+    ``only`` and ``without`` are the values of columns by which lines are taken, or left out.
     ``decimal`` is the sign before a number's fraction, ``thousands`` the one between its digits, if any. ``fields`` has
     the rules of the fields that the mapping names; the others have the defaults that
     :mod:`k2beam.csv.convert` tells.
@@ -105,6 +106,8 @@ class CsvMapping:
     thousands: str = ""
     skip_lines: int = 0
     leave_out: tuple[str, ...] = ()
+    only: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    without: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
     def header_lines(self) -> int:
@@ -113,9 +116,10 @@ class CsvMapping:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names that its templates use."""
+        """The names that its templates use, and the columns that say which lines are taken."""
         templates = [rule.template for rule in self.fields] + [template for _, template in self.vendor_data]
-        return frozenset(name for template in templates for name in template.names)
+        judging = {column for column, _ in (*self.only, *self.without)}
+        return frozenset({*judging, *(name for template in templates for name in template.names)})
 
     def unnamed(self, columns: Iterable[str]) -> tuple[str, ...]:
         """Those of a file's columns that are kept in ``vendor_data`` under their own names."""
@@ -177,6 +181,8 @@ class _Parser:
             thousands=self._one_of("thousands", ("", ",", ".", "'", " "), ""),
             skip_lines=self._number(self.data, "skip_lines", 1000),
             leave_out=tuple(self._texts(self.data, "leave_out") or ()),
+            only=self._row_values("only"),
+            without=self._row_values("without"),
         )
         if mapping.decimal == mapping.thousands:
             raise self._error(f"decimal and thousands are both {mapping.decimal!r}")
@@ -296,6 +302,14 @@ class _Parser:
         if not isinstance(value, str) and not (default and key not in table):
             raise self._error(f"{key} must be a text, not {value!r}")
         return value
+
+    def _row_values(self, key: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        rows = self._table("rows")
+        self._known(rows, {"only", "without"}, "[rows]")
+        values = rows.get(key, {})
+        if not isinstance(values, dict):
+            raise self._error(f"[rows] {key} must be a table of columns, each with a list of texts")
+        return tuple((column, tuple(self._texts(values, column) or ())) for column in values)
 
     def _number(self, table: Mapping[str, Any], key: str, most: int) -> int:
         value = table.get(key, 0)

@@ -44,12 +44,16 @@ class Piece(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Lines that were read together: the events, the offset and byte of each, and the dead letters of the others."""
+    """Lines that were read together: the events, the offset and byte of each, and the dead letters of others.
+
+    ``left_out`` are the offsets of lines that the mapping does not take.
+    """
 
     events: pa.RecordBatch
     offsets: Ints
     positions: Ints
     dead_letters: tuple[DeadLetter, ...]
+    left_out: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,15 @@ class CsvReader:
         if offset != chunk.first + chunk.lines:
             raise _changed(chunk)
 
+    def left_out(self, chunk: CsvChunk) -> Iterator[Ints]:
+        """The offsets of the lines that the mapping does not take; it costs less than to read them."""
+        converter, offset = Converter(self.mapping, chunk.file.context), chunk.first
+        with open_csv(chunk.file.path) as stream:
+            for piece in _pieces(stream, chunk, self.piece_bytes):
+                lines = [b""] if piece.length is not None else split_lines(piece.data)
+                yield converter.left_out(lines) + offset
+                offset += len(lines)
+
     def _part(self, converter: Converter, chunk: CsvChunk, piece: Piece, first: int) -> tuple[Part, int]:
         lines = [piece.data] if piece.length is not None else split_lines(piece.data)
         lengths = [piece.length] if piece.length is not None else [len(line) for line in lines]
@@ -109,7 +122,9 @@ class CsvReader:
             for row, fault in sorted(faults.items())
         )
         rows = converted.rows
-        return Part(converted.events, rows + first, positions[rows], dead_letters), len(lines)
+        return Part(converted.events, rows + first, positions[rows], dead_letters, converted.left_out + first), len(
+            lines
+        )
 
     def _dead_letter(self, chunk: CsvChunk, fault: LineFault, offset: int, position: int, line: bytes) -> DeadLetter:
         path, number = chunk.file.path, offset + 1 + self.mapping.header_lines

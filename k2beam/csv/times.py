@@ -2,8 +2,9 @@
 
 The directives are those of Python's ``strptime``: ``%Y %m %d %b %H %I %p %M %S %f %z``, where ``%f`` takes one to
 eighteen digits, and ``%N``, the seconds since midnight, with a fraction or without. ``epoch-s``, ``epoch-ms``,
-``epoch-us`` and ``epoch-ns`` are numbers since 1970, UTC, with a fraction or without; ``epoch`` is whichever of them the
-number of digits says: 10, 13, 16 or 19, so from September 2001 on. Digits finer than a microsecond are told apart. A time outside the years 1 to 9999 in UTC can't be read.
+``epoch-us`` and ``epoch-ns`` are numbers since 1970, UTC, with a fraction or without; ``epoch`` is whichever of them
+the number of digits says: 10, 13, 16 or 19, so from September 2001 on. Digits finer than a microsecond are told apart.
+A time outside the years 1 to 9999 in UTC can't be read.
 """
 
 from __future__ import annotations

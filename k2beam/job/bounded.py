@@ -22,6 +22,7 @@ from k2beam.job.stats import IngestStats, ingest_stats
 from k2beam.lake.adopt import check_tables
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import read_coverage
+from k2beam.lake.holes import cover_holes, record_holes
 from k2beam.lake.reconcile import reconcile
 from k2beam.lake.recorded import read_beginnings, record_beginnings
 from k2beam.lake.rules import keep_rules
@@ -64,6 +65,8 @@ def run_ingest(
         check_first(source.local_batches(), covered, resolver, config.max_dead_share)
     if isinstance(source, VerifiedSource):
         record_beginnings(catalog, config.lake.namespace, beginnings)
+        left_out = source.left_out()
+        record_holes(catalog, config.lake.namespace, left_out, log_compacted=False)
     started = time.monotonic()
     pipeline = beam.Pipeline(options=beam_options(beam_arguments))
     build(pipeline, source, config, resolver=resolver)
@@ -72,6 +75,8 @@ def run_ingest(
     state = result.wait_until_finish()
     if state not in (PipelineState.DONE, None):
         raise K2BeamError(f"the job ended as {state}; run it again: what was committed is left out, the rest is taken")
+    if isinstance(source, VerifiedSource):
+        cover_holes(catalog, config.lake.namespace, left_out)
     reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
     duration = time.monotonic() - started
     return ingest_stats(catalog, config.lake.namespace, config.write.run_id, counters(result), duration)

@@ -49,6 +49,9 @@ class VerifiedSource(Protocol):
     def verified(self, known: Mapping[str, str]) -> dict[str, str]:
         """What its sources begin with, by source; raises K2BeamError where it is not what is ``known``."""
 
+    def left_out(self) -> Coverage:
+        """The offsets that are to become nothing."""
+
 
 def check_first(batches: Iterable[Batch], covered: Coverage, resolver: Any, max_dead_share: float) -> None:
     """Decode and validate the first messages of ``batches`` that are not ``covered``, and write nothing.
