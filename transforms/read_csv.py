@@ -10,7 +10,7 @@ from typing import Any
 import apache_beam as beam
 
 from k2beam.coverage import Coverage
-from k2beam.csv.beginning import Beginning, verified
+from k2beam.csv.beginning import Beginning, seen_beginning
 from k2beam.csv.files import CsvChunk, CsvFile, CsvPlan, FileVariables, check_files, plan_csv
 from k2beam.csv.mapping import CsvMapping
 from k2beam.csv.reader import CsvReader
@@ -87,7 +87,7 @@ class ReadCsv(beam.PTransform):  # type: ignore[misc]
             if file.source:
                 text = known.get(file.source)
                 before = None if text is None else Beginning.from_json(text)
-                found[file.source] = verified(file, before, complete=self._source.complete).to_json()
+                found[file.source] = seen_beginning(file, before, complete=self._source.complete).to_json()
         return found
 
     def left_out(self) -> Coverage:

@@ -44,7 +44,8 @@ def csv_files(
     context: typer.Context,
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="CSV files, all of one mapping.")],
     mapping: Annotated[
-        str, typer.Option(help="asx-trades, asx-quotes, asx-reference, or a FILE.toml: what the columns mean.")
+        str,
+        typer.Option(help="A known one, such as asx-trades or binance-trades, or a FILE.toml: what the columns mean."),
     ],
     to: Annotated[str, typer.Option(help="tables, archive:OUT.avro (a plain v2 container) or topic.")] = "tables",
     symbol: Annotated[str | None, typer.Option(help="The symbol of all files, where the mapping asks for it.")] = None,

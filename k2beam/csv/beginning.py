@@ -36,7 +36,7 @@ class Beginning(NamedTuple):
         return json.dumps(self._asdict(), sort_keys=True)
 
 
-def verified(file: CsvFile, known: Beginning | None, *, complete: bool = False) -> Beginning:
+def seen_beginning(file: CsvFile, known: Beginning | None, *, complete: bool = False) -> Beginning:
     """The lines of a file as they are now. Raises UsageError, naming both, where they are not those of ``known``."""
     sha, lines, of_known, rest = hashlib.sha256(), 0, "", b""
     with open_csv(file.path) as stream:

@@ -205,7 +205,7 @@ class _Messages:
         # A negative number is none (see k2beam.sequence.recount), as a null is none.
         sequences = sequence.fill_null(UNWANTED).to_numpy(zero_copy_only=False)
         exchange, symbol = exchange.dictionary_encode(), symbol.dictionary_encode()
-        if not self._of_day(times) or self.day.exchange not in (None, *exchange.unique().cast(pa.string()).to_pylist()):
+        if not self._of_day(times) or not self._of_exchange(exchange):
             return False
         codes, keys, sequences = self.rules.number(exchange, symbol, times, sequences, values_of(batch))
         ids = self._ids(keys)[codes]
@@ -232,6 +232,10 @@ class _Messages:
         return self.day.day is None or bool(
             times.min() // MICROS_PER_DAY == times.max() // MICROS_PER_DAY == self.day.day
         )
+
+    def _of_exchange(self, exchange: pa.DictionaryArray) -> bool:
+        """Whether all rows are of the day's exchange."""
+        return self.day.exchange is None or set(exchange.unique().to_pylist()) <= {self.day.exchange}
 
     def _ids(self, keys: Sequence[SymbolName]) -> npt.NDArray[np.int32]:
         """The number of each key, UNWANTED for keys of another part."""

@@ -41,7 +41,8 @@ class _KindSeed:
     def state(self, name: SymbolName) -> KeyState | None:
         """The state of a key; None where it has no rows with a sequence number."""
         slices = self._slices.get(name, ())
-        return KeyState.from_slices((*KeyName.read(name[1]).beginning, *slices)) if slices else None
+        state = KeyState.from_slices((*KeyName.read(name[1]).beginning, *slices) if slices else ())
+        return state if state.epochs else None
 
     @functools.cached_property
     def _slices(self) -> Mapping[SymbolName, Sequence[Slice]]:

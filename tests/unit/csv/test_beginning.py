@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2beam.csv import beginning
-from k2beam.csv.beginning import Beginning, verified
+from k2beam.csv.beginning import Beginning, seen_beginning
 from k2beam.csv.files import CsvFile, FileVariables, check_files
 from k2beam.csv.mapping import load_mapping
 from k2beam.errors import LakeError, UsageError
@@ -40,32 +41,32 @@ def test_a_file_that_has_grown_is_the_same_and_one_that_differs_is_not(
     path = tmp_path_factory.mktemp("files") / "t.csv"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(beginning, "_PIECE", piece)
-        known = verified(checked(path, lines(*quantities)), None)
+        known = seen_beginning(checked(path, lines(*quantities)), None)
         assert known.lines == len(quantities)
-        grown = verified(checked(path, lines(*quantities, *[5] * more)), known)
+        grown = seen_beginning(checked(path, lines(*quantities, *[5] * more)), known)
         assert grown.lines == len(quantities) + more
-        assert verified(checked(path, lines(*quantities, *[5] * more)), grown) == grown
+        assert seen_beginning(checked(path, lines(*quantities, *[5] * more)), grown) == grown
         if len(quantities) > 1:
             changed = [*quantities[:-1], quantities[-1] + 10, *[5] * more]
             with pytest.raises(UsageError, match=f"{path} begins as {path} did, of which .* differs after its first"):
-                verified(checked(path, lines(*changed)), known)
+                seen_beginning(checked(path, lines(*changed)), known)
 
 
 def test_a_shorter_file_is_another(tmp_path: Path) -> None:
-    known = verified(checked(tmp_path / "a.csv", lines(1, 2, 3)), None)
+    known = seen_beginning(checked(tmp_path / "a.csv", lines(1, 2, 3)), None)
     with pytest.raises(
         UsageError, match=r"b\.csv begins as .*a\.csv did, of which 3 lines were taken, and has 2 lines"
     ):
-        verified(checked(tmp_path / "b.csv", lines(1, 2)), known)
+        seen_beginning(checked(tmp_path / "b.csv", lines(1, 2)), known)
 
 
 def test_a_last_line_without_an_end_counts_once_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     open_end = checked(path, lines(1, 2).rstrip("\n"))
-    assert verified(open_end, None).lines == 1
-    whole = verified(open_end, None, complete=True)
+    assert seen_beginning(open_end, None).lines == 1
+    whole = seen_beginning(open_end, None, complete=True)
     assert whole.lines == 2
-    assert verified(checked(path, lines(1, 2)), whole) == whole
+    assert seen_beginning(checked(path, lines(1, 2)), whole) == whole
 
 
 def test_what_is_kept_is_read_as_it_was() -> None:
@@ -90,3 +91,26 @@ def test_a_file_that_begins_as_another_is_refused_by_a_later_run(tmp_path: Path)
     assert run("moved.csv", lines(1, 2, 3, 4)) == 1
     with pytest.raises(UsageError, match=r"tuesday\.csv begins as .*moved\.csv did, of which 4 lines were taken"):
         run("tuesday.csv", lines(1, 9, 9, 9, 9))
+
+
+def test_lines_that_a_mapping_leaves_out_are_no_loss(tmp_path: Path) -> None:
+    from k2beam.audit.audit import audit
+    from k2beam.config import NAMESPACE
+    from k2beam.job.bounded import run_ingest
+    from k2beam.job.config import IngestConfig
+    from k2beam.lake.catalog import open_catalog
+    from transforms.read_csv import ReadCsv
+
+    mapping = replace(ASX, name="large", only=(("volume", ("5", "7", "9")),), without=(("volume", ("9",)),))
+    path, config = tmp_path / "t.csv", IngestConfig(lake_config(tmp_path / "w"))
+
+    def run(text: str) -> tuple[int, int]:
+        path.write_text(text)
+        stats = run_ingest(ReadCsv([str(path)], mapping, loaded_at=0, variables=VARIABLES), config)
+        report = audit(open_catalog(config.lake), NAMESPACE)
+        assert report.problems == ()
+        return stats.written["trades_v2"], stats.already_covered
+
+    assert run(lines(1, 5, 9, 7, 2)) == (2, 0)
+    assert run(lines(1, 5, 9, 7, 2)) == (0, 2)
+    assert run(lines(1, 5, 9, 7, 2, 3, 5, 4)) == (1, 2)
