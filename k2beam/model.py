@@ -15,6 +15,9 @@ import pyarrow.compute as pc
 Kind = Literal["trades", "quotes", "reference_data"]
 KINDS: tuple[Kind, ...] = ("trades", "quotes", "reference_data")
 
+SchemaRef = int | str
+"""What names a writer's schema: a registry's id, or a GUID as text."""
+
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 DECIMAL = pa.decimal128(18, 8)
 
@@ -96,8 +99,8 @@ class RawBatch:
 
     data: pa.RecordBatch
     path: str = ""
-    schemas: tuple[tuple[int, str], ...] = ()
-    """Writer schemas by Confluent id (JSON text) that came with the archive; empty when live."""
+    schemas: tuple[tuple[SchemaRef, str], ...] = ()
+    """Writer schemas by Confluent id or GUID (JSON text) that came with the archive; empty when live."""
     extents: tuple[Extent, ...] = ()
 
     @property

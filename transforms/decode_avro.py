@@ -14,9 +14,8 @@ import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.clock import now_us
 from k2beam.codec.batches import BatchDecoder
 from k2beam.codec.columnar.decoder import ColumnarDecoder
-from k2beam.codec.frame import SchemaRef
 from k2beam.metrics.config import DEFAULT_METRICS, MetricsConfig
-from k2beam.model import BlockBatch, DeadLetterBatch, EventBatch, Extent, RawBatch
+from k2beam.model import BlockBatch, DeadLetterBatch, EventBatch, Extent, RawBatch, SchemaRef
 
 _Clock = Callable[[], int]
 

@@ -16,8 +16,10 @@ from k2beam.archive.codecs import CODECS
 from k2beam.archive.files import expand_paths, open_archive
 from k2beam.archive.varint import read_long
 from k2beam.codec.avro_schema import record_type
+from k2beam.codec.frame import parse_ref
 from k2beam.codec.writer_schema import WriterSchema
 from k2beam.errors import ArchiveRefused, SchemaError, UsageError
+from k2beam.model import SchemaRef
 
 CONTAINER_MAGIC = b"Obj\x01"
 SYNC_BYTES = 16
@@ -76,7 +78,7 @@ class ArchiveHeader:
     codec: str
     schema_json: str
     raw: bool
-    schemas: tuple[tuple[int, str], ...] = ()
+    schemas: tuple[tuple[SchemaRef, str], ...] = ()
 
 
 def check_archives(
@@ -224,13 +226,13 @@ def _layout(schema: Any) -> Any:
     return _layout(schema["type"])
 
 
-def _writer_schemas(metadata: dict[str, bytes], path: str) -> tuple[tuple[int, str], ...]:
-    """The writer schemas by id. Whether one is known and safe is asked when a payload needs it."""
+def _writer_schemas(metadata: dict[str, bytes], path: str) -> tuple[tuple[SchemaRef, str], ...]:
+    """The writer schemas by id or GUID. Whether one is known and safe is asked when a payload needs it."""
     if SCHEMAS_KEY not in metadata:
         return ()
     by_id = _parse_json(metadata[SCHEMAS_KEY], path, SCHEMAS_KEY)
-    if not isinstance(by_id, dict) or not all(key.isascii() and key.isdigit() for key in by_id):
-        raise ArchiveRefused(f"{path}: metadata {SCHEMAS_KEY} is not a JSON object of schemas by id")
-    return tuple(
-        sorted((int(key), value if isinstance(value, str) else json.dumps(value)) for key, value in by_id.items())
-    )
+    refs = {key: parse_ref(key) for key in by_id} if isinstance(by_id, dict) else {"": None}
+    if None in refs.values():
+        raise ArchiveRefused(f"{path}: metadata {SCHEMAS_KEY} is not a JSON object of schemas by id or GUID")
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in by_id.items()}
+    return tuple((ref, texts[key]) for key, ref in refs.items() if ref is not None)

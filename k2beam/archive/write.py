@@ -15,7 +15,7 @@ from k2beam.archive.codecs import CODECS, compress
 from k2beam.archive.header import CONTAINER_MAGIC, SCHEMAS_KEY, SYNC_BYTES, ArchiveLimits
 from k2beam.archive.varint import write_long
 from k2beam.errors import ArchiveError, UsageError
-from k2beam.model import RawRecord
+from k2beam.model import RawRecord, SchemaRef
 
 BLOCK_BYTES = 1 << 20
 """A block is closed at the latest when it has this many bytes before compression."""
@@ -24,7 +24,7 @@ BLOCK_BYTES = 1 << 20
 def write_raw_archive(
     path: str,
     records: Iterable[RawRecord],
-    schemas: Mapping[int, Any],
+    schemas: Mapping[SchemaRef, Any],
     *,
     codec: str = "zstandard",
     block_records: int = 10_000,
@@ -32,9 +32,9 @@ def write_raw_archive(
 ) -> int:
     """Write messages into a raw_record container, and return how many. ``records`` is consumed as a stream.
 
-    ``schemas`` are the writer schemas (parsed JSON) by Confluent id. A block has ``block_records`` records at the most.
-    The same ``sync_marker`` (16 bytes; random by default) and input give the same file. The file appears under its name
-    when it is complete; until then, and after a failure, there is only ``<path>.partial``.
+    ``schemas`` are the writer schemas (parsed JSON) by Confluent id or GUID. A block has ``block_records`` records at
+    the most. The same ``sync_marker`` (16 bytes; random by default) and input give the same file. The file appears
+    under its name when it is complete; until then, and after a failure, there is only ``<path>.partial``.
 
     Raises UsageError for a wrong option, ArchiveError for a message that no reader would take.
 
@@ -73,7 +73,7 @@ def _check_options(codec: str, block_records: int, sync_marker: bytes | None) ->
         raise UsageError(f"sync_marker must have {SYNC_BYTES} bytes, not {len(sync_marker)}")
 
 
-def _header(schemas: Mapping[int, Any], codec: str, sync: bytes) -> bytes:
+def _header(schemas: Mapping[SchemaRef, Any], codec: str, sync: bytes) -> bytes:
     metadata = {
         "avro.schema": json.dumps(k2schemas.avro_schema("raw_record")),
         "avro.codec": codec,

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from k2beam.cli.guard import guarded
+from k2beam.cli.lake_options import lake_config
 from k2beam.cli.option_groups import with_options
-from k2beam.cli.output import OutputFormat, OutputOption, emit_rows
+from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows
 from k2beam.cli.registry_options import RegistryOption, registry_login
+from k2beam.config import LakeConfig
 from k2beam.registry.config import DEFAULT_URL, RegistryConfig
 
 if TYPE_CHECKING:
@@ -109,6 +111,23 @@ def register_command(
     wanted = candidates(names or (), topic or (), folder)
     with _open(login.at(registry, wait)) as opened:
         _report(opened, wanted, register_all, output)
+
+
+@schemas_app.command("forget")
+@guarded
+@with_options(lake=lake_config)
+def forget_command(
+    registry: RegistryOption = DEFAULT_URL, *, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE
+) -> None:
+    """Forget what the ids of a registry stood for, so that a job takes messages of one whose ids begin anew.
+
+    A message with an old id that is not in the tables yet would be read by the new schema of that id.
+    """
+    from k2beam.lake.catalog import open_catalog
+    from k2beam.lake.kept_schemas import forget_schemas
+
+    forgotten = forget_schemas(open_catalog(lake), lake.namespace, registry)
+    emit_object({"registry": registry, "forgotten": forgotten}, output)
 
 
 @contextmanager

@@ -37,8 +37,8 @@ from k2beam.codec.frame import (
     HEADER_BYTES,
     AnyFrameError,
     Frames,
-    SchemaRef,
     header_schemas,
+    ref_name,
     split_frames,
     unframe,
 )
@@ -46,7 +46,7 @@ from k2beam.codec.normalise import Provenance, normalise
 from k2beam.codec.strict import decode_many
 from k2beam.codec.writer_schema import BROKEN_BLOCK, Decoder, WriterSchema
 from k2beam.errors import SchemaError, UnsupportedSchema
-from k2beam.model import TIMESTAMP, BlockBatch, DeadLetter, EventBatch, Kind, Origin, RawBatch
+from k2beam.model import TIMESTAMP, BlockBatch, DeadLetter, EventBatch, Kind, Origin, RawBatch, SchemaRef
 from k2beam.schemas import EVENT_TIME_COLUMN, event_arrow_schema, full_name
 
 LIVE_SOURCE = "kafka:"
@@ -87,8 +87,9 @@ class BatchDecoder:
         return self._blocks(batch) if isinstance(batch, BlockBatch) else self._raw(batch)
 
     def _raw(self, batch: RawBatch) -> DecodedBatch:
-        frames = split_frames(batch.data.column("value"))
-        named = header_schemas(batch.data.column("headers"))
+        values = batch.data.column("value")
+        frames = split_frames(values)
+        named = {row: ref for row, ref in header_schemas(batch.data.column("headers")).items() if values[row].is_valid}
         errors = [*(error for error in frames.errors if error[0] not in named), *_errors_in(named)]
         failures: list[tuple[int | None, Failure]] = [
             (None, Failure(row, "frame", error.error_class, str(error))) for row, error in errors
@@ -106,18 +107,18 @@ class BatchDecoder:
         return DecodedBatch(events, raw_dead_letters(batch.data, failures, now))
 
     def _framed(
-        self, data: pa.RecordBatch, rows: Ints, ref: SchemaRef, schemas: Mapping[int, str], body_offset: int
+        self, data: pa.RecordBatch, rows: Ints, ref: SchemaRef, schemas: Mapping[SchemaRef, str], body_offset: int
     ) -> tuple[_Part | None, list[Failure]]:
         """The rows of one schema."""
         try:
-            text = schemas[ref] if isinstance(ref, int) and ref in schemas else self._look_up(ref)
+            text = schemas[ref] if ref in schemas else self._look_up(ref)
         except SchemaError as error:
             error_class = error.error_class if isinstance(error, UnsupportedSchema) else "unknown_schema_id"
             return None, [Failure(row, "schema", error_class, str(error)) for row in rows.tolist()]
         try:
             schema = WriterSchema.parse(text)
         except SchemaError as error:
-            message = f"schema {_named(ref)}: {error}"
+            message = f"schema {ref_name(ref)}: {error}"
             return None, [Failure(row, "schema", "schema_incompatible", message) for row in rows.tolist()]
         decoded = self._decoder.decode(_take(data.column("value"), rows), body_offset, schema)
         failures = [decode_failure(error, int(rows[error.row])) for error in decoded.errors]
@@ -129,7 +130,7 @@ class BatchDecoder:
 
     def _look_up(self, ref: SchemaRef) -> str:
         if self._lookup is None:
-            raise SchemaError(f"schema {_named(ref)} did not come with the data, and no registry is configured")
+            raise SchemaError(f"schema {ref_name(ref)} did not come with the data, and no registry is configured")
         return self._lookup(ref)
 
     def _blocks(self, batch: BlockBatch) -> DecodedBatch:
@@ -173,10 +174,6 @@ def dead_letters_of_events(origin: Origin, failures: Sequence[Failure], failed_a
     places = _Places(batch, WriterSchema.parse(batch.schema_json))
     whole = (failure._replace(payload=places.payload(failure.row)) for failure in found)
     return tuple(places.dead_letter(failure, failed_at) for failure in whole)
-
-
-def _named(ref: SchemaRef) -> str:
-    return f"id {ref}" if isinstance(ref, int) else f"GUID {ref}"
 
 
 def _errors_in(named: Mapping[int, SchemaRef | AnyFrameError]) -> Iterator[tuple[int, AnyFrameError]]:

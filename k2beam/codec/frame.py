@@ -7,6 +7,7 @@ the id, or the schema's GUID, into a header of the message, and the body alone i
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from k2beam.errors import (
     ShortFrameError,
     TombstoneError,
 )
+from k2beam.model import SchemaRef
 
 FRAME_MAGIC = 0
 HEADER_BYTES = 5
@@ -30,9 +32,6 @@ SCHEMA_HEADER = "__value_schema_id"
 
 _GUID_MAGIC = 1
 _GUID_BYTES = 17
-
-SchemaRef = int | str
-"""What names a writer's schema: a registry's id, or a GUID as text."""
 
 AnyFrameError = TombstoneError | EmptyPayloadError | BadMagicError | ShortFrameError | BadSchemaHeaderError
 
@@ -113,6 +112,30 @@ def header_schemas(headers: pa.ListArray) -> dict[int, SchemaRef | AnyFrameError
     ours = np.flatnonzero(pc.equal(entries.field("key"), SCHEMA_HEADER).fill_null(False).to_numpy(zero_copy_only=False))
     rows = pc.list_parent_indices(headers).take(pa.array(ours)).to_pylist()
     return dict(zip(rows, map(_schema_in, entries.field("value").take(pa.array(ours)).to_pylist()), strict=True))
+
+
+def schema_of(value: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> SchemaRef | None:
+    """What names the schema of one message, in its header or its frame; None where nothing good does."""
+    for key, named in reversed(tuple(headers)):
+        if key == SCHEMA_HEADER:
+            found = _schema_in(named)
+            return found if isinstance(found, int | str) else None
+    return None if frame_error(value) is not None else unframe(value)[0]
+
+
+def parse_ref(text: str) -> SchemaRef | None:
+    """The id or GUID that ``str`` gave; None for another text."""
+    if text.isascii() and text.isdigit():
+        return int(text)
+    try:
+        return text if str(uuid.UUID(text)) == text else None
+    except ValueError:
+        return None
+
+
+def ref_name(ref: SchemaRef) -> str:
+    """It in the words of a message."""
+    return f"id {ref}" if isinstance(ref, int) else f"GUID {ref}"
 
 
 def _schema_in(value: bytes | None) -> SchemaRef | AnyFrameError:

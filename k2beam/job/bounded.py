@@ -18,11 +18,12 @@ from k2beam.job.config import IngestConfig
 from k2beam.job.first import LocalSource, VerifiedSource, check_first
 from k2beam.job.options import beam_options
 from k2beam.job.pipeline import build
-from k2beam.job.stats import IngestStats, ingest_stats
+from k2beam.job.stats import IngestStats, check_sum, ingest_stats
 from k2beam.lake.adopt import check_tables
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.holes import cover_holes, record_holes
+from k2beam.lake.kept_schemas import keep_schemas
 from k2beam.lake.reconcile import reconcile
 from k2beam.lake.recorded import read_beginnings, record_beginnings
 from k2beam.lake.rules import keep_rules
@@ -52,7 +53,7 @@ def run_ingest(
         >>> again.written["trades_v2"], again.already_covered
         (0, 856)
     """
-    config = config.for_one_run()
+    config, resolver = config.for_one_run(), keep_schemas(resolver, config.lake)
     catalog = open_catalog(config.lake)
     check_tables(catalog, config.lake.namespace, adopt=config.adopt)
     if config.sequences is not None:
@@ -79,7 +80,9 @@ def run_ingest(
         cover_holes(catalog, config.lake.namespace, left_out)
     reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
     duration = time.monotonic() - started
-    return ingest_stats(catalog, config.lake.namespace, config.write.run_id, counters(result), duration)
+    stats = ingest_stats(catalog, config.lake.namespace, config.write.run_id, counters(result), duration)
+    check_sum(stats, bounded=True)
+    return stats
 
 
 @contextmanager

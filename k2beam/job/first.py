@@ -53,11 +53,14 @@ class VerifiedSource(Protocol):
         """The offsets that are to become nothing."""
 
 
-def check_first(batches: Iterable[Batch], covered: Coverage, resolver: Any, max_dead_share: float) -> None:
+def check_first(
+    batches: Iterable[Batch], covered: Coverage, resolver: Any, max_dead_share: float, *, least: int = 1
+) -> None:
     """Decode and validate the first messages of ``batches`` that are not ``covered``, and write nothing.
 
-    ``resolver`` gives writer schemas by id (None: the batches bring them along). Raises K2BeamError where more than
-    ``max_dead_share`` of the messages (from 0.0 to 1.0) would be dead letters, with the classes and an example.
+    ``resolver`` gives writer schemas by id (None: the batches bring them along); fewer than ``least`` messages are not
+    judged. Raises K2BeamError where more than ``max_dead_share`` of the messages (from 0.0 to 1.0) would be dead
+    letters, with the classes and an example.
     """
     if max_dead_share == 1:
         return
@@ -71,7 +74,7 @@ def check_first(batches: Iterable[Batch], covered: Coverage, resolver: Any, max_
             resolver.close()
     looked = sum(one.offsets for one in first)
     failed = [one for one in first if one.error_class]
-    if sum(one.offsets for one in failed) > max_dead_share * looked:
+    if looked >= least and sum(one.offsets for one in failed) > max_dead_share * looked:
         raise K2BeamError(_refusal(failed, looked, max_dead_share))
 
 

@@ -26,7 +26,7 @@ from k2beam.job.first import FIRST_MESSAGES, check_first
 from k2beam.job.holes import HoleKeeper
 from k2beam.job.options import beam_options, flink_run, is_prism, uneven_readers
 from k2beam.job.pipeline import build
-from k2beam.job.stats import IngestStats, ingest_stats, rows_counted, rows_of_run
+from k2beam.job.stats import IngestStats, check_sum, ingest_stats, rows_counted, rows_of_run
 from k2beam.kafka.cluster import ASK_SECONDS, Bounds, Cluster, Topic, first_wanted, start_offsets
 from k2beam.kafka.count import missing_of
 from k2beam.kafka.discovery import Discovery
@@ -36,6 +36,7 @@ from k2beam.kafka.reader import TopicReader, first_positions
 from k2beam.lake.adopt import check_tables
 from k2beam.lake.catalog import Catalog, open_catalog
 from k2beam.lake.commit import read_coverage
+from k2beam.lake.kept_schemas import keep_schemas
 from k2beam.lake.publish import commits_done
 from k2beam.lake.reconcile import reconcile
 from k2beam.lake.recorded import record_first_offsets
@@ -52,6 +53,8 @@ LIVE_RUNNER = "PrismRunner"
 POLL_SECONDS = 0.5
 BEGINNING_SECONDS = 30.0
 """How long the first messages are waited for, at most."""
+LEAST_WAITING = 20
+"""Fewer messages are not judged: a job that is started again must not stay down for some bad ones that came last."""
 GUARD_SECONDS = 10.0
 """How often a running job looks whether its topics are still the ones that it started with."""
 LEAST_BUNDLE_SECONDS = 0.25
@@ -126,6 +129,7 @@ def run_live(
     started = time.monotonic()
     counted: Mapping[str, int] = {}
     config = replace(config, write=live.of(config.write)).for_one_run()
+    resolver = keep_schemas(resolver, config.lake)
     with stop_signal() as stop:
         catalog = open_catalog(config.lake)
         check_tables(catalog, config.lake.namespace, adopt=config.adopt)
@@ -148,7 +152,9 @@ def run_live(
                 counted = _run(live, config, beam_arguments, resolver, start, stop)
     keeper.save(probe.holes)
     reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
-    return ingest_stats(catalog, config.lake.namespace, config.write.run_id, counted, time.monotonic() - started)
+    stats = ingest_stats(catalog, config.lake.namespace, config.write.run_id, counted, time.monotonic() - started)
+    check_sum(stats, bounded=False)
+    return stats
 
 
 def _run(
@@ -168,7 +174,8 @@ def _run(
         on_flink.check()
         if reader is Reader.BEAM and (uneven := uneven_readers(options, len(start.goal.bounds))):
             get_logger("live").warning(uneven)
-    check_first(_beginning(live, start, stop), start.covered, resolver, config.max_dead_share)
+    waiting = _beginning(live, start, stop)
+    check_first(waiting, start.covered, resolver, config.max_dead_share, least=LEAST_WAITING)
     # Rows that a job committed before it died count as seen from here on, with or without their gaps in the ledger.
     reconcile(start.catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
     pipeline = beam.Pipeline(options=options)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from k2beam.errors import K2BeamError
 from k2beam.lake.catalog import Catalog
 from k2beam.lake.runs import RUN_ID, run_record
 from k2beam.lake.scan import find_readable
@@ -17,13 +18,15 @@ from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS
 from k2beam.lake.transaction import ROWS_ADDED
 
 SEQUENCE_PREFIX = "sequence_"
+_COUNTED = (*EVENT_TABLES.values(), DEAD_LETTERS)
 
 
 @dataclass(frozen=True, slots=True)
 class IngestStats:
     """Counts of a run. ``consumed`` and ``already_covered`` are source offsets, ``written`` and
     ``dead_letters`` are rows, ``errors`` are inputs that could not be read and have no offset (a
-    truncated tail), ``gaps`` are messages per class, ``snapshots`` are the ids per table,
+    truncated tail), ``pending`` source offsets that were read and not committed when the job ended (None where the
+    runner does not tell), ``gaps`` are messages per class, ``snapshots`` are the ids per table,
     ``commit_ms`` the time that commits took (``min``, ``max`` and, rounded, ``mean``; empty where the runner does
     not tell).
     """
@@ -38,6 +41,7 @@ class IngestStats:
     throughput_per_s: float
     snapshots: dict[str, list[int]] = field(default_factory=dict)
     commit_ms: dict[str, int] = field(default_factory=dict)
+    pending: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The stats object, as the command line prints it."""
@@ -50,19 +54,24 @@ def ingest_stats(
     """Put together what the run with ``run_id`` did; ``counters`` are Beam's, by name."""
     written: dict[str, int] = {}
     snapshots: dict[str, list[int]] = {}
-    for name in (*EVENT_TABLES.values(), DEAD_LETTERS, SEQUENCE_GAPS):
+    for name in (*_COUNTED, SEQUENCE_GAPS):
         rows, ids = _of_run(catalog, namespace, name, run_id)
         written[name] = rows
         if ids:
             snapshots[name] = ids
     consumed = counters.get("consumed", 0)
-    left_out = sum(count for name, count in counters.items() if name in _LEFT_OUT)
+    left_out = {table: counters.get(f"left_out_{table}", 0) for table in _COUNTED}
+    events = sum(written[name] for name in EVENT_TABLES.values())
+    # A runner that restarted the job, or tells no counters, knows of fewer rows than the tables.
+    told = rows_counted(counters) == events + written[DEAD_LETTERS]
+    dead = counters.get("dead_letter_offsets", 0) - left_out[DEAD_LETTERS]
+    already_covered = counters.get("already_covered", 0) + sum(left_out.values())
     return IngestStats(
         consumed=consumed,
         written={name: written[name] for name in EVENT_TABLES.values()},
         errors=counters.get("truncated_tails", 0),
         dead_letters=written[DEAD_LETTERS],
-        already_covered=counters.get("already_covered", 0) + left_out,
+        already_covered=already_covered,
         gaps={
             name.removeprefix(SEQUENCE_PREFIX).upper(): count
             for name, count in sorted(counters.items())
@@ -72,7 +81,22 @@ def ingest_stats(
         throughput_per_s=round(consumed / duration_s, 1) if duration_s else 0.0,
         snapshots=snapshots,
         commit_ms=_spread(counters, "commit_ms"),
+        pending=consumed - events - dead - already_covered if told else None,
     )
+
+
+def check_sum(stats: IngestStats, *, bounded: bool) -> None:
+    """Raises K2BeamError where not every offset that was read is in one place.
+
+    Of a run that has read all of its source (``bounded``) none may be pending.
+    """
+    if stats.pending is not None and (stats.pending < 0 or (bounded and stats.pending)):
+        raise K2BeamError(
+            f"the run does not add up: of {stats.consumed:,} messages that were read, {abs(stats.pending):,} are "
+            f"{'nowhere' if stats.pending > 0 else 'in two places'} (events {stats.written}, dead letters "
+            f"{stats.dead_letters:,}, there already {stats.already_covered:,}). `k2beam audit` tells what the tables "
+            "have; run it again: what was committed is left out, the rest is taken"
+        )
 
 
 def _spread(counters: Mapping[str, int], name: str) -> dict[str, int]:
@@ -84,15 +108,12 @@ def _spread(counters: Mapping[str, int], name: str) -> dict[str, int]:
 
 def rows_of_run(catalog: Catalog, namespace: str, run_id: str) -> int:
     """How many rows of events and dead letters the run with ``run_id`` has committed so far."""
-    return sum(_of_run(catalog, namespace, name, run_id)[0] for name in (*EVENT_TABLES.values(), DEAD_LETTERS))
+    return sum(_of_run(catalog, namespace, name, run_id)[0] for name in _COUNTED)
 
 
 def rows_counted(counters: Mapping[str, int]) -> int:
     """The same by Beam's counters, which come after a commit."""
-    return sum(counters.get(f"rows_written_{name}", 0) for name in (*EVENT_TABLES.values(), DEAD_LETTERS))
-
-
-_LEFT_OUT = frozenset(f"left_out_{name}" for name in (*EVENT_TABLES.values(), DEAD_LETTERS))
+    return sum(counters.get(f"rows_written_{name}", 0) for name in _COUNTED)
 
 
 def _of_run(catalog: Catalog, namespace: str, name: str, run_id: str) -> tuple[int, list[int]]:

@@ -13,12 +13,12 @@ from typing import Any, Protocol, cast
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from k2beam.archive.write import write_raw_archive
-from k2beam.codec.frame import frame_error, unframe
+from k2beam.codec.frame import HEADER_BYTES, schema_of
 from k2beam.errors import K2BeamError, SchemaError, UsageError
 from k2beam.kafka.cluster import TIMEOUT_SECONDS, Bounds, Topic
 from k2beam.kafka.config import READ_COMMITTED, KafkaConfig
 from k2beam.kafka.guard import TopicGuard
-from k2beam.model import RawRecord, log_time
+from k2beam.model import RawRecord, SchemaRef, log_time
 
 ROWS_A_FILE = 200_000
 BYTES_A_FILE = 64 << 20
@@ -33,10 +33,10 @@ _PASSING = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, Kafka
 
 
 class SchemaSource(Protocol):
-    """Gives writer schemas by id, such as :class:`k2beam.registry.resolver.RegistryResolver`, opened."""
+    """Gives writer schemas by id or GUID, such as :class:`k2beam.registry.resolver.RegistryResolver`, opened."""
 
-    def resolve(self, schema_id: int) -> str:
-        """The schema's JSON text. Raises SchemaError for an id that does not exist."""
+    def resolve(self, ref: SchemaRef) -> str:
+        """The schema's JSON text. Raises SchemaError for one that does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,9 @@ class KafkaArchiver:
 
     Each message keeps source, partition, offset, timestamp (microseconds), key, value and headers, so that replaying
     an archive after the live run adds nothing, and replaying it alone gives the same rows. Read is what a live run
-    reads: committed messages, and none of an aborted transaction. The writer schemas of the ids in a file's payloads
-    are in its header; an id that ``schemas`` does not know is left out, and its messages become the dead letters that
-    they are live.
+    reads: committed messages, and none of an aborted transaction. The writer schemas that a file's messages
+    name are in its header; one that ``schemas`` does not know is left out, and its messages become the dead letters
+    that they are live.
 
     Delivery: a container appears when it is complete; each offset once, from the first that the broker has to the
     end found at the start. Commits no offsets.
@@ -114,13 +114,13 @@ class KafkaArchiver:
             self._on_messages(count)
             yield count, path.stat().st_size
 
-    def _found_schemas(self, records: Iterable[RawRecord]) -> dict[int, Any]:
-        found: dict[int, Any] = {}
+    def _found_schemas(self, records: Iterable[RawRecord]) -> dict[SchemaRef, Any]:
+        found: dict[SchemaRef, Any] = {}
         if self._schemas is None:
             return found
-        for schema_id in sorted(schema_ids(records)):
+        for ref in sorted(schema_refs(records), key=str):
             try:
-                found[schema_id] = json.loads(self._schemas.resolve(schema_id))
+                found[ref] = json.loads(self._schemas.resolve(ref))
             except SchemaError:
                 continue  # on replay its messages become dead letters, as they do live
         return found
@@ -248,11 +248,11 @@ def chunks(records: Iterable[RawRecord], rows: int, nbytes: int) -> Iterator[lis
         yield chunk
 
 
-def schema_ids(records: Iterable[RawRecord]) -> set[int]:
-    """The Confluent schema ids in the values; a value without a good frame has none."""
-    # By the distinct first five bytes: a file has many messages and few ids.
-    heads = {record.value[:5] for record in records if record.value is not None}
-    return {unframe(head)[0] for head in heads if frame_error(head) is None}
+def schema_refs(records: Iterable[RawRecord]) -> set[SchemaRef]:
+    """What names the schemas of the messages; one without a good frame or header has none."""
+    # By what is distinct, since a file has many messages and few schemas.
+    told = {(record.value[:HEADER_BYTES], record.headers) for record in records if record.value is not None}
+    return {ref for value, headers in told if (ref := schema_of(value, headers)) is not None}
 
 
 def file_name(topic: Topic, partition: int, first: int) -> str:

@@ -11,14 +11,13 @@ from collections.abc import Mapping
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
-from pyiceberg.table.update import SetPropertiesUpdate
 
 from k2beam.config import RetryPolicy
 from k2beam.coverage import SourcePartition
 from k2beam.errors import LakeError
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import DEAD_LETTERS, EXPECTED_PREFIX, open_table
-from k2beam.lake.transaction import COMMIT_ID, Append, commit_loop, commit_updates
+from k2beam.lake.transaction import COMMIT_ID, Append, change_properties, commit_loop
 
 FIRST_PREFIX = "k2.first."
 """Table properties ``k2.first.<partition>.<source>``: the offset from which the first job was to read."""
@@ -42,18 +41,9 @@ def read_beginnings(catalog: Catalog, namespace: str) -> dict[str, str]:
 def record_beginnings(catalog: Catalog, namespace: str, beginnings: Mapping[str, str]) -> None:
     """Record the beginnings of sources, before anything of them is taken. Raises CommitConflict and CommitUnknown."""
 
-    def plan(table: Table) -> SetPropertiesUpdate | None:
-        news = {f"{BEGINNING_PREFIX}{source}": text for source, text in beginnings.items()}
-        fresh = {name: text for name, text in news.items() if table.properties.get(name) != text}
-        return SetPropertiesUpdate(updates=fresh) if fresh else None
-
-    if beginnings:
-        commit_loop(
-            lambda: open_table(catalog, namespace, DEAD_LETTERS),
-            plan,
-            RetryPolicy(),
-            commit=lambda table, update: commit_updates(table, [update]),
-        )
+    news: dict[str, str | None] = {f"{BEGINNING_PREFIX}{source}": text for source, text in beginnings.items()}
+    if news:
+        change_properties(lambda: open_table(catalog, namespace, DEAD_LETTERS), lambda _: news)
 
 
 def read_first_offsets(catalog: Catalog, namespace: str) -> dict[SourcePartition, int]:

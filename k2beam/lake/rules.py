@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pyiceberg.catalog import Catalog
-from pyiceberg.table.update import SetPropertiesUpdate
+from collections.abc import Mapping
 
-from k2beam.config import RetryPolicy
+from pyiceberg.catalog import Catalog
+
 from k2beam.lake.scan import find_readable
-from k2beam.lake.tables import SEQUENCE_GAPS, Table, open_table
-from k2beam.lake.transaction import commit_loop, commit_updates
+from k2beam.lake.tables import SEQUENCE_GAPS, open_table
+from k2beam.lake.transaction import change_properties
 from k2beam.sequence import SequenceRules
 from k2beam.sequence.rules import NO_RULES
 
@@ -18,7 +18,7 @@ RULES_PROPERTY = "k2.sequences"
 def read_rules(catalog: Catalog, namespace: str) -> SequenceRules:
     """The rules of a namespace; none where none were given. Raises UnreadableFile for metadata that is gone."""
     table = find_readable(catalog, namespace, SEQUENCE_GAPS)
-    return NO_RULES if table is None else _of(table)
+    return NO_RULES if table is None else _of(table.properties)
 
 
 def keep_rules(catalog: Catalog, namespace: str, rules: SequenceRules) -> None:
@@ -27,17 +27,12 @@ def keep_rules(catalog: Catalog, namespace: str, rules: SequenceRules) -> None:
     Raises CommitConflict and CommitUnknown as a commit does.
     """
 
-    def plan(table: Table) -> SetPropertiesUpdate | None:
-        return None if _of(table) == rules else SetPropertiesUpdate(updates={RULES_PROPERTY: rules.to_json()})
-
-    commit_loop(
+    change_properties(
         lambda: open_table(catalog, namespace, SEQUENCE_GAPS),
-        plan,
-        RetryPolicy(),
-        commit=lambda table, update: commit_updates(table, [update]),
+        lambda properties: {} if _of(properties) == rules else {RULES_PROPERTY: rules.to_json()},
     )
 
 
-def _of(table: Table) -> SequenceRules:
-    text = table.properties.get(RULES_PROPERTY)
+def _of(properties: Mapping[str, str]) -> SequenceRules:
+    text = properties.get(RULES_PROPERTY)
     return NO_RULES if text is None else SequenceRules.from_json(text)

@@ -18,7 +18,7 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Operation, Snapshot
-from pyiceberg.table.update import AssertRefSnapshotId, TableUpdate
+from pyiceberg.table.update import AssertRefSnapshotId, RemovePropertiesUpdate, SetPropertiesUpdate, TableUpdate
 from sqlalchemy.exc import DBAPIError
 
 from k2beam.clock import now_us
@@ -179,6 +179,24 @@ def commit_updates(table: Table, updates: Sequence[TableUpdate]) -> None:
     current = {"ref": MAIN_BRANCH, "snapshot-id": table.metadata.current_snapshot_id}
     transaction._stage(tuple(updates), (AssertRefSnapshotId.model_validate(current),))
     transaction.commit_transaction()
+
+
+def change_properties(
+    open_table: Callable[[], Table], change: Callable[[Mapping[str, str]], Mapping[str, str | None]]
+) -> None:
+    """Set the properties that ``change`` makes of those that a table has (None: takes it away); no snapshot is added.
+
+    Raises as :func:`commit_loop` does.
+    """
+
+    def plan(table: Table) -> list[TableUpdate] | None:
+        news = {name: value for name, value in change(table.properties).items() if table.properties.get(name) != value}
+        given = {name: value for name, value in news.items() if value is not None}
+        gone = [name for name, value in news.items() if value is None]
+        found = [SetPropertiesUpdate(updates=given)] if given else []
+        return [*found, *([RemovePropertiesUpdate(removals=gone)] if gone else [])] or None
+
+    commit_loop(open_table, plan, RetryPolicy(), commit=commit_updates)
 
 
 def commit_loop(

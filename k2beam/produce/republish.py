@@ -55,6 +55,8 @@ def archived_schemas(folder: Path) -> dict[int, str]:
         if header.size and not header.raw:
             raise UsageError(f"{path} holds records, not messages of a log; name containers in the raw_record envelope")
         for schema_id, text in header.schemas:
+            if not isinstance(schema_id, int):
+                raise UsageError(f"{path}: its messages name their schema in a header, GUID {schema_id}; frame them")
             if schemas.setdefault(schema_id, text) != text:
                 raise UsageError(f"{path}: schema id {schema_id} is another schema than in the files before it")
     return schemas

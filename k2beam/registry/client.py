@@ -17,8 +17,10 @@ from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
+from k2beam.codec.frame import ref_name
 from k2beam.errors import NotRegistered, RegistryError, RegistryUnavailable, UsageError
 from k2beam.logs import get_logger
+from k2beam.model import SchemaRef
 from k2beam.registry.config import RegistryConfig
 
 AVRO = "AVRO"
@@ -78,11 +80,11 @@ class Registry:
         except json.JSONDecodeError as error:
             raise RegistryError(f"{self._where(doing)}: the answer is not JSON; {_CHECK_PATH}") from error
 
-    def schema(self, ref: int | str) -> Schema:
+    def schema(self, ref: SchemaRef) -> Schema:
         """The schema of an id, or of a GUID, of whatever type."""
         if isinstance(ref, str):
-            return self.call(f"looking up schema GUID {ref}", lambda: self.client.get_schema_by_guid(ref))
-        return self.call(f"looking up schema id {ref}", lambda: self.client.get_schema(ref))
+            return self.call(f"looking up schema {ref_name(ref)}", lambda: self.client.get_schema_by_guid(ref))
+        return self.call(f"looking up schema {ref_name(ref)}", lambda: self.client.get_schema(ref))
 
     def referred(self, subject: str, version: int) -> Schema:
         """The schema of a version of a subject, with what it refers to itself."""

@@ -8,7 +8,9 @@ from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, wait_random_exponential
 
+from k2beam.codec.frame import ref_name
 from k2beam.errors import NotRegistered, SchemaError, UnsupportedSchema
+from k2beam.model import SchemaRef
 from k2beam.registry.client import AVRO, Registry, Sleep, stop_waiting
 from k2beam.registry.config import RegistryConfig
 from k2beam.registry.references import written_out
@@ -70,8 +72,8 @@ class RegistryResolver:
 
     def _reset(self) -> None:
         self._registry: Registry | None = None
-        self._texts: dict[int | str, str] = {}
-        self._unknown: dict[int | str, tuple[float, str]] = {}
+        self._texts: dict[SchemaRef, str] = {}
+        self._unknown: dict[SchemaRef, tuple[float, str]] = {}
         self._window_start = float("-inf")
         self._waited = 0.0
 
@@ -93,7 +95,7 @@ class RegistryResolver:
             self._registry.close()
         self._reset()
 
-    def resolve(self, ref: int | str) -> str:
+    def resolve(self, ref: SchemaRef) -> str:
         """The JSON text of the writer schema of an id, or of a GUID; what it refers to is written out in it.
 
         Raises SchemaError for one that does not exist, UnsupportedSchema for a schema that is no Avro;
@@ -104,7 +106,7 @@ class RegistryResolver:
             text = self._texts[ref] = self._first(ref)
         return text
 
-    def _first(self, ref: int | str) -> str:
+    def _first(self, ref: SchemaRef) -> str:
         if isinstance(ref, int) and not 0 <= ref <= MAX_ID:
             raise SchemaError(f"schema id {ref} can't be in a registry: ids go to {MAX_ID}")
         until, message = self._unknown.get(ref, (float("-inf"), ""))
@@ -113,13 +115,13 @@ class RegistryResolver:
         try:
             return self._ask(ref)
         except NotRegistered:
-            message = f"schema {_named(ref)} is not in the Schema Registry {self.config.url}"
+            message = f"schema {ref_name(ref)} is not in the Schema Registry {self.config.url}"
             if len(self._unknown) >= _REMEMBERED_UNKNOWN:
                 self._unknown.clear()
             self._unknown[ref] = (self._clock() + _WINDOW_S, message)
             raise SchemaError(message) from None
 
-    def _ask(self, ref: int | str) -> str:
+    def _ask(self, ref: SchemaRef) -> str:
         if self._registry is None:
             raise RuntimeError("the resolver is not open: call open() first")
         retrying = Retrying(
@@ -131,7 +133,7 @@ class RegistryResolver:
         )
         schema = retrying(self._registry.schema, ref)
         if (schema.schema_type or AVRO) != AVRO:
-            raise UnsupportedSchema(f"schema {_named(ref)} is of type {schema.schema_type}; market data is {AVRO}")
+            raise UnsupportedSchema(f"schema {ref_name(ref)} is of type {schema.schema_type}; market data is {AVRO}")
         return written_out(self._registry, schema)
 
     def _patience(self) -> float:
@@ -144,7 +146,3 @@ class RegistryResolver:
     def _sleep_for_unknown(self, seconds: float) -> None:
         self._waited += seconds
         self._sleep(seconds)
-
-
-def _named(ref: int | str) -> str:
-    return f"id {ref}" if isinstance(ref, int) else f"GUID {ref}"

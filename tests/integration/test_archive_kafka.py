@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,24 @@ from k2beam.archive.plan import plan_archive
 from k2beam.archive.reading import ArchiveReader
 from k2beam.audit.compare import compare
 from k2beam.cli.archive import register as register_command
+from k2beam.codec.frame import SCHEMA_HEADER
 from k2beam.config import NAMESPACE
 from k2beam.errors import K2BeamError, UsageError
-from k2beam.kafka.archiver import KafkaArchiver, check_folder, chunks, file_name, schema_ids
+from k2beam.job.config import Reader
+from k2beam.kafka.archiver import KafkaArchiver, check_folder, chunks, file_name, schema_refs
 from k2beam.kafka.cluster import Bounds, Cluster, Topic
 from k2beam.kafka.config import KafkaConfig
+from k2beam.kafka.topics import TopicSpec, create_topics
 from k2beam.lake.catalog import open_catalog
 from k2beam.model import RawBatch, RawRecord
 from k2beam.produce.republish import reframed
+from k2beam.registry.resolver import RegistryResolver
+from k2beam.registry.subjects import schema_text
 from k2beam.stack.stack import LocalStack
+from tests.codec_samples import encode_as, trade
 from tests.lake_helpers import lake_config
 from tests.live_helpers import ingest_live, produce, register
+from tests.registry_server import registry_server
 from tests.replay_helpers import contents, ingest, simulated
 
 integration = pytest.mark.integration
@@ -45,9 +54,13 @@ def test_a_chunk_closes_at_its_rows_and_at_its_bytes() -> None:
     assert list(chunks(iter(()), 2, 2)) == []
 
 
-def test_schema_ids_are_those_of_good_frames() -> None:
+def test_schema_refs_are_those_of_good_frames_and_headers() -> None:
     values = [b"\0\0\0\1\2body", b"\0\0\0\1\2other", b"\0\0\0\0\7", b"\0\0\0\0", b"\1\0\0\0\5x", b"", None]
-    assert schema_ids(record(offset, value) for offset, value in enumerate(values)) == {258, 7}
+    guid = uuid.uuid4()
+    headers = [(SCHEMA_HEADER, b"\0\0\0\0\11"), (SCHEMA_HEADER, b"\1" + guid.bytes), (SCHEMA_HEADER, b"?")]
+    named = [replace(record(0, b"\0\0\0\0\6body"), headers=(header,)) for header in headers]
+    framed = [record(offset, value) for offset, value in enumerate(values)]
+    assert schema_refs([*framed, *named]) == {258, 7, 9, str(guid)}
 
 
 def test_a_topic_made_anew_has_other_file_names() -> None:
@@ -85,7 +98,7 @@ def archive(stack: LocalStack, topics: list[str], out: Path, *options: str) -> d
     app = typer.Typer()
     register_command(app)
     names = [option for topic in topics for option in ("--topic", topic)]
-    places = ["--bootstrap", stack.bootstrap, "--registry", stack.registry_url, "--output", "json"]
+    places = ["--registry", stack.registry_url, "--bootstrap", stack.bootstrap, "--output", "json"]
     done = CliRunner().invoke(app, ["archive", "kafka", *names, *places, *options, str(out)])
     assert done.exit_code == 0, (done.output, done.exception)
     stats: dict[str, float] = json.loads(done.stdout)
@@ -165,3 +178,29 @@ def test_live_equals_replay(
     assert (sum(again.written.values()), again.dead_letters) == (0, 0)
     assert contents(tmp_path / "live") == rows
     assert compare(this, other, NAMESPACE).same
+
+
+@integration
+@pytest.mark.parametrize("reader", list(Reader))
+def test_schemas_named_in_headers_are_taken_live_and_from_an_archive(
+    live: LocalStack, prism: Path, tmp_path: Path, unique: Callable[[str], str], reader: Reader
+) -> None:
+    """As Confluent's HeaderSchemaIdSerializer writes them. Apicurio knows no GUIDs, so the registry is a stand-in."""
+    (topic,) = (made.topic for made in create_topics(live.bootstrap, [TopicSpec(unique("headers"))]))
+    guid = uuid.uuid4()
+    producer = Producer({"bootstrap.servers": live.bootstrap})
+    for number in range(3):
+        headers: list[tuple[str, str | bytes | None]] = [(SCHEMA_HEADER, b"\1" + guid.bytes)]
+        producer.produce(topic, encode_as("trade_v2", trade(number)), partition=0, headers=headers)
+    assert producer.flush(30) == 0
+
+    def answer(_method: str, path: str, _body: Any) -> tuple[int, Any]:
+        known = f"/schemas/guids/{guid}" in path
+        return (200, {"schema": schema_text("trade_v2")}) if known else (404, {"error_code": 40403, "message": "none"})
+
+    with registry_server(answer) as (url, _):
+        taken = ingest_live(live, [topic], tmp_path / "live", prism, reader, RegistryResolver(url))
+        archive(live, [topic], tmp_path / "out", "--registry", url)
+    assert (taken.written["trades_v2"], taken.dead_letters) == (3, 0)
+    replayed = ingest([tmp_path / "out"], tmp_path / "replay")
+    assert (replayed.written["trades_v2"], replayed.dead_letters) == (3, 0)

@@ -205,11 +205,11 @@ def test_the_schema_may_be_named_in_a_header() -> None:
     by_id = [{"key": SCHEMA_HEADER, "value": body(4)[:HEADER_BYTES]}]
     wrong = [{"key": SCHEMA_HEADER, "value": b"?"}]
     bare = body(4)[HEADER_BYTES:]
-    batch = raw([bare, body(4), bare, bare, bare], headers=[named, [], wrong, named, by_id])
+    batch = raw([bare, body(4), bare, bare, bare, None], headers=[named, [], wrong, named, by_id, named])
     decoded = decode(batch, {guid: text}.__getitem__)
     assert [part.data.column("_offset").to_pylist() for part in decoded.events] == [[0, 10, 30, 40]]
-    (letter,) = decoded.dead_letters
-    assert (letter.offset, letter.stage, letter.error_class) == (20, "frame", "bad_schema_header")
+    found = [(letter.offset, letter.stage, letter.error_class) for letter in decoded.dead_letters]
+    assert found == [(20, "frame", "bad_schema_header"), (50, "frame", "tombstone")]
     (events,) = decoded.events
     assert events.origin is not None
     refused = dead_letters_of_events(events.origin, [Failure(row, "validate", "x", "m") for row in range(4)], NOW)

@@ -10,15 +10,18 @@ from apache_beam.metrics.execution import MetricKey, MetricResult
 from apache_beam.metrics.metricbase import MetricName
 
 from k2beam.config import NAMESPACE, Retention
+from k2beam.errors import K2BeamError
+from k2beam.job import bounded
 from k2beam.job.bounded import counters
-from k2beam.job.config import LiveConfig
-from k2beam.job.stats import ingest_stats
+from k2beam.job.config import IngestConfig, LiveConfig
+from k2beam.job.stats import check_sum, ingest_stats
 from k2beam.kafka.config import KafkaConfig
 from k2beam.lake import sweep
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.publish import Publisher
 from k2beam.lake.tables import open_table
 from tests.lake_helpers import lake_config, stage, write_config
+from transforms.read_archive import ReadArchive
 
 
 @pytest.mark.parametrize("keep", [None, Retention(1), Retention(3)])
@@ -36,6 +39,37 @@ def test_a_runs_rows_are_counted_and_its_snapshots_that_are_left(tmp_path: Path,
     left = {snapshot.snapshot_id for snapshot in open_table(catalog, NAMESPACE, "trades_v2").snapshots()}
     mine = [receipt.snapshot_after for receipt in receipts if receipt.snapshot_after in left]
     assert stats[0].snapshots.get("trades_v2", []) == mine
+
+
+@pytest.mark.parametrize(("lost", "said"), [(1, "1 are nowhere"), (-2, "2 are in two places"), (0, None)])
+def test_a_run_that_does_not_add_up_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: int, said: str | None
+) -> None:
+    """As if some transform had lost messages, or had given them out twice."""
+    as_told = bounded.counters
+
+    def more(result: Any) -> dict[str, int]:
+        return {**as_told(result), "consumed": as_told(result)["consumed"] + lost}
+
+    monkeypatch.setattr(bounded, "counters", more)
+    config = IngestConfig(lake_config(tmp_path))
+    if said is None:
+        assert bounded.run_ingest(ReadArchive(["samples/crypto"]), config).pending == 0
+        return
+    with pytest.raises(K2BeamError, match=rf"the run does not add up: of \d,\d{{3}} messages that were read, {said}"):
+        bounded.run_ingest(ReadArchive(["samples/crypto"]), config)
+
+
+def test_what_a_live_job_leaves_is_pending_and_counters_that_do_not_tell_are_no_error(tmp_path: Path) -> None:
+    stats = ingest_stats(open_catalog(lake_config(tmp_path)), NAMESPACE, "nobody", {"consumed": 5}, 1.0)
+    assert stats.pending == 5
+    check_sum(stats, bounded=False)
+    with pytest.raises(K2BeamError, match="5 are nowhere"):
+        check_sum(stats, bounded=True)
+    Publisher(lake_config(tmp_path), write_config(run_id="us")).publish("trades_v2", [stage(tmp_path, range(3))])
+    untold = ingest_stats(open_catalog(lake_config(tmp_path)), NAMESPACE, "us", {"consumed": 5}, 1.0)
+    assert untold.pending is None
+    check_sum(untold, bounded=True)
 
 
 def test_only_a_job_that_expires_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
