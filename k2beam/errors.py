@@ -49,6 +49,8 @@ Two more end a wait from within and reach no caller of k2beam: :class:`NotReady`
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -252,3 +254,23 @@ class NotReady(Exception):
 
 class Stopped(Exception):
     """The job was told to stop while an answer was waited for."""
+
+
+def mendable(trace: str) -> str | None:
+    """The last exception that a traceback names, where it tells whoever runs the program all that there is to mend.
+
+    That is a K2BeamError, or an error of the operating system; None for anything else, which is a defect.
+    """
+    lines = (line.strip().removeprefix("RuntimeError: ") for line in reversed(trace.splitlines()))
+    named = next((found for line in lines if (found := _NAMED.fullmatch(line))), None)
+    known = {kind.__name__ for kind in _kinds_of(K2BeamError, OSError)}
+    return named["text"] or named["name"] if named is not None and named["name"] in known else None
+
+
+_NAMED = re.compile(r"(?:\w+\.)*(?P<name>\w+)(?:: (?P<text>.*?))?(?: \[while running '[^']*'\])*")
+
+
+def _kinds_of(*kinds: type[BaseException]) -> Iterator[type[BaseException]]:
+    for kind in kinds:
+        yield kind
+        yield from _kinds_of(*kind.__subclasses__())

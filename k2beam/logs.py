@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import structlog
 from structlog.typing import Processor
 
-from k2beam.errors import UsageError
+from k2beam.errors import UsageError, mendable
 
 if TYPE_CHECKING:
     from k2beam.model import CommitReceipt
@@ -112,7 +113,17 @@ copy of a line that a worker process has written to the same standard error itse
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith(_NO_NEWS)
+    return not (str(record.msg).startswith(_NO_NEWS) or _is_told_at_the_end(record))
+
+
+def _is_told_at_the_end(record: logging.LogRecord) -> bool:
+    """Whether it is a library's trace of what the program ends with in one sentence; at DEBUG that is news too."""
+    if record.name.startswith(OWN) or logging.getLogger(OWN[0]).isEnabledFor(logging.DEBUG):
+        return False
+    trace = record.getMessage()
+    if record.exc_info:
+        trace += "\n" + "".join(traceback.format_exception(*record.exc_info))
+    return "Traceback (most recent call last)" in trace and mendable(trace) is not None
 
 
 _handler.addFilter(_is_news)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import fastavro
 
 from k2beam.codec.writer_schema import Decoded, WriterSchema
-from k2beam.schemas import avro_schema
+from k2beam.model import Kind
+from k2beam.schemas import avro_schema, v2_name
 
 START = datetime(2024, 3, 5, 10, 0, tzinfo=UTC)
 V1 = {"trades": "trade", "quotes": "quote", "reference_data": "reference_data"}
@@ -52,6 +54,11 @@ def encode(schema: Any, record: dict[str, Any]) -> bytes:
     stream = io.BytesIO()
     fastavro.schemaless_writer(stream, fastavro.parse_schema(schema), record)
     return stream.getvalue()
+
+
+def encode_event(kind: Kind, record: Mapping[str, Any]) -> bytes:
+    """A record of Python values as v2 Avro, without framing. Raises ValueError where it does not fit."""
+    return encode_as(v2_name(kind), dict(record))
 
 
 def encode_as(name: str, record: dict[str, Any]) -> bytes:

@@ -9,6 +9,7 @@ from typing import ParamSpec, TypeVar
 
 from k2beam.cli.output import printable
 from k2beam.errors import K2BeamError, UsageError
+from k2beam.logs import get_logger
 
 BROKEN_PIPE = 141
 """What a shell reports for a program that SIGPIPE ended."""
@@ -21,7 +22,8 @@ def run_guarded(function: Callable[P, _T], /, *args: P.args, **kwargs: P.kwargs)
     """Call ``function``; what k2beam raises on purpose becomes one line on standard error and an exit code.
 
     UsageError exits with 2, any other K2BeamError with 1, a reader of the pipe that went away with
-    141. Everything else is a defect and keeps its traceback.
+    141. So does an error of the operating system, such as a full disk, with 1; its traceback is in the log at DEBUG.
+    Everything else is a defect and keeps its traceback.
     """
     try:
         return function(*args, **kwargs)
@@ -30,6 +32,10 @@ def run_guarded(function: Callable[P, _T], /, *args: P.args, **kwargs: P.kwargs)
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
     except BrokenPipeError:
         raise SystemExit(BROKEN_PIPE) from None
+    except OSError as error:
+        get_logger("cli").debug("where it came from", exc_info=True)
+        sys.stderr.write(f"Error: {printable(str(error))}\n")
+        raise SystemExit(1) from error
 
 
 def guarded(command: Callable[P, _T]) -> Callable[P, _T]:

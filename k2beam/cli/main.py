@@ -30,6 +30,9 @@ from k2beam.cli import (
 )
 from k2beam.cli.guard import run_guarded
 
+INTERRUPTED = 130
+"""The exit code of a program that SIGINT ended, by which typer ends."""
+
 app = typer.Typer(
     name="k2beam",
     help="Market data from Kafka or archives through Apache Beam into Apache Iceberg, exactly once.",
@@ -95,7 +98,12 @@ def split_beam_options(arguments: Sequence[str]) -> tuple[list[str], tuple[str, 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; ends with SystemExit."""
     ours, beams = split_beam_options(sys.argv[1:] if arguments is None else arguments)
-    run_guarded(app, args=ours, obj=beams, prog_name="k2beam")
+    try:
+        run_guarded(app, args=ours, obj=beams, prog_name="k2beam")
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            sys.stderr.write("Interrupted: what was committed stays, and running it again takes the rest.\n")
+        raise
 
 
 if __name__ == "__main__":

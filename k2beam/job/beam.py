@@ -31,6 +31,7 @@ from k2beam.logs import get_logger
 CANCEL_SECONDS = 30.0
 _EXCEPTION = re.compile(r"(?:Caused by: )?[\w.$]+: ")
 """A line of a traceback that names an exception, in Python or in Java; places have a space before the colon."""
+vars(sdk_worker)["print"] = lambda *_, **__: None  # the worker prints a traceback besides logging it
 ENDED_STATES = frozenset({PipelineState.DONE, PipelineState.FAILED, PipelineState.CANCELLED, PipelineState.DRAINED})
 AGAIN = "run it again: what was committed is left out, the rest is taken"
 
@@ -110,7 +111,6 @@ class Quiet:
         self._handlers = list(logging.getLogger().handlers)
         for handler in self._handlers:
             handler.addFilter(_is_not_beams)
-        vars(sdk_worker)["print"] = lambda *_, **__: None  # the worker prints a traceback besides logging it
         self._hook, threading.excepthook = threading.excepthook, self._on_exception
 
     def end(self) -> None:
@@ -120,7 +120,6 @@ class Quiet:
         self._on = False
         for handler in self._handlers:
             handler.removeFilter(_is_not_beams)
-        del vars(sdk_worker)["print"]
         threading.excepthook = self._hook
 
     def _on_exception(self, raised: Any) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.runners.runner import PipelineState
 
-from k2beam.errors import K2BeamError
+from k2beam.errors import K2BeamError, mendable
+from k2beam.job.beam import AGAIN
 from k2beam.job.config import IngestConfig
 from k2beam.job.first import LocalSource, VerifiedSource, check_first
 from k2beam.job.options import beam_options
@@ -27,6 +28,7 @@ from k2beam.lake.kept_schemas import keep_schemas
 from k2beam.lake.reconcile import reconcile
 from k2beam.lake.recorded import read_beginnings, record_beginnings
 from k2beam.lake.rules import keep_rules
+from k2beam.logs import get_logger
 
 
 def run_ingest(
@@ -71,11 +73,18 @@ def run_ingest(
     started = time.monotonic()
     pipeline = beam.Pipeline(options=beam_options(beam_arguments))
     build(pipeline, source, config, resolver=resolver)
-    with quoted_executable():
-        result = pipeline.run()
-    state = result.wait_until_finish()
+    try:
+        with quoted_executable():
+            result = pipeline.run()
+        state = result.wait_until_finish()
+    except (K2BeamError, OSError, RuntimeError) as error:
+        reason = mendable(f"{type(error).__name__}: {error}")
+        if reason is None:
+            raise
+        get_logger("job").debug("the trace of what ended the job", trace=str(error))
+        raise K2BeamError(f"the job ended: {reason}; {AGAIN}") from error
     if state not in (PipelineState.DONE, None):
-        raise K2BeamError(f"the job ended as {state}; run it again: what was committed is left out, the rest is taken")
+        raise K2BeamError(f"the job ended as {state}; {AGAIN}")
     if isinstance(source, VerifiedSource):
         cover_holes(catalog, config.lake.namespace, left_out)
     reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)

@@ -50,7 +50,7 @@ def test_the_stats_object_is_all_of_standard_output(ingested: tuple[Path, Path, 
     stats = ingested[2]
     assert list(stats) == [
         "consumed", "written", "errors", "dead_letters", "already_covered", "gaps", "duration_s", "throughput_per_s",
-        "snapshots", "commit_ms",
+        "snapshots", "commit_ms", "pending",
     ]  # fmt: skip
     written = stats["written"]
     assert isinstance(written, dict)

@@ -6,8 +6,11 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 import k2beam
 from k2beam import errors
+from k2beam.errors import mendable
 
 ROOT = Path(k2beam.__file__).parent
 LINE = re.compile(r"^((?:[ │]{4})*)[├└]── (\w+)\s")
@@ -53,3 +56,21 @@ def test_all_exceptions_are_in_one_file() -> None:
 def test_the_drawing_has_every_exception_under_its_parent() -> None:
     signals = {"K2BeamError", "NotReady", "Stopped"}
     assert drawn() == {name: getattr(errors, name).__base__.__name__ for name in defined().keys() - signals}
+
+
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        ("OSError: [Errno 28] No space left on device", "[Errno 28] No space left on device"),
+        ("PermissionError: [Errno 13] Permission denied: '/x: y'", "[Errno 13] Permission denied: '/x: y'"),
+        ("k2beam.errors.CommitConflict: table t: tries used up", "table t: tries used up"),
+        ("RuntimeError: LakeError: table t is gone [while running 'A/B'] [while running 'C']", "table t is gone"),
+        ("TypeError: unsupported operand", None),
+        ("RuntimeError: ValueError: x", None),
+        ("KeyboardInterrupt", None),
+    ],
+)
+def test_what_a_traceback_tells_of_what_is_no_defect(last: str, told: str | None) -> None:
+    trace = 'Traceback (most recent call last):\n  File "x"\nLakeError: earlier\n\nTraceback (most recent call last):\n'
+    assert mendable(f"{trace}{last}\n\n") == told
+    assert mendable("") is None

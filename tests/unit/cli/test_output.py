@@ -182,7 +182,13 @@ def test_a_row_of_the_wrong_length_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(UsageError("no such option"), 2), (LakeError("broken table"), 1), (BrokenPipeError(), 141)]
+    ("error", "code"),
+    [
+        (UsageError("no such option"), 2),
+        (LakeError("broken table"), 1),
+        (BrokenPipeError(), 141),
+        (OSError(28, "No space"), 1),
+    ],
 )
 def test_an_error_becomes_a_message_and_an_exit_code(
     error: Exception, code: int, capsys: pytest.CaptureFixture[str]
@@ -196,6 +202,19 @@ def test_an_error_becomes_a_message_and_an_exit_code(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (f"Error: {error}\n" if str(error) else "")
+
+
+def test_an_interrupt_is_told_in_one_sentence() -> None:
+    program = (
+        "from k2beam.cli.main import app, main\n"
+        "@app.command('wait')\n"
+        "def wait() -> None:\n"
+        "    raise KeyboardInterrupt\n"
+        "main(['wait'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "Interrupted: what was committed stays, and running it again takes the rest.\n"
 
 
 def test_a_defect_keeps_its_traceback_and_a_result_is_passed_on() -> None:

@@ -14,7 +14,6 @@ import pytest
 from k2beam.codec.batches import BatchDecoder, DecodedBatch, dead_letters_of_events
 from k2beam.codec.columnar.decoder import ColumnarDecoder
 from k2beam.codec.dead_letters import Failure
-from k2beam.codec.encode import encode_event
 from k2beam.codec.frame import HEADER_BYTES, SCHEMA_HEADER
 from k2beam.codec.reference import ReferenceDecoder
 from k2beam.codec.writer_schema import Decoder
@@ -26,6 +25,7 @@ from tests.codec_samples import (
     MAKERS,
     START,
     encode_as,
+    encode_event,
     framed,
     quote,
     reference,

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from k2beam.codec.encode import encode_event
 from k2beam.codec.frame import unframe
 from k2beam.errors import InvalidRecord, KafkaFailed, NotDelivered, RegistryError, SpoolError, UsageError
 from k2beam.kafka.topics import TopicSpec
@@ -23,7 +22,7 @@ from k2beam.produce.producer import MarketDataProducer
 from k2beam.produce.spool import OutgoingMessage, Spool, read_spool, spool_lock
 from k2beam.registry.config import RegistryConfig
 from k2beam.topics import parse_topic, topic_name
-from tests.codec_samples import quote, reference, trade
+from tests.codec_samples import encode_event, quote, reference, trade
 from tests.registry_server import NO_SUBJECT, FakeKafka, in_turn, knows_all, registry_server
 
 TOPIC = "market.equities.trades.asx"

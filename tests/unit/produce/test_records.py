@@ -11,13 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2beam.codec.encode import encode_event
 from k2beam.errors import InvalidRecord
 from k2beam.model import Kind
 from k2beam.produce.records import checked
 from k2beam.schemas import payload_arrow_schema, v2_name
 from k2beam.validation import violations
-from tests.codec_samples import START, quote, reference, trade
+from tests.codec_samples import START, encode_event, quote, reference, trade
 
 NOW = (START + timedelta(days=1) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 MAKERS: dict[Kind, Any] = {"trades": trade, "quotes": quote, "reference_data": reference}
@@ -38,7 +37,7 @@ def test_a_good_record_goes_through_as_it_is(kind: Kind) -> None:
         ("symbol", None, "must be a string"),
         ("symbol", "\ud800", "UTF-8"),
         ("exchange", "", "is empty"),
-        ("asset_class", "bonds", "one of equities, crypto, futures, options"),
+        ("asset_class", "art", "one of equities, crypto, futures, options, fx, bonds, indices"),
         ("timestamp", "2024-03-05", "must be a datetime"),
         ("timestamp", 1 << 63, "must be a datetime"),
         ("timestamp", datetime(1969, 1, 1, tzinfo=UTC), "before 1970"),
