@@ -119,8 +119,8 @@ class WriteConfig:
     when ``bounded`` is off, ``commit_age_seconds`` after the bundle of its first file began (None: 10 s, or
     2 s in a live job that ends by itself). ``run_id`` marks the run's snapshots (empty: run_ingest
     and run_live give each run one of its own). ``guard`` is asked before each commit. ``retention``: which
-    snapshots a commit leaves in its table (None: all; run_live then takes that of its LiveConfig).
-    Raises UsageError for a size that is not above 0.
+    snapshots a commit leaves in its table (None: all; run_live then takes that of its LiveConfig). ``retired``: sources
+    whose rows leave with the first commit. Raises UsageError for a size that is not above 0.
 
     Examples:
         >>> from k2beam import WriteConfig
@@ -143,6 +143,7 @@ class WriteConfig:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     guard: SourceGuard | None = None
     retention: Retention | None = None
+    retired: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for name in ("window_seconds", "target_file_bytes", "memory_bytes", "commit_rows", "commit_bytes"):

@@ -37,7 +37,7 @@ FURTHER = (
     "k2beam.audit.compare.compare",
     "k2beam.jsonable.jsonable",
     "k2beam.kafka.batch.raw_batch",
-    "k2beam.kafka.cluster.topic_of_source",
+    "k2beam.topics.topic_of_source",
     "k2beam.kafka.discovery.Discovery",
     "k2beam.kafka.reader.TopicReader",
     "k2beam.produce.delivery.resend",

@@ -11,7 +11,7 @@ from typing import Any
 from k2beam.audit.audit import audit
 from k2beam.config import NAMESPACE
 from k2beam.job.bounded import run_ingest
-from k2beam.job.config import IngestConfig
+from k2beam.job.config import MAX_DEAD_SHARE, IngestConfig
 from k2beam.job.stats import IngestStats
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.ledger import read_ledger
@@ -38,10 +38,16 @@ def ingest(paths: Sequence[Path], warehouse: Path, *beam: str, **write: Any) -> 
 
 
 def run_archive(
-    paths: Sequence[Path], warehouse: Path, *beam: str, root: Path | None = None, **write: Any
+    paths: Sequence[Path],
+    warehouse: Path,
+    *beam: str,
+    root: Path | None = None,
+    max_dead_share: float = MAX_DEAD_SHARE,
+    **write: Any,
 ) -> IngestStats:
-    """The same with a root."""
-    config = IngestConfig(lake_config(warehouse), write_config(run_id=uuid.uuid4().hex, **write))
+    """The same with a root, and a share of dead letters."""
+    options = write_config(run_id=uuid.uuid4().hex, **write)
+    config = IngestConfig(lake_config(warehouse), options, max_dead_share=max_dead_share)
     source = ReadArchive([str(path) for path in paths], root=None if root is None else str(root))
     return run_ingest(source, config, beam)
 

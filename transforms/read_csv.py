@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import apache_beam as beam
 
 from k2beam.coverage import Coverage
-from k2beam.csv.beginning import Beginning, seen_beginning
+from k2beam.csv.beginning import Beginning, taken_as
 from k2beam.csv.files import CsvChunk, CsvFile, CsvPlan, FileVariables, check_files, plan_csv
 from k2beam.csv.mapping import CsvMapping
 from k2beam.csv.reader import CsvReader
@@ -26,7 +26,8 @@ class ReadCsv(beam.PTransform):  # type: ignore[misc]
 
     Lines become v2 Avro records in BlockBatches, as if the file were a plain Avro container, so that everything after
     is the same. ``loaded_at`` (microseconds UTC) is the time of the load for events that have no other. A
-    file larger than memory works: it is read in pieces of about ``piece_bytes``.
+    file larger than memory works: it is read in pieces of about ``piece_bytes``. ``corrected``: they take the place of
+    files that were taken before, where run_ingest runs it.
 
     All files are looked at when the pipeline is built: UsageError, naming the file, where one is not there, is no text,
     lacks a column or variable, or can't be told from another (:func:`k2beam.csv.files.check_files`).
@@ -57,6 +58,7 @@ class ReadCsv(beam.PTransform):  # type: ignore[misc]
         loaded_at: int,
         variables: FileVariables | None = None,
         complete: bool = False,
+        corrected: bool = False,
         chunk_bytes: int = 8 << 20,
         piece_bytes: int = 2 << 20,
     ) -> None:
@@ -66,6 +68,8 @@ class ReadCsv(beam.PTransform):  # type: ignore[misc]
         self._paths = tuple(paths)
         self._source = _CsvFiles(CsvReader(mapping, piece_bytes), chunk_bytes, complete)
         self._variables = variables or FileVariables()
+        self._corrected = corrected
+        self._beginnings: dict[str, Beginning] = {}
         self._loaded_at = loaded_at
 
     def expand(self, pbegin: Any) -> PlannedBatches:
@@ -80,15 +84,19 @@ class ReadCsv(beam.PTransform):  # type: ignore[misc]
         """What there is to be read, without a pipeline. Raises what is raised when one is built."""
         return batches_of(self._source, self._files())
 
-    def verified(self, known: Mapping[str, str]) -> dict[str, str]:
-        """The beginnings of the files, by source. Raises UsageError for a file that isn't the one that is ``known``."""
-        found = {}
-        for file in self._files():
-            if file.source:
-                text = known.get(file.source)
-                before = None if text is None else Beginning.from_json(text)
-                found[file.source] = seen_beginning(file, before, complete=self._source.complete).to_json()
-        return found
+    def verified(self, known: Mapping[str, str]) -> tuple[dict[str, str], set[str]]:
+        """The beginnings of the files, by source, and the sources whose rows they take the place of.
+
+        Raises UsageError for a file that isn't the one that is ``known``, unless it is to replace it.
+        """
+        before = {source: Beginning.from_json(text) for source, text in known.items()}
+        self._beginnings = {
+            file.source: taken_as(file, before, complete=self._source.complete, correct=self._corrected)
+            for file in self._told()
+            if file.source
+        }
+        found = {source: beginning.to_json() for source, beginning in self._beginnings.items()}
+        return found, {one for beginning in self._beginnings.values() for one in beginning.replaced}
 
     def left_out(self) -> Coverage:
         """The offsets of lines that the mapping does not take: they are no loss, and no rows."""
@@ -101,6 +109,15 @@ class ReadCsv(beam.PTransform):  # type: ignore[misc]
         return found
 
     def _files(self) -> list[CsvFile]:
+        """The files with the sources of their rows."""
+        return [
+            replace(file, source=self._beginnings[file.source].source(file.source))
+            if file.source in self._beginnings
+            else file
+            for file in self._told()
+        ]
+
+    def _told(self) -> list[CsvFile]:
         mapping = self._source.reader.mapping
         return check_files(self._paths, mapping, self._variables, self._loaded_at, complete=self._source.complete)
 

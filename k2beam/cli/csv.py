@@ -56,6 +56,10 @@ def csv_files(
     complete: Annotated[
         bool, typer.Option("--complete", help="Take a last line without a line end: nobody writes the files any more.")
     ] = False,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="A corrected file: its rows take the place of those that were taken before."),
+    ] = False,
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what the first lines of each file become; nothing is written.")
     ] = False,
@@ -95,6 +99,8 @@ def csv_files(
     )
     if to not in ("tables", "topic"):
         metrics.refuse_for(f"--to {to}")
+    if replace and to != "tables":
+        raise UsageError("--replace is for --to tables: what was delivered elsewhere can't be taken back")
     loaded_at = now_us()
     # Before Beam is loaded, which takes seconds.
     checked = check_files(files, reader.mapping, variables, loaded_at, complete=complete)
@@ -108,7 +114,14 @@ def csv_files(
         config = IngestConfig(
             lake, write, dead_letters_json=dead_letters_json, metrics=metrics.config, **intake._asdict()
         )
-        source = ReadCsv(files, reader.mapping, loaded_at=loaded_at, variables=variables, complete=complete)
+        source = ReadCsv(
+            files,
+            reader.mapping,
+            loaded_at=loaded_at,
+            variables=variables,
+            complete=complete,
+            corrected=replace,
+        )
         stats = k2beam.run_ingest(source, config, context.obj or ())
         metrics.push(stats)
         emit_object(stats.as_dict(), output, title="ingest csv")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from k2beam.csv.files import CsvFile
@@ -15,29 +17,71 @@ from k2beam.csv.streams import open_csv
 from k2beam.errors import LakeError, UsageError
 
 _PIECE = 1 << 20
+_CORRECTED = "~"
+"""What stands before the number of times that a source was corrected."""
 
 
 class Beginning(NamedTuple):
-    """The lines of a file that were there when it was taken: how many, and SHA-256 over them; and its path then."""
+    """The lines of a file that were there when it was taken: how many, and SHA-256 over them; and its path then.
+
+    ``replaced``: the sources, from the first on, whose rows went when it was taken in their place.
+    """
 
     lines: int
     digest: str
     path: str
+    replaced: tuple[str, ...] = ()
 
     @staticmethod
     def from_json(text: str) -> Beginning:
         """What :meth:`to_json` gave. Raises LakeError for another text."""
         try:
-            return Beginning(**json.loads(text))
-        except (ValueError, TypeError) as error:
+            known = json.loads(text)
+            return Beginning(**{**known, "replaced": tuple(known.get("replaced", ()))})
+        except (ValueError, TypeError, AttributeError) as error:
             raise LakeError(f"what is kept of the beginning of a file is damaged: {text!r:.200}") from error
 
     def to_json(self) -> str:
         return json.dumps(self._asdict(), sort_keys=True)
 
+    def source(self, told: str) -> str:
+        """The source of its rows, where the file's first line tells ``told``: a corrected file has one of its own."""
+        times = sum(one.partition(_CORRECTED)[0] == told for one in self.replaced)
+        return f"{told}{_CORRECTED}{times}" if times else told
 
-def seen_beginning(file: CsvFile, known: Beginning | None, *, complete: bool = False) -> Beginning:
-    """The lines of a file as they are now. Raises UsageError, naming both, where they are not those of ``known``."""
+
+def taken_as(file: CsvFile, known: Mapping[str, Beginning], *, complete: bool, correct: bool) -> Beginning:
+    """The lines of a file as they are now, and what they take the place of, by what is ``known`` of each source.
+
+    Where it is ``correct`` that differs from what was taken, the file takes its place: of the source that its first
+    line tells, or else of the one that was taken from the same path. Raises UsageError, naming both files, where it
+    differs otherwise, and where there is nothing to correct.
+    """
+    told, path = known.get(file.source), str(Path(file.path).resolve())
+    before = file.source if told else next((one for one, its in known.items() if correct and its.path == path), None)
+    now, same = _compared(file, told, complete)
+    now = now._replace(path=path)
+    if same:
+        return now._replace(replaced=told.replaced if told else ())
+    if before is None:
+        if correct:
+            raise UsageError(
+                f"{file.path}: nothing to replace: no file that begins with its first line, or had its path, was taken"
+            )
+        return now
+    of_before = known[before]
+    if correct:
+        return now._replace(replaced=(*of_before.replaced, of_before.source(before)))
+    what = f"has {now.lines:,} lines" if now.lines < of_before.lines else "differs after its first line"
+    raise UsageError(
+        f"{file.path} begins as {of_before.path} did, of which {of_before.lines:,} lines were taken, and {what}: its "
+        "lines would pass for those. If it was corrected, --replace takes it in the place of those rows; if it is "
+        "another file, tell the two apart by a group in the mapping's `file` pattern"
+    )
+
+
+def _compared(file: CsvFile, known: Beginning | None, complete: bool) -> tuple[Beginning, bool]:
+    """The lines as they are now, and whether those that are ``known`` are the first of them."""
     sha, lines, of_known, rest = hashlib.sha256(), 0, "", b""
     with open_csv(file.path) as stream:
         stream.seek(file.start)
@@ -52,11 +96,4 @@ def seen_beginning(file: CsvFile, known: Beginning | None, *, complete: bool = F
         sha.update(rest + b"\n")
         lines += 1
         of_known = sha.hexdigest() if known is not None and lines == known.lines else of_known
-    if known is not None and of_known != known.digest:
-        what = f"has {lines:,} lines" if lines < known.lines else "differs after its first line"
-        raise UsageError(
-            f"{file.path} begins as {known.path} did, of which {known.lines:,} lines were taken, and {what}: its lines "
-            "would pass for those. If it is another file, tell the two apart by a group in the mapping's `file` "
-            "pattern; if it was corrected, load it under a mapping with another `name`"
-        )
-    return Beginning(lines, sha.hexdigest(), file.path)
+    return Beginning(lines, sha.hexdigest(), file.path), known is not None and of_known == known.digest

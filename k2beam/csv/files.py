@@ -158,7 +158,7 @@ def same_file(stream: BinaryIO, file: CsvFile, mapping: CsvMapping) -> bool:
     """Whether an open file still begins as it did when it was checked."""
     stream.seek(0)
     head = _Head.of(stream.read(MAX_FIRST_LINES), mapping)
-    return head.source(mapping, dict(file.context.variables)) == file.source
+    return head.source(mapping, dict(file.context.variables)) == file.context.identity
 
 
 def _without_source(file: CsvFile) -> ReadProblem:

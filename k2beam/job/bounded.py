@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import apache_beam as beam
@@ -16,17 +17,16 @@ from apache_beam.runners.runner import PipelineState
 from k2beam.errors import K2BeamError, mendable
 from k2beam.job.beam import AGAIN
 from k2beam.job.config import IngestConfig
-from k2beam.job.first import LocalSource, VerifiedSource, check_first
+from k2beam.job.first import LocalSource, check_first
 from k2beam.job.options import beam_options
 from k2beam.job.pipeline import build
 from k2beam.job.stats import IngestStats, check_sum, ingest_stats
+from k2beam.job.taken import TakenFiles
 from k2beam.lake.adopt import check_tables
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import read_coverage
-from k2beam.lake.holes import cover_holes, record_holes
 from k2beam.lake.kept_schemas import keep_schemas
 from k2beam.lake.reconcile import reconcile
-from k2beam.lake.recorded import read_beginnings, record_beginnings
 from k2beam.lake.rules import keep_rules
 from k2beam.logs import get_logger
 
@@ -56,21 +56,27 @@ def run_ingest(
         (0, 856)
     """
     config, resolver = config.for_one_run(), keep_schemas(resolver, config.lake)
-    catalog = open_catalog(config.lake)
-    check_tables(catalog, config.lake.namespace, adopt=config.adopt)
+    catalog, namespace = open_catalog(config.lake), config.lake.namespace
+    check_tables(catalog, namespace, adopt=config.adopt)
     if config.sequences is not None:
-        keep_rules(catalog, config.lake.namespace, config.sequences)
-    if isinstance(source, VerifiedSource):
-        known = read_beginnings(catalog, config.lake.namespace)
-        beginnings = source.verified(known)
+        keep_rules(catalog, namespace, config.sequences)
+    files, covered = TakenFiles.of(catalog, namespace, source), read_coverage(catalog, namespace)
     if isinstance(source, LocalSource):
-        covered = read_coverage(catalog, config.lake.namespace)
         check_first(source.local_batches(), covered, resolver, config.max_dead_share)
-    if isinstance(source, VerifiedSource):
-        record_beginnings(catalog, config.lake.namespace, beginnings)
-        left_out = source.left_out()
-        record_holes(catalog, config.lake.namespace, left_out, log_compacted=False)
+    files.record(covered)
+    config = replace(config, write=files.written_with(config.write))
     started = time.monotonic()
+    result = _run(source, config, beam_arguments, resolver)
+    files.settle(config.write.run_id)
+    reconcile(catalog, namespace, run_id=config.write.run_id, metrics=config.metrics)
+    duration = time.monotonic() - started
+    stats = ingest_stats(catalog, namespace, config.write.run_id, counters(result), duration)
+    check_sum(stats, bounded=True)
+    return stats
+
+
+def _run(source: beam.PTransform, config: IngestConfig, beam_arguments: Sequence[str], resolver: Any) -> Any:
+    """The result of the job, which has ended well."""
     pipeline = beam.Pipeline(options=beam_options(beam_arguments))
     build(pipeline, source, config, resolver=resolver)
     try:
@@ -85,13 +91,7 @@ def run_ingest(
         raise K2BeamError(f"the job ended: {reason}; {AGAIN}") from error
     if state not in (PipelineState.DONE, None):
         raise K2BeamError(f"the job ended as {state}; {AGAIN}")
-    if isinstance(source, VerifiedSource):
-        cover_holes(catalog, config.lake.namespace, left_out)
-    reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
-    duration = time.monotonic() - started
-    stats = ingest_stats(catalog, config.lake.namespace, config.write.run_id, counters(result), duration)
-    check_sum(stats, bounded=True)
-    return stats
+    return result
 
 
 @contextmanager

@@ -6,7 +6,7 @@ The offset of a dead letter is covered, and never taken again: a wrong schema, m
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -40,17 +40,6 @@ class _Judged(NamedTuple):
     offsets: int = 1
     error_class: str = ""
     message: str = ""
-
-
-@runtime_checkable
-class VerifiedSource(Protocol):
-    """A source that can tell whether it is the one that was taken before."""
-
-    def verified(self, known: Mapping[str, str]) -> dict[str, str]:
-        """What its sources begin with, by source; raises K2BeamError where it is not what is ``known``."""
-
-    def left_out(self) -> Coverage:
-        """The offsets that are to become nothing."""
 
 
 def check_first(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pyiceberg.catalog import Catalog
@@ -21,6 +21,7 @@ from k2beam.config import Retention, RetryPolicy
 from k2beam.coverage import PROPERTY_PREFIX, Coverage
 from k2beam.errors import LakeError, UnreadableFile
 from k2beam.lake.files import StagedFile, rewrite_without
+from k2beam.lake.retire import without_sources
 from k2beam.lake.runs import RUN_ID
 from k2beam.lake.scan import find_readable, table_name
 from k2beam.lake.tables import COVERED_TABLES, EVENT_TABLES, EXPECTED_PREFIX, open_table
@@ -105,6 +106,7 @@ def commit_files(
     run_id: str,
     policy: RetryPolicy,
     retention: Retention | None = None,
+    retired: Collection[str] = (),
     on_retry: Callable[[str], None] = lambda reason: None,
 ) -> CommitReceipt:
     """Commit staged files of one table in one snapshot, together with their coverage.
@@ -113,7 +115,8 @@ def commit_files(
     2. Compare each staged file with the table's coverage, and with the files before it in this commit: what is covered
        is left out. Where nothing is left, the commit is done, without a snapshot.
     3. In one transaction, set the properties of the touched source partitions and append the files, with the ids of run
-       and commit, counts and a digest in the snapshot's summary; ``retention`` says which snapshots it leaves.
+       and commit, counts and a digest in the snapshot's summary; ``retention`` says which snapshots it leaves. Rows
+       of ``retired`` sources leave in it.
     4. Commit by the catalog's compare-and-swap.
     5. On a conflict or an unknown outcome wait, and begin again at 1: the coverage tells what has landed.
 
@@ -140,7 +143,8 @@ def commit_files(
             with contextlib.suppress(LakeError):
                 others = read_coverage(catalog, namespace, [other for other in EVENT_TABLES.values() if other != name])
                 change = _append(table, selection, merged | others, summary)
-        return replace(change, retention=retention)
+        change = replace(change, retention=retention)
+        return without_sources(table, change, retired) if retired else change
 
     # Steps 1, 4 and 5 are the loop's.
     outcome = commit_loop(lambda: open_table(catalog, namespace, name), plan, policy, on_retry)

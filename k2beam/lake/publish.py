@@ -121,5 +121,6 @@ class Publisher:
             run_id=self._config.run_id,
             policy=self._config.retry,
             retention=self._config.retention,
+            retired=self._config.retired,
             on_retry=on_retry,
         )

@@ -182,7 +182,15 @@ def key_name(symbol: str, epoch: int | None = None, first: int | None = None) ->
 
 
 class KeyName(NamedTuple):
-    """What the name of a key says: a symbol or channel, and of which session (None: it has none)."""
+    """What the name of a key says: a symbol or channel, and of which session (None: it has none).
+
+    Examples:
+        >>> from k2beam.sequence import KeyName
+        >>> from k2beam.sequence.rules import key_name
+        >>> KeyName.read("BTCUSDT").epoch
+        >>> KeyName.read(key_name("channel-7", epoch=20260105, first=1))
+        KeyName(symbol='channel-7', epoch=20260105, first=1)
+    """
 
     symbol: str
     epoch: int | None = None

@@ -21,7 +21,7 @@ from k2beam.query.selections import DeadLetterSelection, EventSelection, GapSele
 from k2beam.schemas import avro_schema
 from tests.fuzz.hostile_messages import IDS, messages, plain_container
 from tests.lake_helpers import lake_config
-from tests.replay_helpers import assert_audit, ingest
+from tests.replay_helpers import assert_audit, run_archive
 
 pytestmark = pytest.mark.integration
 
@@ -58,7 +58,7 @@ def test_every_message_of_a_log_is_an_event_or_a_dead_letter(seed: int, tmp_path
     archive, warehouse = tmp_path / "a.avro", tmp_path / "wh"
     schemas = {number: avro_schema(name) for number, name in IDS.items()}
     write_raw_archive(str(archive), records, schemas, block_records=rng.choice([7, 50, 10_000]))
-    ingest([archive], warehouse)
+    run_archive([archive], warehouse, max_dead_share=1.0)
     assert taken(warehouse) == Counter({(record.source, record.partition, record.offset) for record in records})
     assert_audit(warehouse, archive)
     read_everything(warehouse)
@@ -70,7 +70,7 @@ def test_every_record_of_a_plain_container_is_an_event_or_a_dead_letter(seed: in
     archive, warehouse = tmp_path / "a.avro", tmp_path / "wh"
     data, count = plain_container(rng, 120)
     archive.write_bytes(data)
-    ingest([archive], warehouse)
+    run_archive([archive], warehouse, max_dead_share=1.0)
     found = taken(warehouse)
     assert set(found.values()) == {1}
     assert sorted(offset for _, _, offset in found) == list(range(count))

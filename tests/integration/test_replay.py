@@ -10,6 +10,7 @@ import pytest
 
 from k2beam.archive.plan import plan_archive
 from k2beam.config import NAMESPACE
+from k2beam.errors import K2BeamError
 from k2beam.job.stats import IngestStats
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import DEAD_LETTERS, find_table
@@ -23,6 +24,7 @@ from tests.replay_helpers import (
     contents,
     ingest,
     open_gaps,
+    run_archive,
     simulated,
 )
 
@@ -76,7 +78,9 @@ def test_offsets_of_a_broken_block_are_balanced_too(tmp_path: Path, copies: int)
         opened.write(b"\xff" * 50)
     for number in range(copies):
         shutil.copy(file, tmp_path / "in" / f"copy{number}.avro")
-    stats = ingest([tmp_path / "in"], tmp_path / "wh")
+    with pytest.raises(K2BeamError, match=r"would be dead letters \(.* broken_block\)"):
+        run_archive([tmp_path / "in"], tmp_path / "wh")
+    stats = run_archive([tmp_path / "in"], tmp_path / "wh", max_dead_share=1.0)
     assert stats.consumed == plan.records * (1 + copies)
     assert stats.already_covered == plan.records * copies
     table = find_table(open_catalog(lake_config(tmp_path / "wh")), NAMESPACE, DEAD_LETTERS)

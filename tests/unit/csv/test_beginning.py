@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from k2beam.clock import now_us
 from k2beam.csv import beginning
-from k2beam.csv.beginning import Beginning, seen_beginning
+from k2beam.csv.beginning import Beginning, taken_as
 from k2beam.csv.files import CsvFile, FileVariables, check_files
 from k2beam.csv.mapping import load_mapping
 from k2beam.errors import LakeError, UsageError
@@ -25,6 +26,10 @@ def checked(path: Path, text: str) -> CsvFile:
     path.write_text(text)
     (file,) = check_files([str(path)], ASX, VARIABLES, 0, complete=True)
     return file
+
+
+def seen_beginning(file: CsvFile, known: Beginning | None, *, complete: bool = False) -> Beginning:
+    return taken_as(file, {} if known is None else {file.source: known}, complete=complete, correct=False)
 
 
 def lines(*quantities: int) -> str:
@@ -114,3 +119,58 @@ def test_lines_that_a_mapping_leaves_out_are_no_loss(tmp_path: Path) -> None:
     assert run(lines(1, 5, 9, 7, 2)) == (2, 0)
     assert run(lines(1, 5, 9, 7, 2)) == (0, 2)
     assert run(lines(1, 5, 9, 7, 2, 3, 5, 4)) == (1, 2)
+
+
+def test_a_corrected_file_takes_the_place_of_the_rows_of_the_one_before_in_one_commit(tmp_path: Path) -> None:
+    """And what other sources have in the same data files stays, and so do the numbers of the ledger and the audit."""
+    from k2beam.audit.audit import audit
+    from k2beam.config import NAMESPACE
+    from k2beam.job.bounded import run_ingest
+    from k2beam.job.config import IngestConfig
+    from k2beam.lake.catalog import open_catalog
+    from k2beam.lake.tables import open_table
+    from k2beam.maintain.compact import compact_group, plan_compaction
+    from transforms.read_csv import ReadCsv
+
+    config, catalog = IngestConfig(lake_config(tmp_path / "w")), open_catalog(lake_config(tmp_path / "w"))
+
+    def run(name: str, text: str, *, corrected: bool = False) -> list[int]:
+        """The snapshots of the run that changed rows of the trades."""
+        (tmp_path / name).write_text(text)
+        before = len(snapshots())
+        source = ReadCsv([str(tmp_path / name)], ASX, loaded_at=0, variables=VARIABLES, corrected=corrected)
+        run_ingest(source, config)
+        assert audit(catalog, NAMESPACE).problems == ()
+        return snapshots()[before:]
+
+    def snapshots() -> list[int]:
+        found = open_table(catalog, NAMESPACE, "trades_v2").snapshots()
+        changed = ("added-data-files", "deleted-data-files")
+        return [one.snapshot_id for one in found if one.summary and any(map(one.summary.__getitem__, changed))]
+
+    def quantities() -> list[int]:
+        table = open_table(catalog, NAMESPACE, "trades_v2")
+        return sorted(int(value) for value in table.scan().to_arrow()["quantity"].to_pylist())
+
+    def dead() -> int:
+        return open_table(catalog, NAMESPACE, "dead_letters").scan().to_arrow().num_rows
+
+    with pytest.raises(UsageError, match=r"a\.csv: nothing to replace"):
+        run("a.csv", lines(1, 2, 3), corrected=True)
+    run("a.csv", lines(1, 2, 3) + "bad\n")
+    run("other.csv", lines(70, 80))
+    for planned, group in plan_compaction(catalog, NAMESPACE, "trades_v2", 1 << 20, now_us()):
+        assert compact_group(catalog, NAMESPACE, planned, group, 1 << 20).result == "compacted"
+    assert (quantities(), dead()) == ([1, 2, 3, 70, 80], 1)
+    corrected = lines(1, 5, 6, 7)
+    with pytest.raises(UsageError, match="--replace takes it in the place of those rows"):
+        run("a.csv", corrected)
+    assert len(run("a.csv", corrected, corrected=True)) == 1
+    assert (quantities(), dead()) == ([1, 5, 6, 7, 70, 80], 0)
+    assert run("a.csv", corrected, corrected=True) == run("moved.csv", corrected) == []
+    assert len(run("a.csv", corrected + lines(8))) == 1
+    with pytest.raises(UsageError, match="begins as"):
+        run("a.csv", lines(1, 2, 3) + "bad\n")
+    assert len(run("a.csv", lines(9, 4), corrected=True)) == 1
+    assert quantities() == [4, 9, 70, 80]
+    assert run("a.csv", lines(9, 4)) == []
