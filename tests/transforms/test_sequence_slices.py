@@ -12,6 +12,7 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from k2beam.model import TIMESTAMP, EventBatch, Kind
 from k2beam.sequence import Slice
+from k2beam.sequence.rules import NO_RULES
 from transforms import sequence_slices
 from transforms.sequence_slices import GatheredMessages, SequenceSlices, SliceCoder
 
@@ -112,7 +113,7 @@ def test_batches_of_all_kinds_make_one_slice_for_each_key() -> None:
 
 def test_a_large_bundle_gives_slices_before_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequence_slices, "ROWS_SLICED", 5)
-    fn = sequence_slices._SliceBatches()
+    fn = sequence_slices._SliceBatches(NO_RULES)
     fn.start_bundle()
     early = [[element.value[0] for element in fn.process(batch(ROWS[:4]), MIN_TIMESTAMP)] for _ in range(3)]
     late = [element.value[0] for element in fn.finish_bundle()]
