@@ -168,7 +168,8 @@ def dead_letters_of_events(origin: Origin, failures: Sequence[Failure], failed_a
     found = [failure._replace(row=origin.rows[failure.row].as_py()) for failure in failures]
     if isinstance(batch, RawBatch):
         values, named = batch.data.column("value"), header_schemas(batch.data.column("headers"))
-        refs = [named.get(failure.row) or unframe(values[failure.row].as_py())[0] for failure in found]
+        rows = [failure.row for failure in found]
+        refs = [named[row] if row in named else unframe(values[row].as_py())[0] for row in rows]
         ids = [ref if isinstance(ref, int) else None for ref in refs]
         return raw_dead_letters(batch.data, list(zip(ids, found, strict=True)), failed_at)
     places = _Places(batch, WriterSchema.parse(batch.schema_json))

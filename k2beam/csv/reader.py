@@ -121,10 +121,8 @@ class CsvReader:
             self._dead_letter(chunk, fault, first + row, int(positions[row]), lines[row])
             for row, fault in sorted(faults.items())
         )
-        rows = converted.rows
-        return Part(converted.events, rows + first, positions[rows], dead_letters, converted.left_out + first), len(
-            lines
-        )
+        rows, left_out = converted.rows, converted.left_out + first
+        return Part(converted.events, rows + first, positions[rows], dead_letters, left_out), len(lines)
 
     def _dead_letter(self, chunk: CsvChunk, fault: LineFault, offset: int, position: int, line: bytes) -> DeadLetter:
         path, number = chunk.file.path, offset + 1 + self.mapping.header_lines

@@ -85,6 +85,13 @@ def write_rows(table: Table, rows: pa.Table, window: int, expected: Iterable[Ext
     return [replace(parts[0], repeated=came - rows.num_rows, offsets=offsets), *parts[1:]]
 
 
+def write_file(table: Table, partition: PartitionKey | None, rows: pa.Table) -> DataFile:
+    """Write rows of one partition as one data file, in the order of the table. Raises what the file system raises."""
+    writer = DataFileWriter(table, partition)
+    writer.write(rows.take(pa.array(sort_order(rows, sort_columns(table)))))
+    return writer.close()
+
+
 def _write_part(
     table: Table,
     partition: PartitionKey | None,
@@ -93,10 +100,7 @@ def _write_part(
     window: int,
     expected: Iterable[Extent],
 ) -> StagedFile:
-    covered = coverage.to_bytes()
-    writer = DataFileWriter(table, partition)
-    writer.write(rows.take(pa.array(sort_order(rows, sort_columns(table)))))
-    entry = writer.close()
+    covered, entry = coverage.to_bytes(), write_file(table, partition, rows)
     return StagedFile(
         table=table.name()[-1],
         path=entry.file_path,

@@ -74,10 +74,13 @@ def recount_keys(
     ``on_unreadable`` is called for each file that is gone or damaged; unless it raises (the default does,
     UnreadableFile), the recount goes on without the file.
     """
-    rules = NO_RULES
+    try:
+        rules = read_rules(catalog, namespace)
+    except UnreadableFile as error:
+        on_unreadable(error)
+        return
     for kind in kinds:
         try:
-            rules = read_rules(catalog, namespace)
             table = find_readable(catalog, namespace, EVENT_TABLES[kind])
         except UnreadableFile as error:
             on_unreadable(error)

@@ -16,14 +16,13 @@ from pyiceberg.table import Table
 
 from k2beam.config import RetryPolicy
 from k2beam.coverage import PROPERTY_PREFIX
-from k2beam.lake.files import sort_order
+from k2beam.lake.files import write_file
 from k2beam.lake.placement import by_partition
 from k2beam.lake.predicates import term
 from k2beam.lake.runs import RUN_ID
 from k2beam.lake.scan import find_readable, load_readable, plan_files, read_file
-from k2beam.lake.tables import COVERED_TABLES, DEAD_LETTERS, sort_columns
+from k2beam.lake.tables import COVERED_TABLES, DEAD_LETTERS
 from k2beam.lake.transaction import COMMIT_ID, ROWS_ADDED, Append, commit_loop
-from k2beam.lake.writer import DataFileWriter
 
 
 def without_sources(table: Table, change: Append, sources: Collection[str]) -> Append:
@@ -39,22 +38,14 @@ def without_sources(table: Table, change: Append, sources: Collection[str]) -> A
         others = rows.filter(pc.invert(pc.is_in(rows.column("_source").cast(pa.string()), old)))
         if others.num_rows < rows.num_rows:
             gone.append(task.file)
-            kept += _written(table, others)
+            parts = by_partition(table, others) if others.num_rows else ()
+            kept += [write_file(table, partition, part) for partition, part in parts]
     if not gone:
         return change
     # An event table may cover legal holes, which they are now; what dead letters cover are rows.
     dropped = table.properties if table.name()[-1] == DEAD_LETTERS else ()
     removed = [name for name in dropped if name.startswith(PROPERTY_PREFIX) and name.split(".", 3)[3] in sources]
     return replace(change, files=[*change.files, *kept], replaced=gone, rows_change=True, removed=removed)
-
-
-def _written(table: Table, rows: pa.Table) -> list[DataFile]:
-    files = []
-    for partition, part in by_partition(table, rows) if rows.num_rows else ():
-        writer = DataFileWriter(table, partition)
-        writer.write(part.take(pa.array(sort_order(part, sort_columns(table)))))
-        files.append(writer.close())
-    return files
 
 
 def retire_sources(catalog: Catalog, namespace: str, sources: Collection[str], run_id: str) -> None:
