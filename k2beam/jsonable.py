@@ -38,13 +38,14 @@ def jsonable(value: Any) -> Any:
         >>> from decimal import Decimal
         >>> from k2beam.jsonable import jsonable
         >>> jsonable({"price": Decimal("0.10"), "key": b"a"})
-        {'price': '0.10', 'key': {'base64': 'YQ=='}}
+        {'price': '0.1', 'key': {'base64': 'YQ=='}}
     """
     if type(value) in _AS_IT_IS:
         return value
     # What rows of the tables are made of comes first: it is asked for each cell that a query prints.
     if isinstance(value, Decimal):
-        return format(value, "f")
+        text = format(value, "f")
+        return text.rstrip("0").rstrip(".") if "." in text else text
     if isinstance(value, datetime):
         aware = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
         return aware.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

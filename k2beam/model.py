@@ -19,7 +19,8 @@ SchemaRef = int | str
 """What names a writer's schema: a registry's id, or a GUID as text."""
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
-DECIMAL = pa.decimal128(18, 8)
+DECIMAL = pa.decimal128(38, 18)
+"""Prices and quantities: twenty digits before the point, eighteen behind it."""
 
 MIN_TIMESTAMP = -62_135_596_800_000_000
 MAX_TIMESTAMP = 253_402_300_799_999_999

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 
 from k2beam.errors import SchemaError
-from k2beam.model import KINDS, PROVENANCE_FIELDS, TIMESTAMP, Kind
+from k2beam.model import DECIMAL, KINDS, PROVENANCE_FIELDS, TIMESTAMP, Kind
 
 if TYPE_CHECKING:
     from pyiceberg.schema import Schema as IcebergSchema
@@ -28,10 +28,13 @@ SCHEMA_NAMES = (
     "trade_v2",
     "quote_v2",
     "reference_data_v2",
+    "trade_v3",
+    "quote_v3",
     "raw_record",
 )
 
 _V2_NAMES: dict[Kind, str] = {"trades": "trade_v2", "quotes": "quote_v2", "reference_data": "reference_data_v2"}
+_V3_NAMES: dict[Kind, str] = {"trades": "trade_v3", "quotes": "quote_v3"}
 _V1_NAMES: dict[Kind, str] = {"trades": "trade", "quotes": "quote", "reference_data": "reference_data"}
 
 EVENT_TIME_COLUMN: dict[Kind, str] = {
@@ -78,6 +81,14 @@ def v2_name(kind: Kind) -> str:
     return _V2_NAMES[kind]
 
 
+def latest_name(kind: Kind) -> str:
+    """The name of the schema of ``kind`` that holds all that the columns do: ``trades`` is ``trade_v3``.
+
+    It is v2 with wider decimals; reference data, which have none, stay at v2.
+    """
+    return _V3_NAMES.get(kind, v2_name(kind))
+
+
 def full_name(schema: Any) -> str | None:
     """The Avro full name (namespace and name) of a record schema; None for anything else."""
     if not isinstance(schema, dict) or schema.get("type") != "record":
@@ -91,8 +102,9 @@ def full_name(schema: Any) -> str | None:
 def _known_by_full_name() -> dict[str, KnownSchema]:
     known: dict[str, KnownSchema] = {"com.k2.marketdata.RawRecord": KnownSchema("raw_record", None, 2)}
     for kind in KINDS:
-        for version, name in ((1, _V1_NAMES[kind]), (2, _V2_NAMES[kind])):
-            known[full_name(avro_schema(name)) or name] = KnownSchema(name, kind, version)
+        for version, names in enumerate((_V1_NAMES, _V2_NAMES, _V3_NAMES), 1):
+            if name := names.get(kind):
+                known[full_name(avro_schema(name)) or name] = KnownSchema(name, kind, version)
     return known
 
 
@@ -135,7 +147,7 @@ def arrow_type(avro_type: Any) -> tuple[pa.DataType, bool]:
 def _complex_type(avro_type: dict[str, Any]) -> pa.DataType:
     logical = avro_type.get("logicalType")
     if logical == "decimal":
-        return pa.decimal128(avro_type["precision"], avro_type.get("scale", 0))
+        return DECIMAL  # whatever the message has: a column takes in all that any writer's decimal holds
     if logical in ("timestamp-micros", "timestamp-millis"):
         return TIMESTAMP
     if avro_type["type"] == "enum":

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2beam.arrays import Ints, Mask, mask_of, text_bytes
-from k2beam.codec.decimals import unscaled_words
-from k2beam.model import KINDS, Kind
+from k2beam.codec.decimals import without_room, words_of
+from k2beam.model import DECIMAL, KINDS, Kind
 
 LONGEST_EXCHANGE = 200
 """Bytes of an exchange in the folder of its partition, percent-encoded; file systems take names of 255."""
@@ -69,7 +69,7 @@ def _too_long(batch: pa.RecordBatch, column: str, now: int) -> Mask:
 
 def _negative(batch: pa.RecordBatch, column: str, now: int) -> Mask:
     del now
-    return np.asarray(unscaled_words(batch.column(column)) < 0)
+    return np.asarray(words_of(batch.column(column))[:, 1] < 0)
 
 
 def _negative_price(batch: pa.RecordBatch, column: str, now: int) -> Mask:
@@ -100,6 +100,20 @@ _AGAINST_ZERO = "is negative"
 _EARLY = "is before 1970"
 _LATE = "is more than a day ahead of the clock"
 
+_NO_ROOM = "has more digits than its column in the table, which `k2beam warehouse upgrade` widens:"
+
+
+def _never(batch: pa.RecordBatch, column: str, now: int) -> Mask:
+    del column, now
+    return np.zeros(batch.num_rows, dtype=np.bool_)
+
+
+def _narrower(columns: pa.Schema, stored: pa.Schema) -> list[tuple[str, pa.Decimal128Type]]:
+    """The decimals that a table has less room for than a batch."""
+    decimals = (field.name for field in columns if pa.types.is_decimal(field.type))
+    return [(name, stored.field(name).type) for name in decimals if stored.field(name).type != DECIMAL]
+
+
 RULES: tuple[Rule, ...] = (
     Rule("empty_symbol", "is empty", ("symbol",), _empty),
     Rule("empty_exchange", "is empty", ("exchange",), _empty),
@@ -116,13 +130,17 @@ RULES: tuple[Rule, ...] = (
 """In the order in which they are told; listing dates are exempt from the rules on time."""
 
 
-def violations(kind: Kind, batch: pa.RecordBatch, now: int) -> tuple[Violation, ...]:
+def violations(kind: Kind, batch: pa.RecordBatch, now: int, stored: pa.Schema | None = None) -> tuple[Violation, ...]:
     """The rows of ``batch`` (event columns of ``kind``) that break a rule, each with the first it breaks.
 
-    ``now`` is the clock in microseconds, UTC. Costs well below a microsecond a row where none does.
+    ``now`` is the clock in microseconds, UTC; ``stored`` are the table's columns, if its decimals are narrower than
+    those of a batch. Costs well below a microsecond a row where none does.
     """
     checks = [(rule, column) for rule in RULES if kind in rule.kinds for column in rule.columns]
     masks = [rule.broken(batch, column, now) for rule, column in checks]
+    for column, data_type in () if stored is None else _narrower(batch.schema, stored):
+        checks.append((Rule("decimal_overflow", f"{_NO_ROOM} {data_type}", (), _never), column))
+        masks.append(without_room(batch.column(column), data_type))
     broken = reduce(np.logical_or, masks, np.zeros(batch.num_rows, dtype=np.bool_))
     if not broken.any():
         return ()

@@ -10,6 +10,7 @@ import hashlib
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,12 @@ def _records(name: str, company_id: str | None = None) -> list[dict[str, Any]]:
     if converted.faults:
         raise DecodeError(f"{file}: {converted.faults[0].message}")
     records: list[dict[str, Any]] = converted.events.to_pylist(maps_as_pydicts="strict")
-    return records
+    return [{name: _short(value) for name, value in record.items()} for record in records]
+
+
+def _short(value: Any) -> Any:
+    """A decimal without the zeros that the columns have at its end, and v2 has no room for."""
+    return value.normalize() if isinstance(value, Decimal) else value
 
 
 def _write(folder: Path, kind: Kind, records: Iterable[dict[str, Any]]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from k2beam.config import NAMESPACE, LakeConfig, RetryPolicy, WriteConfig
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.files import StagedFile, write_rows
 from k2beam.lake.placement import by_partition
-from k2beam.lake.tables import find_table, open_table
+from k2beam.lake.tables import SPECS, find_table, open_table, own_types
 from k2beam.model import RAW_BATCH_SCHEMA, EventBatch, RawBatch
 from k2beam.schemas import event_arrow_schema
 
@@ -97,6 +99,22 @@ def offsets_in(folder: Path, name: str = "trades_v2") -> list[int]:
     if table is None:
         return []
     return sorted(table.scan(selected_fields=("_offset",)).to_arrow().column("_offset").to_pylist())
+
+
+@contextmanager
+def older_version(name: str = "trades_v2") -> Iterator[None]:
+    """Within it a table is made and written as by versions whose decimals had 18 digits."""
+    spec = SPECS[name]
+    narrow = [
+        field.with_type(pa.decimal128(18, 8)) if pa.types.is_decimal(field.type) else field for field in spec.schema
+    ]
+    SPECS[name] = replace(spec, schema=pa.schema(narrow))
+    own_types.cache_clear()
+    try:
+        yield
+    finally:
+        SPECS[name] = spec
+        own_types.cache_clear()
 
 
 def raw_batch(offsets: Iterable[tuple[str, int, int]], value: bytes = b"x") -> RawBatch:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import apache_beam as beam
@@ -15,7 +16,7 @@ import transforms.coders  # noqa: F401 - registers the coders of the batches
 from k2beam.clock import now_us
 from k2beam.codec.batches import dead_letters_of_events
 from k2beam.codec.dead_letters import Failure, record_texts
-from k2beam.model import PROVENANCE_FIELDS, DeadLetter, DeadLetterBatch, EventBatch
+from k2beam.model import PROVENANCE_FIELDS, DeadLetter, DeadLetterBatch, EventBatch, Kind
 from k2beam.validation import Violation, violations
 
 _Clock = Callable[[], int]
@@ -34,7 +35,8 @@ class ValidateEvents(beam.PTransform):  # type: ignore[misc]
     """PCollection of EventBatch -> ValidateResult, by the rules of :data:`k2beam.validation.RULES`.
 
     Each row comes out once. A dead letter has stage ``validate``, the rule's name, the v2 record as JSON, and the
-    message as it was read. ``clock`` gives microseconds, UTC.
+    message as it was read. ``clock`` gives microseconds, UTC; ``stored`` are the columns of tables, which may have
+    less room than a batch.
 
     Beam counters: ``dead_letters`` and ``dead_letter_offsets``, by one for each row that fails.
 
@@ -51,24 +53,26 @@ class ValidateEvents(beam.PTransform):  # type: ignore[misc]
         ['empty_symbol', 'negative_price', 'timestamp_in_future']
     """
 
-    def __init__(self, clock: _Clock = now_us) -> None:
+    def __init__(self, clock: _Clock = now_us, stored: Mapping[Kind, pa.Schema] = MappingProxyType({})) -> None:
         super().__init__()
         self._clock = clock
+        self._stored = stored
 
     def expand(self, batches: beam.PCollection) -> ValidateResult:
-        validated = batches | "Validate" >> beam.ParDo(_ValidateFn(self._clock)).with_output_types(
+        validated = batches | "Validate" >> beam.ParDo(_ValidateFn(self._clock, dict(self._stored))).with_output_types(
             EventBatch, errs=DeadLetterBatch
         ).with_outputs("errs", main="events")
         return ValidateResult(events=validated.events, errs=validated.errs)
 
 
 class _ValidateFn(beam.DoFn):  # type: ignore[misc]
-    def __init__(self, clock: _Clock) -> None:
+    def __init__(self, clock: _Clock, stored: Mapping[Kind, pa.Schema]) -> None:
         self._clock = clock
+        self._stored = stored
 
     def process(self, batch: EventBatch) -> Iterator[Any]:
         now = self._clock()
-        found = violations(batch.kind, batch.data, now)
+        found = violations(batch.kind, batch.data, now, self._stored.get(batch.kind))
         if not found:
             yield replace(batch, origin=None)
             return

@@ -102,6 +102,22 @@ def decimal(unscaled: Ints) -> Cells:
     return Cells(data, mask)
 
 
+def wide_decimal(low: Ints, high: Ints) -> Cells:
+    """The same of values of two words, the low and the high one."""
+    sign = high >> 63
+    data = np.empty((len(low), 17), np.uint8)
+    data[:, 1:9] = high.astype(">i8").view(np.uint8).reshape(-1, 8)
+    data[:, 9:] = low.astype(">i8").view(np.uint8).reshape(-1, 8)
+    # Bytes at the front that only repeat the sign are left out, but for one that says it.
+    idle = data[:, 1:] == sign[:, None].astype(np.uint8)
+    idle[:, :-1] &= (data[:, 2:] >> 7) == (sign & 1)[:, None].astype(np.uint8)
+    idle[:, -1] = False
+    mask = np.ones(data.shape, np.bool_)
+    mask[:, 1:] = ~np.logical_and.accumulate(idle, axis=1)
+    data[:, 0] = mask[:, 1:].sum(axis=1) << 1
+    return Cells(data, mask)
+
+
 def lookup(texts: Sequence[bytes], codes: npt.NDArray[Any]) -> Cells:
     """An Avro ``string`` or ``bytes`` for each row, by its index in ``texts``."""
     encoded = [bytes_field(text) for text in texts]

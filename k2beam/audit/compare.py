@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
+from k2beam.codec.decimals import to_column
 from k2beam.errors import LakeError
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.ledger import current_gaps
@@ -265,6 +266,10 @@ def _texts(column: pa.Array) -> pa.Array:
         return _list_texts(column)
     if pa.types.is_timestamp(kind):
         column = column.cast(pa.int64())
+    if pa.types.is_decimal(kind):
+        # One number in two tables, one of which may have fewer places.
+        wide, beyond = to_column(column)
+        column = column if beyond.any() else wide
     if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
         column = column.cast(pa.large_string())
     return column.cast(pa.large_binary())

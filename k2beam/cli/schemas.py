@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 schemas_app = typer.Typer(help="The schemas of the events in a Schema Registry.", no_args_is_help=True)
 
 _NamesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME]...", help="Schemas, such as trade_v2 [default: all six]")
+    list[str] | None, typer.Argument(metavar="[NAME]...", help="Schemas, such as trade_v2 [default: all]")
 ]
 WaitOption = Annotated[
     float, typer.Option("--wait", min=0, help="How long a registry that does not answer is waited for, seconds.")

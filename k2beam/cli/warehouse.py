@@ -1,16 +1,17 @@
-"""The commands ``k2beam warehouse …``: a whole warehouse to another folder, verified."""
+"""The commands ``k2beam warehouse …``: a whole warehouse to another folder, verified, or to the columns of now."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from k2beam.cli.guard import guarded
-from k2beam.cli.lake_options import CatalogOption
-from k2beam.cli.output import OutputFormat, OutputOption, emit_object
+from k2beam.cli.lake_options import CatalogOption, WarehouseOption, existing_lake
+from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows
 from k2beam.cli.progress import step_progress
 from k2beam.errors import LakeError, UnreadableFile, UsageError
 from k2beam.lake.place import lies_in
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 OnStep = Callable[[str], None]
 Operation = Callable[[Path, Path, OnStep], "Relocated"]
 
-warehouse_app = typer.Typer(help="Move, copy and back up a whole warehouse folder.", no_args_is_help=True)
+warehouse_app = typer.Typer(help="Move, copy, back up and upgrade a whole warehouse.", no_args_is_help=True)
 
 OldArgument = Annotated[Path, typer.Argument(metavar="OLD", help="The folder of the warehouse.")]
 NewArgument = Annotated[Path, typer.Argument(metavar="NEW", help="The folder where it is to be: new, or empty.")]
@@ -91,6 +92,37 @@ def restore(
     from k2beam.maintain.warehouse import restore_warehouse
 
     _run(restore_warehouse, folder, new, catalog, output)
+
+
+@warehouse_app.command("upgrade")
+@guarded
+def upgrade(
+    warehouse: WarehouseOption = None,
+    catalog: CatalogOption = None,
+    target_file_mb: Annotated[
+        int, typer.Option("--target-file-mb", min=1, max=512, help="Parquet size of the new files, MiB.")
+    ] = 64,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Give tables of an older version the columns of new ones; no job may write to them meanwhile.
+
+    Prices and quantities become decimal(38,18): all files with them are written anew, and verified, in one commit a
+    table.
+    """
+    from k2beam.lake.catalog import open_catalog
+    from k2beam.maintain.upgrade import upgrade_tables
+
+    lake, read = existing_lake(warehouse, catalog), 0
+    with step_progress("upgrade") as tell:
+
+        def on_read(rows: int) -> None:
+            nonlocal read
+            read += rows
+            tell(f"{read:,} rows")
+
+        done = list(upgrade_tables(open_catalog(lake), lake.namespace, target_file_mb << 20, on_read))
+    columns = ("table", "columns", "rows", "files", "bytes", "files_after", "bytes_after", "digest")
+    emit_rows(columns, map(asdict, done), output)
 
 
 def _run(operation: Operation, old: Path, new: Path, catalog: str | None, output: OutputFormat) -> None:

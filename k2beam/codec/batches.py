@@ -246,7 +246,7 @@ def _to_version_2(
     kind = schema.known.kind
     if kind is None:
         raise SchemaError(f"schema {schema.known.name} is not an event")
-    if schema.known.version == 2:
+    if schema.known.version > 1:
         return _Part(kind, columns, rows), []
     normalised = normalise(columns, kind, provenance)
     texts = record_texts(columns, (fault.row for fault in normalised.faults)) if normalised.faults else []

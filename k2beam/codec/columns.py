@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from k2beam.arrays import Ints
 from k2beam.codec.avro_schema import Array, AvroType, Enum, Fixed, Map, Primitive, without_null
-from k2beam.codec.decimals import decimal_array, read_unscaled
+from k2beam.codec.decimals import column_type, of_words, read_unscaled
 from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP, TIMESTAMP
 
 _DOUBTFUL = -(1 << 40)
@@ -170,7 +170,7 @@ def _timestamps(values: list[Any], logical: str) -> Column:
 def _decimals(values: list[Any], logical: str) -> Column:
     encoded, lengths, _ = _text(values, pa.binary())
     precision, scale = (int(part) for part in logical[len("decimal(") : -1].split(","))
-    unscaled = read_unscaled(encoded)
+    unscaled = read_unscaled(encoded, precision)
     faults = [
         Fault(int(row), "decimal_overflow", f"the value has more than the {precision} digits of {logical}")
         for row in np.flatnonzero(unscaled.overflow)
@@ -179,9 +179,8 @@ def _decimals(values: list[Any], logical: str) -> Column:
         Fault(int(row), "bad_decimal", f"the value ({logical}) has no bytes; zero is one byte")
         for row in np.flatnonzero(unscaled.empty & encoded.is_valid().to_numpy(zero_copy_only=False))
     ]
-    array = decimal_array(unscaled.values, pa.decimal128(precision, scale))
-    if encoded.null_count:
-        array = pa.Array.from_buffers(array.type, len(array), [encoded.buffers()[0], array.buffers()[1]])
+    validity = encoded.buffers()[0] if encoded.null_count else None
+    array = of_words(unscaled.words, column_type(precision, scale), validity)
     return Column(array, lengths, tuple(faults))
 
 

@@ -1,66 +1,127 @@
-"""Decimals as columns: between unscaled int64 values and Arrow's decimal128 buffers.
+"""Decimals as columns: between the bytes of Avro, 64-bit words and Arrow's decimal128 buffers.
 
-Avro writes a decimal as the big-endian two's complement of its unscaled value (1.11
-specification, "Decimal"); Arrow keeps 128 bits, little-endian. Eighteen digits fit into int64, so
-that the low word is the value and the high word its sign.
+Avro writes a decimal as the big-endian two's complement of its unscaled value (1.11 specification, "Decimal"); Arrow
+keeps 128 bits, little-endian. Eighteen digits fit into a word: then the low one is the value, the high one its sign.
 """
 
 from __future__ import annotations
 
+from decimal import Context, Decimal
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from k2beam.arrays import Ints, Mask
 from k2beam.model import DECIMAL
 
-LIMIT = 10**18
-"""Unscaled values of decimal(18, s) are below this in magnitude."""
+NARROW_DIGITS = 18
+"""So many digits fit into a word."""
 
-_WORD = 8
+WIDE_DIGITS = 38
+WORD = 8
+_EXACT = Context(prec=2 * WIDE_DIGITS)
+
+DecimalWords = npt.NDArray[np.int64]
+"""A row of two words for each value, the low one first."""
 
 
 class Unscaled(NamedTuple):
-    """Unscaled values (int64; 0 where bad or null), and masks of rows that overflow or have no bytes."""
+    """Unscaled values (0 where bad or null), and masks of rows that overflow or have no bytes."""
 
-    values: Ints
+    words: DecimalWords
     overflow: Mask
     empty: Mask
 
 
-def decimal_array(unscaled: Ints, data_type: pa.Decimal128Type = DECIMAL) -> pa.Array:
-    """A decimal128 array (no nulls) of unscaled values, which the caller has checked against its precision."""
-    words = np.empty((len(unscaled), 2), dtype=np.int64)
-    words[:, 0] = unscaled
-    words[:, 1] = unscaled >> 63
-    return pa.Array.from_buffers(data_type, len(unscaled), [None, pa.py_buffer(words)])
+def column_type(precision: int, scale: int) -> pa.Decimal128Type:
+    """The type of a column of a writer's decimals: of 18 digits, or of 38 where it may have more."""
+    return pa.decimal128(NARROW_DIGITS if precision <= NARROW_DIGITS else WIDE_DIGITS, scale)
 
 
-def unscaled_words(array: pa.Array) -> Ints:
-    """The unscaled values of a decimal128 array (no nulls, precision up to 18) as int64."""
-    words = np.frombuffer(array.buffers()[1], dtype=np.int64)
-    return words[2 * array.offset : 2 * (array.offset + len(array)) : 2]
+def widened(values: Ints) -> DecimalWords:
+    """The words of values of one word."""
+    words = np.empty((len(values), 2), dtype=np.int64)
+    words[:, 0] = values
+    words[:, 1] = values >> 63
+    return words
 
 
-def read_unscaled(array: pa.BinaryArray) -> Unscaled:
-    """The unscaled values of Avro decimals: ``array`` (binary, offset 0, nulls read as 0) holds their bytes."""
+def of_words(words: DecimalWords, data_type: pa.Decimal128Type, validity: pa.Buffer | None = None) -> pa.Array:
+    """A decimal128 array of unscaled values, which the caller has checked against its precision."""
+    return pa.Array.from_buffers(data_type, len(words), [validity, pa.py_buffer(words)])
+
+
+def words_of(array: pa.Array) -> DecimalWords:
+    """The words of a decimal128 array; those of a null are anything."""
+    words = np.frombuffer(array.buffers()[1], dtype=np.int64).reshape(-1, 2)
+    return words[array.offset : array.offset + len(array)]
+
+
+def overflows(words: DecimalWords, digits: int) -> Mask:
+    """Which values have more digits: than 18, or than 38."""
+    low, high = words[:, 0], words[:, 1]
+    if digits <= NARROW_DIGITS:
+        limit = 10**NARROW_DIGITS
+        return np.asarray((high != low >> 63) | (low >= limit) | (low <= -limit))
+    limit_high, limit_low = divmod(10**WIDE_DIGITS, 1 << 64)
+    negated = high < 0
+    # Of a negative value the words of its negation: all bits turned, and one added.
+    positive_low = np.where(negated, ~low, low).view(np.uint64) + negated.astype(np.uint64)
+    positive_high = np.where(negated, ~high, high) + (negated & (positive_low == 0))
+    least = positive_high.view(np.uint64) == np.uint64(limit_high)
+    more = positive_high.view(np.uint64) > np.uint64(limit_high)
+    return np.asarray(more | (least & (positive_low >= np.uint64(limit_low))))
+
+
+def to_column(array: pa.Array) -> tuple[pa.Array, Mask]:
+    """Decimals of any precision and scale as :data:`k2beam.model.DECIMAL`, and which do not fit (anything there)."""
+    if array.type == DECIMAL:
+        return array, np.zeros(len(array), dtype=np.bool_)
+    bad = without_room(array, DECIMAL)
+    if bad.any():
+        array = pc.if_else(pa.array(bad), pa.scalar(0, array.type), array)
+    return array.cast(DECIMAL), bad
+
+
+def without_room(array: pa.Array, data_type: pa.Decimal128Type) -> Mask:
+    """Which values can't be had in a type with all their digits."""
+    try:
+        array.cast(data_type)
+    except pa.ArrowInvalid:
+        return np.array([not (value is None or _fits(value, data_type)) for value in array.to_pylist()])
+    return np.zeros(len(array), dtype=np.bool_)
+
+
+def _fits(value: Decimal, data_type: pa.Decimal128Type) -> bool:
+    scaled = value.scaleb(data_type.scale, _EXACT)
+    return abs(scaled) < 10**data_type.precision and scaled == scaled.to_integral_value(context=_EXACT)
+
+
+def read_unscaled(array: pa.BinaryArray, digits: int) -> Unscaled:
+    """The unscaled values of Avro decimals: ``array`` (binary, offset 0, nulls read as 0) holds their bytes.
+
+    Those of more than ``digits`` (18 or 38) overflow.
+    """
     count = len(array)
     _, offset_buffer, data_buffer = array.buffers()
     data = bytes(data_buffer or b"")
     offsets = np.frombuffer(offset_buffer, dtype=np.int32)[: count + 1].astype(np.int64)
     lengths = np.diff(offsets)
-    words: Ints = np.ndarray(shape=(len(data) + 1,), dtype=">i8", buffer=data + bytes(_WORD), strides=(1,))
+    words: Ints = np.ndarray(shape=(len(data) + 1,), dtype=">i8", buffer=data + bytes(WORD), strides=(1,))
     # The eight bytes from the first on, shifted down by what isn't this value's; >> keeps the sign.
-    shift = 8 * (_WORD - np.clip(lengths, 1, _WORD))
-    values = words[offsets[:-1]].astype(np.int64) >> shift
+    shift = 8 * (WORD - np.clip(lengths, 1, WORD))
+    found = widened(words[offsets[:-1]].astype(np.int64) >> shift)
     empty = lengths == 0
-    values[empty] = 0
-    overflow = (values >= LIMIT) | (values <= -LIMIT)
-    for row in np.flatnonzero(lengths > _WORD):
-        # Legal where the extra bytes are only sign.
+    found[empty] = 0
+    overflow = overflows(found, NARROW_DIGITS) if digits <= NARROW_DIGITS else np.zeros(count, dtype=np.bool_)
+    for row in np.flatnonzero(lengths > WORD):
+        # Legal where the bytes beyond the digits are only sign.
         value = int.from_bytes(data[offsets[row] : offsets[row + 1]], "big", signed=True)
-        overflow[row] = abs(value) >= LIMIT
-        values[row] = 0 if overflow[row] else value
-    values[overflow] = 0
-    return Unscaled(values, overflow, empty)
+        overflow[row] = abs(value) >= 10 ** (NARROW_DIGITS if digits <= NARROW_DIGITS else WIDE_DIGITS)
+        if not overflow[row]:
+            found[row] = np.frombuffer(value.to_bytes(2 * WORD, "little", signed=True), np.int64)
+    found[overflow] = 0
+    return Unscaled(found, overflow, empty)

@@ -17,9 +17,8 @@ import pyarrow.compute as pc
 
 from k2beam.arrays import Ints
 from k2beam.codec.columns import Fault
-from k2beam.codec.decimals import LIMIT, decimal_array, unscaled_words
 from k2beam.codec.uuids import uuid_texts
-from k2beam.model import TIMESTAMP, Kind
+from k2beam.model import DECIMAL, TIMESTAMP, Kind
 from k2beam.schemas import payload_arrow_schema, v2_name
 
 MESSAGE_NAMESPACE = uuid.UUID("6f6b1f0e-9d0c-5b57-8f4e-2a6f3c1d7e90")
@@ -34,10 +33,6 @@ NO_CURRENCY = "XXX"
 UNKNOWN_EXCHANGE = "UNKNOWN"
 DATE_FORMAT = "%m/%d/%Y"
 
-_PRICE_FACTOR = 100
-"""From decimal(18,6) to decimal(18,8)."""
-
-_QUANTITY_FACTOR = 10**8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _Columns = dict[str, pa.Array]
@@ -63,8 +58,7 @@ class Normalised(NamedTuple):
 def normalise(columns: pa.RecordBatch, kind: Kind, provenance: Provenance) -> Normalised:
     """The version 2 columns of version 1 rows of ``kind``.
 
-    Faults: ``decimal_overflow`` (a price or volume with more than ten digits before the point) and
-    ``bad_date`` (a date that is not month/day/year).
+    Faults: ``bad_date`` (a date that is not month/day/year).
     """
     builders = {"trades": _trades, "quotes": _quotes, "reference_data": _reference_data}
     faults: list[Fault] = []
@@ -108,30 +102,30 @@ def _digests(rows: Iterable[tuple[str, int, int]]) -> Iterator[bytes]:
         yield state.digest()
 
 
-def _trades(columns: pa.RecordBatch, provenance: Provenance, faults: list[Fault]) -> _Columns:
+def _trades(columns: pa.RecordBatch, provenance: Provenance, _faults: list[Fault]) -> _Columns:
     ids = message_ids(provenance)
     count = columns.num_rows
     extras = ("company_id", "qualifiers", "venue", "buyer_id")
     return {
         **_market_columns(columns, ids),
         "trade_id": _identifiers(columns, ids),
-        "price": _price(columns, "price", faults),
-        "quantity": _quantity(columns, "volume", faults),
+        "price": columns.column("price"),
+        "quantity": columns.column("volume").cast(DECIMAL),
         "side": _constant("UNKNOWN", count),
         "trade_conditions": _conditions(columns.column("qualifiers")),
         "vendor_data": _vendor_data(columns, extras),
     }
 
 
-def _quotes(columns: pa.RecordBatch, provenance: Provenance, faults: list[Fault]) -> _Columns:
+def _quotes(columns: pa.RecordBatch, provenance: Provenance, _faults: list[Fault]) -> _Columns:
     ids = message_ids(provenance)
     return {
         **_market_columns(columns, ids),
         "quote_id": _identifiers(columns, ids),
-        "bid_price": _price(columns, "bid_price", faults),
-        "bid_quantity": _quantity(columns, "bid_volume", faults),
-        "ask_price": _price(columns, "ask_price", faults),
-        "ask_quantity": _quantity(columns, "ask_volume", faults),
+        "bid_price": columns.column("bid_price"),
+        "bid_quantity": columns.column("bid_volume").cast(DECIMAL),
+        "ask_price": columns.column("ask_price"),
+        "ask_quantity": columns.column("ask_volume").cast(DECIMAL),
         "vendor_data": _vendor_data(columns, ("company_id",)),
     }
 
@@ -194,24 +188,6 @@ def _currencies(exchange: pa.Array, default: str) -> pa.Array:
 def _identifiers(columns: pa.RecordBatch, ids: pa.Array) -> pa.Array:
     """The sequence number as text; the message id where there is none."""
     return pc.coalesce(columns.column("sequence_number").cast(pa.string()), ids)
-
-
-def _price(columns: pa.RecordBatch, name: str, faults: list[Fault]) -> pa.Array:
-    return _scaled(name, unscaled_words(columns.column(name)), _PRICE_FACTOR, faults)
-
-
-def _quantity(columns: pa.RecordBatch, name: str, faults: list[Fault]) -> pa.Array:
-    return _scaled(name, columns.column(name).to_numpy(), _QUANTITY_FACTOR, faults)
-
-
-def _scaled(name: str, values: Ints, factor: int, faults: list[Fault]) -> pa.Array:
-    limit = LIMIT // factor
-    bad = (values >= limit) | (values <= -limit)
-    if bad.any():
-        message = f"{name}: the value has more than the 10 digits before the point of decimal(18,8)"
-        faults.extend(Fault(int(row), "decimal_overflow", message) for row in np.flatnonzero(bad))
-        values = np.where(bad, 0, values)
-    return decimal_array(values * factor)
 
 
 def _conditions(qualifiers: pa.Array) -> pa.Array:

@@ -2,14 +2,16 @@
 
 Rules: Avro 1.11 specification, "Schema Resolution". Fields match by name; a field of the writer
 that we lack is read and left out; one of ours that the writer lacks takes its default; int widens
-to long, and so on. Stricter than the specification in what would change a value's meaning: a
-decimal matches only the same precision and scale, a timestamp only another timestamp (millis
-become micros). Not resolved, although it could be: a union of several types besides null.
+to long, and so on. Other than the specification in what would change a value's meaning: a decimal
+of any precision and scale keeps its value, or is refused where the column has no room for it, and a
+timestamp matches only another timestamp (millis become micros). Not resolved, although it could be:
+a union of several types besides null.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +34,9 @@ from k2beam.codec.avro_schema import (
     without_null,
 )
 from k2beam.codec.columns import Fault, is_columnar
+from k2beam.codec.decimals import WIDE_DIGITS, to_column
 from k2beam.errors import SchemaError
+from k2beam.model import DECIMAL
 from k2beam.schemas import avro_schema, payload_arrow_schema
 
 _WIDENS = {
@@ -42,6 +46,12 @@ _WIDENS = {
     "string": ("bytes",),
     "bytes": ("string",),
 }
+
+
+_BEYOND = (
+    f"the value has more than {DECIMAL.precision - DECIMAL.scale} digits before the point or {DECIMAL.scale} behind"
+)
+_DECIMAL = re.compile(r"decimal\((\d+),(\d+)\)")
 
 
 def promotes(writer: Primitive, reader: Primitive) -> bool:
@@ -73,14 +83,18 @@ class ColumnRule:
             bad |= column.is_null().to_numpy(zero_copy_only=False)
         if self.symbols:
             bad |= ~pc.is_in(column, pa.array(self.symbols)).to_numpy(zero_copy_only=False)
-        if column.type != self.data_type:
+        faults: tuple[Fault, ...] = ()
+        if pa.types.is_decimal(column.type):
+            column, beyond = to_column(column)
+            faults = tuple(Fault(int(row), "decimal_overflow", _BEYOND) for row in np.flatnonzero(beyond))
+        elif column.type != self.data_type:
             column, unreadable = _cast(column, self.data_type)
             bad |= unreadable
-        faults = (
+        faults += tuple(
             Fault(int(row), "unresolvable_value", f"the writer's value has no place in our type {self.data_type}")
             for row in np.flatnonzero(bad)
         )
-        return column, tuple(faults)
+        return column, faults
 
 
 def _cast(column: pa.Array, data_type: pa.DataType) -> tuple[pa.Array, np.ndarray[Any, np.dtype[np.bool_]]]:
@@ -138,7 +152,7 @@ def _rule(name: str, reader: Field, writer: Field | None) -> ColumnRule:
 def _resolves(writer: AvroType, reader: AvroType) -> bool:
     match writer, reader:
         case Primitive(), Primitive():
-            return promotes(writer, reader)
+            return promotes(writer, reader) or (_holds_decimal(writer) and _holds_decimal(reader))
         case Enum(), Enum():
             return writer.name == reader.name
         case Array(), Array():
@@ -150,6 +164,12 @@ def _resolves(writer: AvroType, reader: AvroType) -> bool:
                 _same_null(writer.values, reader.values) and _resolves(writer.values, reader.values)
             )
     return False
+
+
+def _holds_decimal(primitive: Primitive) -> bool:
+    """Whether it is a decimal that Arrow has room for."""
+    found = _DECIMAL.fullmatch(primitive.logical)
+    return found is not None and int(found[1]) <= WIDE_DIGITS
 
 
 def _same_null(writer: AvroType, reader: AvroType) -> bool:

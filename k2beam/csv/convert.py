@@ -25,18 +25,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2beam.arrays import Ints, Mask, mask_of, text_bytes
-from k2beam.codec.decimals import decimal_array
 from k2beam.codec.uuids import uuid_texts
 from k2beam.csv.lines import LineColumns, LineFault, read_columns
 from k2beam.csv.mapping import BUILT_IN_NAMES, GENERATED, CsvMapping, FieldRule, Template, event_time
 from k2beam.csv.numbers import read_decimals, read_integers
 from k2beam.csv.times import time_array
 from k2beam.errors import UsageError
+from k2beam.model import DECIMAL
 from k2beam.schemas import payload_arrow_schema, v2_name
 
 FINER = "_finer"
 """With it after the name of a time, the key of vendor_data that has the digits after its microseconds."""
 
+_TOO_LONG = f"has more than {DECIMAL.precision - DECIMAL.scale} digits before the point or {DECIMAL.scale} behind"
 _FINER_REFUSED = (
     'is finer than a microsecond; finer_than_microsecond = "cut" in the mapping takes it, and keeps its last digits in '
     "vendor_data"
@@ -260,13 +261,13 @@ def _typed(
     if pa.types.is_decimal(data_type):
         numbers = read_decimals(_plain(texts, mapping), rule.scale)
         work.refuse(numbers.unreadable & there, "bad_number", rule.name, "is not a number", texts)
-        work.refuse(numbers.overflow & there, "decimal_overflow", rule.name, "does not fit decimal(18,8)", texts)
-        return decimal_array(numbers.values, data_type)
+        work.refuse(numbers.overflow & there, "decimal_overflow", rule.name, _TOO_LONG, texts)
+        return numbers.values
     if pa.types.is_integer(data_type):
         numbers = read_integers(_plain(texts, mapping))
         work.refuse(numbers.unreadable & there, "bad_number", rule.name, "is not a number", texts)
         work.refuse(numbers.overflow & there, "bad_number", rule.name, "does not fit 64 bits", texts)
-        return pa.array(numbers.values)
+        return numbers.values
     truth = mask_of(pc.is_in(texts, pa.array(["true"])))
     work.refuse(
         there & ~truth & ~mask_of(pc.is_in(texts, pa.array(["false"]))),

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
-from k2beam import schemas
 from k2beam.archive.cells import CONTAINER_CODECS, Codec, ContainerWriter
 from k2beam.archive.files import check_path_is_text
 from k2beam.csv.encode import encode_events
@@ -27,6 +26,7 @@ from k2beam.errors import InvalidRecord, UsageError
 from k2beam.jsonable import to_json
 from k2beam.lake.rows import dead_letter_rows
 from k2beam.model import BlockBatch, DeadLetter, DeadLetterBatch, Kind
+from k2beam.schemas import avro_schema, latest_name
 
 _CHUNK_BYTES = 8 << 20
 
@@ -63,7 +63,7 @@ class Delivered:
 def write_archive(
     files: Sequence[CsvFile], reader: CsvReader, out: Path, codec: Codec = "deflate", *, complete: bool = False
 ) -> tuple[Delivered, list[str]]:
-    """Write the events of all files into one plain v2 container ``out``; returns the counts and what to warn of.
+    """Write the events of all files into one plain container ``out``; returns the counts and what to warn of.
 
     The container is there when it is whole, and not before; the same files give the same bytes. Bad lines go to
     ``<out>.dead_letters.jsonl``, which appears with it. Raises UsageError, before anything is read, where one of the
@@ -77,7 +77,7 @@ def write_archive(
     sync = hashlib.sha256("/".join(file.source for file in files).encode()).digest()[:16]
     partial, partly_kept = _partial(out), _partial(kept)
     partly_kept.unlink(missing_ok=True)  # of a run that was stopped, as the container that is written over
-    schema = schemas.avro_schema(schemas.v2_name(reader.mapping.kind))
+    schema = avro_schema(latest_name(reader.mapping.kind))
     dead_letters = _DeadLetters(partly_kept)
     with closing(dead_letters), ContainerWriter(partial, schema, codec, sync, {}) as writer:
         done = _Delivery(reader, dead_letters, complete)
@@ -194,7 +194,7 @@ class _Delivery:
 
 
 def _refused(reader: CsvReader, chunk: CsvChunk, part: Part, place: int, error: InvalidRecord) -> DeadLetter:
-    """The dead letter of an event: its payload is the event in v2 Avro, as it is when the pipeline refuses one."""
+    """The dead letter of an event: its payload is the event in Avro, as it is when the pipeline refuses one."""
     event = part.events.slice(place, 1)
     line = int(part.offsets[place]) + 1 + reader.mapping.header_lines
     return DeadLetter(
@@ -205,7 +205,7 @@ def _refused(reader: CsvReader, chunk: CsvChunk, part: Part, place: int, error: 
         error_class="invalid_record",
         error_message=f"{chunk.file.path}, line {line}: {error}",
         payload=encode_events(reader.mapping.kind, event)[0].as_py(),
-        headers=(("k2.payload", b"v2"), ("k2.line", str(line).encode())),
+        headers=(("k2.payload", latest_name(reader.mapping.kind).encode()), ("k2.line", str(line).encode())),
         record_json=to_json(event.to_pylist(maps_as_pydicts="strict")[0]),
     )
 

@@ -1,4 +1,4 @@
-"""Columns of v2 events to Avro records, whole columns at once.
+"""Columns of events to Avro records, whole columns at once.
 
 Rules: Avro 1.11 specification, "Binary Encoding". Each field becomes a column of bytes, and a record is its fields
 joined, so that one long text costs its own length only.
@@ -13,23 +13,23 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2beam.archive.cells import Cells, decimal, long
+from k2beam.archive.cells import Cells, decimal, long, wide_decimal
 from k2beam.archive.varint import write_long
 from k2beam.arrays import Ints
-from k2beam.codec.decimals import unscaled_words
+from k2beam.codec.decimals import NARROW_DIGITS, words_of
 from k2beam.errors import SchemaError
 from k2beam.model import Kind
-from k2beam.schemas import avro_schema, v2_name
+from k2beam.schemas import avro_schema, latest_name
 
 _EMPTY = b""
 
 
 def encode_events(kind: Kind, events: pa.RecordBatch) -> pa.BinaryArray:
-    """The v2 record (no framing) of each row of ``events``, which has the columns of the v2 schema of ``kind``.
+    """The record of each row of ``events`` (no framing), by the schema :func:`k2beam.schemas.latest_name`.
 
-    Raises SchemaError for a type that no v2 schema has.
+    Raises SchemaError for a type that no schema of ours has.
     """
-    fields = avro_schema(v2_name(kind))["fields"]
+    fields = avro_schema(latest_name(kind))["fields"]
     encoded = [_encode(field["type"], events.column(field["name"])) for field in fields]
     return pc.binary_join_element_wise(*encoded, _EMPTY)
 
@@ -71,8 +71,10 @@ def _filled(values: pa.Array) -> pa.Array:
 
 def _complex(avro_type: dict[str, Any], values: pa.Array) -> pa.BinaryArray:
     match avro_type:
-        case {"logicalType": "decimal"}:
-            return _of_cells(decimal(unscaled_words(values)))
+        case {"logicalType": "decimal", "precision": precision, "scale": scale}:
+            words = words_of(values.cast(pa.decimal128(precision, scale)))
+            low, high = words[:, 0], words[:, 1]
+            return _of_cells(wide_decimal(low, high) if precision > NARROW_DIGITS else decimal(low))
         case {"type": "long"}:
             return _longs(values.cast(pa.int64()).to_numpy())
         case {"type": "enum", "symbols": symbols}:

@@ -1,7 +1,7 @@
 """Text to numbers, exact to the last digit. Whole columns at once.
 
-A number is digits with an optional sign, point and exponent; nothing is rounded: what does not fit decimal(18,8) is
-told apart from what is no number.
+A number is digits with an optional sign, point and exponent; nothing is rounded: what does not fit the columns is told
+apart from what is no number.
 """
 
 from __future__ import annotations
@@ -9,33 +9,33 @@ from __future__ import annotations
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow
 from typing import NamedTuple
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from k2beam.arrays import Ints, Mask, mask_of, text_bytes, whole_numbers
+from k2beam.arrays import Mask, mask_of, text_bytes, whole_numbers
+from k2beam.codec.decimals import NARROW_DIGITS, of_words, widened
+from k2beam.model import DECIMAL
 
-_SCALE = 8
-_WHOLE_DIGITS = 10
-_LIMIT = 10 ** (_WHOLE_DIGITS + _SCALE)
+_SHORT_SCALE = 8
+_WHOLE_DIGITS = DECIMAL.precision - DECIMAL.scale
 _PLAIN = r"^(?P<sign>[+-]?)0*(?P<whole>\d*)(?:\.(?P<part>\d*?)0*)?$"
 _NUMBER = r"^[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?$"
 _INTEGER = r"^(?P<sign>[+-]?)0*(?P<whole>\d{1,60})$"
 _INT64_DIGITS = 19
 # Exact, or an error: a text of many digits is not rounded into one that fits.
-_EXACT = Context(prec=64, traps=[Inexact, InvalidOperation, Overflow])
+_EXACT = Context(prec=76, traps=[Inexact, InvalidOperation, Overflow])
 
 
 class Numbers(NamedTuple):
-    """Unscaled values (0 where there is none), and masks of rows that are no number or do not fit."""
+    """Values (anything where there is none), and masks of rows that are no number or do not fit."""
 
-    values: Ints
+    values: pa.Array
     unreadable: Mask
     overflow: Mask
 
 
 def read_decimals(texts: pa.StringArray, scale: int = 0) -> Numbers:
-    """A column of text (no nulls) as unscaled decimal(18,8); with ``scale`` a number stands for so many digits less."""
+    """A column of text (no nulls) as decimals; with ``scale`` a number stands for so many digits less."""
     unreadable = ~mask_of(pc.match_substring_regex(texts, _NUMBER))
     found = pc.extract_regex(texts, pattern=_PLAIN)
     plain = mask_of(found.is_valid()) & ~unreadable
@@ -44,16 +44,31 @@ def read_decimals(texts: pa.StringArray, scale: int = 0) -> Numbers:
         shifted = pc.utf8_lpad(whole, scale, "0")
         whole = pc.utf8_ltrim(pc.utf8_slice_codeunits(shifted, 0, -scale), "0")
         part = pc.utf8_rtrim(pc.binary_join_element_wise(pc.utf8_slice_codeunits(shifted, -scale), part, ""), "0")
-    fits = plain & (text_bytes(whole) <= _WHOLE_DIGITS) & (text_bytes(part) <= _SCALE)
-    digits = pc.binary_join_element_wise(whole, pc.utf8_rpad(part, _SCALE, "0"), "")
-    values = whole_numbers(pc.if_else(pa.array(fits), digits, "0"))
-    values[mask_of(pc.equal(sign, "-"))] *= -1
+    digits, places = text_bytes(whole), text_bytes(part)
+    fits = plain & (digits <= _WHOLE_DIGITS) & (places <= DECIMAL.scale)
+    short = (digits <= NARROW_DIGITS - _SHORT_SCALE) & (places <= _SHORT_SCALE)
+    values = (_short if short[fits].all() else _long)(whole, part, sign, pa.array(fits))
     overflow = plain & ~fits
-    for row in np.flatnonzero(~plain & ~unreadable).tolist():
-        exact = _unscaled(texts[row].as_py(), scale)
-        overflow[row] = exact is None
-        values[row] = exact or 0
+    others = ~plain & ~unreadable
+    if others.any():
+        exact = [_exact(text, scale) for text in texts.filter(pa.array(others)).to_pylist()]
+        overflow[others] = [one is None for one in exact]
+        values = pc.replace_with_mask(values, pa.array(others), pa.array([one or 0 for one in exact], DECIMAL))
     return Numbers(values, unreadable, overflow)
+
+
+def _short(whole: pa.Array, part: pa.Array, sign: pa.Array, fits: pa.Array) -> pa.Array:
+    """Numbers of few digits, which is quicker than :func:`_long`."""
+    digits = pc.binary_join_element_wise(whole, pc.utf8_rpad(part, _SHORT_SCALE, "0"), "")
+    values = whole_numbers(pc.if_else(fits, digits, "0"))
+    values[mask_of(pc.equal(sign, "-"))] *= -1
+    return of_words(widened(values), pa.decimal128(NARROW_DIGITS, _SHORT_SCALE)).cast(DECIMAL)
+
+
+def _long(whole: pa.Array, part: pa.Array, sign: pa.Array, fits: pa.Array) -> pa.Array:
+    digits = (pc.utf8_lpad(whole, 1, "0"), ".", pc.utf8_rpad(part, 1, "0"))
+    written = pc.binary_join_element_wise(pc.if_else(pc.equal(sign, "-"), "-", ""), *digits, "")
+    return pc.if_else(fits, written, "0").cast(DECIMAL)
 
 
 def read_integers(texts: pa.StringArray) -> Numbers:
@@ -65,14 +80,14 @@ def read_integers(texts: pa.StringArray) -> Numbers:
     fits = (text_bytes(whole) <= _INT64_DIGITS) & mask_of(pc.less_equal(padded, str(2**63 - 1)))
     values = whole_numbers(pc.if_else(pa.array(fits), whole, "0"))
     values[mask_of(pc.equal(sign, "-"))] *= -1
-    return Numbers(values, ~readable, readable & ~fits)
+    return Numbers(pa.array(values), ~readable, readable & ~fits)
 
 
-def _unscaled(text: str, scale: int) -> int | None:
-    """The unscaled value of a number with an exponent; None where it does not fit."""
+def _exact(text: str, scale: int) -> Decimal | None:
+    """A number with an exponent; None where it does not fit."""
     try:
-        scaled = _EXACT.create_decimal(text).scaleb(_SCALE - scale, _EXACT)
-        value = scaled.to_integral_exact(context=_EXACT)
+        value = _EXACT.create_decimal(text).scaleb(-scale, _EXACT)
+        value = value.quantize(Decimal(1).scaleb(-DECIMAL.scale), context=_EXACT)
     except (Inexact, InvalidOperation, Overflow):
         return None
-    return int(value) if abs(value) < Decimal(_LIMIT) else None
+    return value if abs(value) < 10**_WHOLE_DIGITS else None

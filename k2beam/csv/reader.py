@@ -24,7 +24,7 @@ from k2beam.csv.mapping import CsvMapping
 from k2beam.csv.streams import open_csv
 from k2beam.errors import CsvError, UsageError
 from k2beam.model import Block, BlockBatch, DeadLetter, DeadLetterBatch, Extent
-from k2beam.schemas import avro_schema, v2_name
+from k2beam.schemas import avro_schema, latest_name
 
 MAX_LINE_BYTES = 1 << 16
 """A longer line is a dead letter. Fixed, so that every reader judges a line alike."""
@@ -74,7 +74,7 @@ class CsvReader:
         """
         file = chunk.file
         extent = Extent(file.source, 0, chunk.total, file.path)
-        schema = json.dumps(avro_schema(v2_name(self.mapping.kind)))
+        schema = json.dumps(avro_schema(latest_name(self.mapping.kind)))
         for part in self.parts(chunk):
             if part.dead_letters:
                 yield DeadLetterBatch(part.dead_letters, (extent,))

@@ -11,6 +11,7 @@ from apache_beam.transforms.error_handling import ErrorHandler
 from k2beam.errors import UsageError
 from k2beam.job.beam import whole_bundles_of_state
 from k2beam.job.config import IngestConfig
+from k2beam.lake.adopt import event_columns
 from k2beam.lake.seed import LedgerSeed
 from transforms.decode_avro import DecodeAvro
 from transforms.detect_gaps import DetectGaps
@@ -48,7 +49,7 @@ def build(
     fresh = read.batches | "FilterCovered" >> FilterCovered(config.lake, config.metrics)
     unreadable = read.errs | "FilterCoveredErrors" >> FilterCovered(config.lake, config.metrics)
     decoded = fresh | "DecodeAvro" >> DecodeAvro(resolver=resolver, metrics=config.metrics)
-    valid = decoded.events | "ValidateEvents" >> ValidateEvents()
+    valid = decoded.events | "ValidateEvents" >> ValidateEvents(stored=event_columns(config.lake))
     gaps = (
         valid.events
         | "SequenceSlices" >> SequenceSlices(seed.rules)

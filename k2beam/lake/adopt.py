@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import contextlib
 
+import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.table import Table
 
+from k2beam.config import LakeConfig
 from k2beam.coverage import Coverage
 from k2beam.errors import LakeError
+from k2beam.lake.catalog import open_catalog
 from k2beam.lake.offsets import count_offsets
 from k2beam.lake.scan import find_readable, stop_at_unreadable, table_name
-from k2beam.lake.tables import COVERED_TABLES, PROPERTIES, RETRIES, SPECS, own_types, verified
+from k2beam.lake.tables import (
+    COVERED_TABLES,
+    EVENT_TABLES,
+    PROPERTIES,
+    RETRIES,
+    SPECS,
+    open_table,
+    own_types,
+    stored_schema,
+    verified,
+)
+from k2beam.model import Kind
 
 _UNPLACED = "_source is null or _partition is null or _offset is null"
 
@@ -31,6 +45,13 @@ def check_tables(catalog: Catalog, namespace: str, *, adopt: bool = False) -> No
         table = find_readable(catalog, namespace, name)
         if table is not None:
             verified(table)
+
+
+def event_columns(lake: LakeConfig) -> dict[Kind, pa.Schema]:
+    """The columns of the event tables that there are. Raises as opening them does."""
+    catalog, namespace = open_catalog(lake), lake.namespace
+    made = {kind: name for kind, name in EVENT_TABLES.items() if find_readable(catalog, namespace, name) is not None}
+    return {kind: stored_schema(open_table(catalog, namespace, name)) for kind, name in made.items()}
 
 
 def _adopt(table: Table) -> None:

@@ -3,7 +3,7 @@
 A row's hash has 128 bits, in two lanes that are counted apart; the digest of rows is the sum of their hashes, so that a
 row which is there twice counts twice. It tells whether two sets of rows are the same unless somebody chose them to
 deceive it; :mod:`k2beam.audit.compare` has a cryptographic one, a hundred times slower. Pins keep it for years, so what
-it is of the same rows must never change.
+it is of the same rows must never change: a number counts as it does with eight places, which columns had first.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from k2beam.arrays import Ints, Mask, mask_of
+from k2beam.codec.decimals import words_of
 
 HashWords = npt.NDArray[np.uint64]
 """Any 64 bits each."""
@@ -32,6 +34,8 @@ _SEEDS = (np.uint64(0x243F6A8885A308D3), np.uint64(0x13198A2E03707344))
 _NULL = np.uint64(0xA4093822299F31D0)
 _HALF = np.uint64(32)
 _MODULUS = 1 << 64
+_PLACES = 8
+_MORE_PLACES = np.uint64(0x452821E638D01377)
 _SLICE_ROWS = 1 << 14
 """Rows hashed at once: what is computed for them stays in the processor's cache."""
 _LONG = 256
@@ -143,6 +147,8 @@ def _fixed(column: pa.Array, kind: pa.DataType) -> list[HashWords]:
     """The words of values that all take as many bytes."""
     if pa.types.is_null(kind):
         return []
+    if pa.types.is_decimal(kind) and kind.scale > _PLACES:
+        return _decimals(column)
     if pa.types.is_boolean(kind):
         return [mask_of(column.fill_null(False)).astype(np.uint64)]
     if not kind.bit_width % 8 and kind.bit_width in (8, 16, 32, 64, 128):
@@ -154,6 +160,17 @@ def _fixed(column: pa.Array, kind: pa.DataType) -> list[HashWords]:
         words = data.view("<u8").reshape(len(column), size // 8)
         return [words[:, position] for position in range(size // 8)]
     raise TypeError(f"a column of {kind} has no hash")
+
+
+def _decimals(column: pa.Array) -> list[HashWords]:
+    """The two words of numbers with eight places; of one that has more, those that it has, marked."""
+    column = column.fill_null(0)
+    short = column.cast(pa.decimal128(column.type.precision, _PLACES), safe=False)
+    more = mask_of(pc.not_equal(short.cast(column.type), column))
+    return [
+        np.where(more, whole ^ _MORE_PLACES, eight)
+        for whole, eight in zip(words_of(column).view("<u8").T, words_of(short).view("<u8").T, strict=True)
+    ]
 
 
 def _ends(column: pa.Array) -> tuple[Ints, Ints]:

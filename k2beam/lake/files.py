@@ -21,7 +21,7 @@ from k2beam.arrays import Ints, Mask
 from k2beam.clock import now_us
 from k2beam.coverage import Coverage
 from k2beam.lake.placement import by_partition
-from k2beam.lake.tables import SPECS, sort_columns
+from k2beam.lake.tables import sort_columns, stored_schema
 from k2beam.lake.writer import DataFileWriter
 from k2beam.model import Extent
 
@@ -125,7 +125,7 @@ def rewrite_without(table: Table, staged: StagedFile, taken: Coverage) -> list[S
 
     with table.io.new_input(staged.path).open() as stream:
         rows = pq.read_table(stream)
-    schema = SPECS[staged.table].schema
+    schema = stored_schema(table)
     rows = rows.select(schema.names).cast(schema)
     kept = rows.filter(pa.array(~covered_rows(rows, taken)))
     if kept.num_rows == 0:

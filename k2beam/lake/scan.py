@@ -29,9 +29,10 @@ from pyiceberg.manifest import DataFile, FileFormat
 from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.types import DecimalType
 
 from k2beam.errors import LakeError, UnreadableFile
-from k2beam.lake.tables import SPECS, find_table, own_types
+from k2beam.lake.tables import find_table, own_types, stored_schema
 
 EVERYTHING = AlwaysTrue()
 
@@ -136,7 +137,8 @@ def _as_written(
     if not _is_own(table, file.physical_schema, asked):
         return None
     rows = None if row_filter == EVERYTHING else expression_to_pyarrow(condition)
-    return file.to_batches(columns=list(columns), filter=rows, use_threads=False)  # type: ignore[no-any-return]
+    batches = file.to_batches(columns=list(columns), filter=rows, use_threads=False)
+    return (_with_decimals_of(table, batch) for batch in batches)
 
 
 def _projected(
@@ -149,19 +151,36 @@ def _projected(
 
 def _is_own(table: Table, found: pa.Schema, names: Iterable[str]) -> bool:
     """Whether columns of a file are those of the table, by their ids too (a name may have been given anew), in the
-    types that k2beam gives them and the table has kept."""
-    name = table.name()[-1]
-    spec, types = SPECS[name].schema, own_types(name)
+    types that k2beam gives them and the table has kept; decimals in those of the table."""
+    spec, types = stored_schema(table), own_types(table.name()[-1])
     for name in names:
         if name not in found.names or name not in types:
             return False
         field, stored = table.schema().find_field(name), _decoded(found.field(name))
         same_id = (stored.metadata or {}).get(b"PARQUET:field_id") == str(field.field_id).encode()
         # The ids within lists and maps are the table's own; nothing is promoted there.
-        kept = field.field_type == types[name] or not field.field_type.is_primitive
-        if not (same_id and kept and stored.equals(spec.field(name))):
+        as_stored = isinstance(field.field_type, DecimalType) or not field.field_type.is_primitive
+        kept = field.field_type == types[name] or as_stored
+        same_type = stored.equals(spec.field(name)) or _is_narrower(stored.type, spec.field(name).type)
+        if not (same_id and kept and same_type):
             return False
     return True
+
+
+def _is_narrower(found: pa.DataType, stored: pa.DataType) -> bool:
+    """Whether a file has decimals of before their column was given a higher precision."""
+    decimals = pa.types.is_decimal(found) and pa.types.is_decimal(stored)
+    return bool(decimals and found.scale == stored.scale and found.precision < stored.precision)
+
+
+def _with_decimals_of(table: Table, rows: Any) -> Any:
+    """Rows of a file with decimals of the table's precision."""
+    stored = stored_schema(table)
+    for number, field in enumerate(rows.schema):
+        if field.name in stored.names and _is_narrower(field.type, stored.field(field.name).type):
+            wide = field.with_type(stored.field(field.name).type)
+            rows = rows.set_column(number, wide, rows.column(number).cast(wide.type))
+    return rows
 
 
 def _decoded(field: pa.Field) -> pa.Field:
@@ -170,7 +189,11 @@ def _decoded(field: pa.Field) -> pa.Field:
 
 
 def read_ahead(
-    table: Table, tasks: Iterable[FileScanTask], columns: Sequence[str], row_filter: BooleanExpression = EVERYTHING
+    table: Table,
+    tasks: Iterable[FileScanTask],
+    columns: Sequence[str],
+    row_filter: BooleanExpression = EVERYTHING,
+    snapshot: Snapshot | None = None,
 ) -> Iterator[tuple[FileScanTask, Callable[[], list[pa.RecordBatch]]]]:
     """Each file, in order, and what gives its rows as :func:`read_file` does with dictionaries, or raises its error.
 
@@ -179,7 +202,7 @@ def read_ahead(
     """
 
     def rows(task: FileScanTask) -> list[pa.RecordBatch]:
-        return list(read_file(table, task, columns, row_filter, dictionaries=True))
+        return list(read_file(table, task, columns, row_filter, snapshot, dictionaries=True))
 
     ahead: deque[tuple[FileScanTask, Future[list[pa.RecordBatch]]]] = deque()
     size = 0
@@ -198,7 +221,7 @@ def read_ahead(
 
 def whole_schema(table: Table) -> pa.Schema:
     """All columns of a table in Arrow's types: those of its spec, and then those that others have added."""
-    spec = SPECS[table.name()[-1]].schema
+    spec = stored_schema(table)
     further = [field for field in table.schema().fields if field.name not in spec.names]
     return pa.schema([*spec, *schema_to_pyarrow(Schema(*further), include_field_ids=False)])
 
@@ -219,7 +242,8 @@ def read_whole(table: Table, file: DataFile, dictionaries: bool = False) -> Iter
                 parquet = pq.ParquetFile(stream, metadata=parquet.metadata, read_dictionary=_dictionaries(parquet))
             if _is_own(table, parquet.schema_arrow, schema.names):
                 numbers = range(parquet.num_row_groups)
-                groups = (parquet.read_row_group(number, schema.names, use_threads=False) for number in numbers)
+                read = (parquet.read_row_group(number, schema.names, use_threads=False) for number in numbers)
+                groups = (_with_decimals_of(table, group) for group in read)
             else:
                 batches = read_file(table, FileScanTask(file), schema.names)
                 groups = (pa.Table.from_batches([batch]).cast(schema) for batch in batches)

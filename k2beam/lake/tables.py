@@ -32,7 +32,7 @@ from pyiceberg.transforms import (
     UnknownTransform,
     VoidTransform,
 )
-from pyiceberg.types import IcebergType, IntegerType, LongType
+from pyiceberg.types import DecimalType, IcebergType, IntegerType, LongType
 from sqlalchemy.exc import IntegrityError, OperationalError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -194,7 +194,8 @@ def find_table(catalog: Catalog, namespace: str, name: str) -> Table | None:
                 f"table {namespace}.{name} has no column {column}{_renamed(table, column)}: nothing was read or "
                 "written. Give it back with the program that changed the table"
             )
-        if not _is_promoted(own, found[column]) and not _is_promoted(found[column], own):
+        decimals = isinstance(own, DecimalType) and isinstance(found[column], DecimalType)
+        if not (decimals or _is_promoted(own, found[column]) or _is_promoted(found[column], own)):
             raise LakeError(
                 f"column {column} of table {namespace}.{name} is of type {found[column]}, and k2beam writes {own}: "
                 "nothing was read or written. Change its type back, or use another warehouse"
@@ -241,9 +242,23 @@ def own_types(name: str) -> Mapping[str, IcebergType]:
     return {field.name: field.field_type for field in iceberg_schema(SPECS[name].schema).fields}
 
 
+def stored_schema(table: Table) -> pa.Schema:
+    """The columns that k2beam gives a table, in Arrow's types; decimals as the table has them: they may be narrower."""
+    decimals = {
+        field.name: pa.decimal128(field.field_type.precision, field.field_type.scale)
+        for field in table.schema().fields
+        if isinstance(field.field_type, DecimalType)
+    }
+    return pa.schema(field.with_type(decimals.get(field.name, field.type)) for field in SPECS[table.name()[-1]].schema)
+
+
 def in_own_types(schema: Schema, name: str) -> Schema:
-    """The schema of a table, with k2beam's types in the place of those that others have promoted them to."""
-    own = {column: type_ for column, type_ in own_types(name).items() if type_.is_primitive}
+    """The schema of a table, with k2beam's types in the place of those that others have promoted them to.
+
+    Decimals stay as the table has them.
+    """
+    plain = ((column, type_) for column, type_ in own_types(name).items() if type_.is_primitive)
+    own = {column: type_ for column, type_ in plain if not isinstance(type_, DecimalType)}
     fields = [
         field.model_copy(update={"field_type": own[field.name]})
         if field.name in own and _is_promoted(own[field.name], field.field_type)
@@ -287,6 +302,15 @@ def _renamed(table: Table, column: str) -> str:
     return ""
 
 
+def _wider(found: IcebergType, own: IcebergType) -> IcebergType:
+    """What a column's type can be promoted to, toward the one that it would have."""
+    if found == IntegerType() and own == LongType():
+        return own
+    if isinstance(found, DecimalType) and isinstance(own, DecimalType):
+        return DecimalType(max(found.precision, own.precision), found.scale)
+    return found
+
+
 @retry(
     retry=retry_if_exception_type((CommitFailedException, OperationalError)),
     stop=stop_after_attempt(10),
@@ -294,19 +318,24 @@ def _renamed(table: Table, column: str) -> str:
     reraise=True,
 )
 def _widened(catalog: Catalog, table: Table) -> Table:
-    """The table, its int columns made long where :data:`SPECS` has 64 bits (Iceberg, "Schema Evolution": promotion).
+    """The table, its int columns made long where :data:`SPECS` has 64 bits, and its decimals as long as they can be.
 
-    Files with the narrow column stay readable. Another process may do the same, or commit, at the same time: then the
+    Iceberg, "Schema Evolution": ints are promoted, and so is the precision of decimals; the scale stays. Files with the
+    narrow column stay readable. Another process may do the same, or commit, at the same time: then the
     catalog refuses, and the table is looked at again.
     """
-    wide = {field.name for field in SPECS[table.name()[-1]].schema if field.type == pa.int64()}
-    narrow = [field.name for field in table.schema().fields if field.name in wide and field.field_type == IntegerType()]
-    if not narrow:
+    own = own_types(table.name()[-1])
+    wider = {
+        field.name: wide
+        for field in table.schema().fields
+        if field.name in own and (wide := _wider(field.field_type, own[field.name])) != field.field_type
+    }
+    if not wider:
         return table
     fresh = catalog.load_table(table.name())
     with fresh.update_schema() as update:
-        for name in narrow:
-            update.update_column(name, LongType())
+        for name, wide in wider.items():
+            update.update_column(name, wide)
     return catalog.load_table(table.name())
 
 

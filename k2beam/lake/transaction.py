@@ -15,10 +15,18 @@ from typing import Any
 
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, RESTError
 from pyiceberg.manifest import DataFile
+from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Operation, Snapshot
-from pyiceberg.table.update import AssertRefSnapshotId, RemovePropertiesUpdate, SetPropertiesUpdate, TableUpdate
+from pyiceberg.table.update import (
+    AssertCurrentSchemaId,
+    AssertRefSnapshotId,
+    RemovePropertiesUpdate,
+    SetPropertiesUpdate,
+    TableUpdate,
+)
+from pyiceberg.types import DecimalType
 from sqlalchemy.exc import DBAPIError
 
 from k2beam.clock import now_us
@@ -59,7 +67,7 @@ class Append:
 
     Files that are ``replaced`` leave the table in the same snapshot: they hold the rows of ``files``, or else
     (``rows_change``) rows that are to go. ``removed``: properties that go. ``retention``: which snapshots it leaves in
-    the table (None: all).
+    the table (None: all). ``updates``: changes of the metadata that come before all that, such as another schema.
     """
 
     files: Sequence[DataFile]
@@ -69,6 +77,7 @@ class Append:
     rows_change: bool = False
     removed: Sequence[str] = ()
     retention: Retention | None = None
+    updates: Sequence[TableUpdate] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +124,7 @@ def append(table: Table, change: Append) -> None:
 
     Raises CommitFailedException when another writer won, and one of :data:`UNKNOWN_OUTCOME` when
     the outcome isn't known. No file is deleted either way. Raises LakeError for files of before the table's partition
-    spec was changed: pyiceberg would describe them by the new one.
+    spec or a column of it was changed: pyiceberg would describe them by the new one, and read null.
     """
     if any(file.spec_id != table.metadata.default_spec_id for file in change.files):
         raise LakeError(
@@ -124,6 +133,10 @@ def append(table: Table, change: Append) -> None:
         )
     now_ms = now_us() // 1_000
     transaction = LeanTransaction(table)
+    if change.updates:
+        current = AssertCurrentSchemaId.model_validate({"current-schema-id": table.metadata.current_schema_id})
+        transaction._stage(tuple(change.updates), (current,))
+    _check_columns(transaction.table_metadata.schema(), table, change.files)
     producer = _producer(transaction, table, change)
     gone = [] if change.retention is None else expirable(table.metadata, change.retention, now_ms, appended=1)
     properties, forgotten = _of_run(table, change, producer.snapshot_id, now_ms)
@@ -146,6 +159,18 @@ def append(table: Table, change: Append) -> None:
     # With the producers gone pyiceberg has nothing to delete after a conflict.
     transaction._snapshot_producers = []
     transaction.commit_transaction()
+
+
+def _check_columns(schema: Schema, table: Table, files: Sequence[DataFile]) -> None:
+    decimals = {
+        field.field_id for field in schema.fields if field.required and isinstance(field.field_type, DecimalType)
+    }
+    for file in files:
+        if not decimals <= set(file.column_sizes):
+            raise LakeError(
+                f"columns of table {'.'.join(table.name())} were changed while rows were written for it; nothing of "
+                "them was committed: run it again, a streaming job without its old state"
+            )
 
 
 def warehouse_of(table: Table) -> str:

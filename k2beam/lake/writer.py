@@ -24,7 +24,7 @@ from pyiceberg.table.locations import load_location_provider
 from pyiceberg.typedef import Properties, Record
 from pyiceberg.types import StringType
 
-from k2beam.lake.tables import in_own_types
+from k2beam.lake.tables import in_own_types, stored_schema
 
 _FORMAT = FileFormatFactory.get(FileFormat.PARQUET)
 _SAMPLE_ROWS = 1 << 12
@@ -51,6 +51,12 @@ class DataFileWriter:
             # Columns that others added are left out: Iceberg reads null, or their default, where a file lacks them.
             self._schema = self._table.schema().select(*rows.column_names)
             self._as_made = in_own_types(self._schema, self._table.name()[-1])
+            stored = stored_schema(self._table)
+            self._types = [
+                stored.field(field.name) if pa.types.is_decimal(field.type) and field.name in stored.names else field
+                for field in rows.schema
+            ]
+        rows = rows.cast(pa.schema(self._types))
         group = pa.Table.from_batches(
             _to_requested_schema(self._schema, self._as_made, batch, include_field_ids=True, format_model=_FORMAT)
             for batch in rows.to_batches()

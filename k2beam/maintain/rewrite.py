@@ -55,20 +55,26 @@ class Rewritten:
 
 
 def rewrite_files(
-    table: Table, files: Sequence[DataFile], target: int, on_read: Callable[[int], None] = lambda rows: None
+    table: Table,
+    files: Sequence[DataFile],
+    target: int,
+    on_read: Callable[[int], None] = lambda rows: None,
+    *,
+    into: Table | None = None,
 ) -> Rewritten:
     """Write the rows of ``files``, all of one partition, as files of ``target`` bytes, the last perhaps smaller.
 
     Rows are in the table's sort order, over all files; no row is left out, and no column, of others either. The files
     are read back: where the digest of their rows, or that of (source, partition, offset), is not that of what was read,
     they are deleted, and LakeError names the partition. They are deleted as well when anything else fails.
-    ``on_read`` is told the rows of each file that was read. Raises UnreadableFile, and what the file system raises.
+    ``on_read`` is told the rows of each file that was read. ``into`` is the table with the columns that they are to
+    have (None: those that they have). Raises UnreadableFile, and what the file system raises.
     """
     columns = sort_columns(table)
     with (
         tempfile.TemporaryDirectory(prefix="k2beam-compact-") as folder,
         ThreadPoolExecutor(_THREADS, thread_name_prefix="compact") as threads,
-        _Outputs(table, target, threads) as outputs,
+        _Outputs(into or table, target, threads) as outputs,
     ):
         runs = _SortedRuns(columns, Path(folder), target * PARQUET_RATIO // 4)
         read = RowDigest()

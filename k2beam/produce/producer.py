@@ -1,4 +1,4 @@
-"""MarketDataProducer: events to Kafka, checked, in v2 Avro by the Schema Registry, one topic for each feed.
+"""MarketDataProducer: events to Kafka, checked, in Avro by the Schema Registry, one topic for each feed.
 
 Delivery is that of :mod:`k2beam.produce.delivery`: idempotent, in order for each exchange and symbol (the key is
 ``exchange|symbol``), kept in a spool file where the broker does not take it.
@@ -21,12 +21,12 @@ from k2beam.errors import InvalidRecord, RegistryError, UsageError
 from k2beam.metrics.handle import Metrics
 from k2beam.model import Kind
 from k2beam.produce.delivery import DELIVERY_TIMEOUT_S, ClientFactory, Delivery, DeliveryConfig
-from k2beam.produce.records import checked
+from k2beam.produce.records import checked, wide_field
 from k2beam.produce.spool import OutgoingMessage
 from k2beam.registry.client import Registry
 from k2beam.registry.config import RegistryConfig
 from k2beam.registry.subjects import schema_text
-from k2beam.schemas import avro_schema, full_name, v2_name
+from k2beam.schemas import avro_schema, full_name, latest_name, v2_name
 from k2beam.topics import topic_name
 
 Subjects = Literal["record", "topic"]
@@ -55,6 +55,10 @@ class ProducerStats:
 
 
 Serialise = Callable[[dict[str, Any], SerializationContext], bytes]
+
+
+class _NotRegistered(RegistryError):
+    """A schema is not in its subject."""
 
 
 class _Route(NamedTuple):
@@ -111,14 +115,14 @@ class MarketDataProducer:
         self._registry = Registry(registry if isinstance(registry, RegistryConfig) else RegistryConfig(registry))
         self._subjects = subjects
         self._register_schemas = register_schemas
-        self._routes: dict[tuple[str, str, str], _Route] = {}
+        self._routes: dict[tuple[str, str, str], _Route] = {}  # by asset class, exchange and name of the schema
         self._labels: dict[str, tuple[str, str]] = {}
         self._delivery = Delivery(settings, metrics or Metrics("producer"), self._labels, client)
         self._rejected = 0
         self._closed = False
 
     def produce_trade(self, record: Mapping[str, Any]) -> None:
-        """Send one trade, a record of trade_v2.
+        """Send one trade, a record of trade_v2; as trade_v3 where a number has more digits than trade_v2 holds.
 
         Times are datetimes (naive means UTC) or microseconds since 1970, prices and quantities Decimals or ints.
         Blocks while the queue is full. Raises InvalidRecord (``field`` names what is wrong), RegistryError for a schema
@@ -161,6 +165,26 @@ class MarketDataProducer:
             1
         """
         self._produce("reference_data", record)
+
+    def produce_unreadable(self, kind: Kind, asset_class: str, exchange: str, message: bytes, problem: str) -> None:
+        """Send what a feed could not make a record of, as it came, to the topic that the record would be in.
+
+        It has no frame, so that the pipeline keeps it as a dead letter (``bad_magic``); the header ``k2.problem`` says
+        what is wrong. Raises what :meth:`produce_trade` does of the topic and of Kafka.
+
+        Examples:
+            >>> from k2beam import MarketDataProducer
+            >>> with MarketDataProducer(bootstrap, registry) as producer:
+            ...     producer.produce_unreadable("trades", "crypto", "EXAMPLE", b'{"p": null}', "p is no number")
+            >>> producer.stats().delivered
+            1
+        """
+        if self._closed:
+            raise UsageError("the producer is closed; make a new one")
+        topic = self._topic(kind, asset_class, exchange)
+        # A frame begins with a zero byte.
+        value = message.replace(b"\0", b"\\0", 1) if message.startswith(b"\0") else message
+        self._delivery.send(OutgoingMessage(topic, None, value, headers=(("k2.problem", problem.encode()),)))
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until every message is acknowledged or has failed, at most ``delivery_timeout_s`` by default.
@@ -239,39 +263,48 @@ class MarketDataProducer:
             raise UsageError("the producer is closed; make a new one")
         try:
             fields = checked(kind, record)
-            route = self._route(kind, fields["asset_class"], fields["exchange"])
+            route = self._route(kind, fields)
         except InvalidRecord:
             self._rejected += 1
             raise
         key = f"{fields['exchange']}|{fields['symbol']}".encode()
         self._delivery.send(OutgoingMessage(route.topic, key, route.serialise(fields, route.context)))
 
-    def _route(self, kind: Kind, asset_class: str, exchange: str) -> _Route:
-        route = self._routes.get((kind, asset_class, exchange))
+    def _route(self, kind: Kind, fields: Mapping[str, Any]) -> _Route:
+        asset_class, exchange, wide = fields["asset_class"], fields["exchange"], wide_field(kind, fields)
+        name = v2_name(kind) if wide is None else latest_name(kind)
+        route = self._routes.get((asset_class, exchange, name))
         if route is None:
-            route = self._new_route(kind, asset_class, exchange)
-            self._routes[(kind, asset_class, exchange)] = route
-            # Two spellings of an exchange share a topic; the first one labels it.
-            self._labels.setdefault(route.topic, (exchange, asset_class))
+            topic = self._topic(kind, asset_class, exchange)
+            try:
+                serialise = self._serialiser(name, topic)
+            except _NotRegistered as error:
+                if wide is None:
+                    raise
+                problem = f"{kind}: field {wide} has more digits than {v2_name(kind)} holds: {error}"
+                raise InvalidRecord(wide, problem) from None
+            route = _Route(topic, serialise, SerializationContext(topic, MessageField.VALUE))
+            self._routes[(asset_class, exchange, name)] = route
         return route
 
-    def _new_route(self, kind: Kind, asset_class: str, exchange: str) -> _Route:
+    def _topic(self, kind: Kind, asset_class: str, exchange: str) -> str:
         try:
             topic = topic_name(asset_class, kind, exchange)
         except UsageError as error:
             raise InvalidRecord("exchange", f"{kind}: field exchange: {error}") from None
-        context = SerializationContext(topic, MessageField.VALUE)
-        return _Route(topic, self._serialiser(kind, topic), context)
+        # Two spellings of an exchange share a topic; the first one labels it.
+        self._labels.setdefault(topic, (exchange, asset_class))
+        return topic
 
-    def _serialiser(self, kind: Kind, topic: str) -> Serialise:
-        """The serialiser of a topic's schema, whose id is known from here on: no record waits for the registry."""
-        name, text = v2_name(kind), schema_text(v2_name(kind))
+    def _serialiser(self, name: str, topic: str) -> Serialise:
+        """The serialiser of a schema in a topic, whose id is known from here on: no record waits for the registry."""
+        text = schema_text(name)
         subject = f"{topic}-value" if self._subjects == "topic" else full_name(avro_schema(name)) or name
         if self._register_schemas:
             self._registry.register(subject, text)
         if self._registry.find(subject, text) is None:
-            hint = f" --topic {topic}" if self._subjects == "topic" else f" {name}"
-            raise RegistryError(
+            hint = f" --topic {topic}={name}" if self._subjects == "topic" else f" {name}"
+            raise _NotRegistered(
                 f"the schema {name} is not in the subject {subject} of the Schema Registry"
                 f" {self._registry.config.url}; run k2beam schemas register{hint}"
             )

@@ -1,4 +1,4 @@
-"""Checks of one record before it is produced, field by field: its type by the v2 schema, then its value.
+"""Checks of one record before it is produced, field by field: its type by the schema, then its value.
 
 The value's rules are those that validation has for batches (:mod:`k2beam.validation`), so that what a producer
 takes, the pipeline keeps; here they cost microseconds a record.
@@ -10,14 +10,19 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any, NamedTuple
 
 from k2beam.codec.avro_schema import Array, AvroType, Enum, Field, Map, Primitive, record_type, without_null
 from k2beam.errors import InvalidRecord, SchemaError
-from k2beam.model import Kind
-from k2beam.schemas import avro_schema, v2_name
+from k2beam.model import DECIMAL, Kind
+from k2beam.schemas import avro_schema, latest_name, v2_name
 from k2beam.validation import FUTURE_LIMIT, PRICED_ABOVE_ZERO
+
+_V2_DIGITS, _V2_PLACES = 10, 8
+"""Before and behind the point of decimal(18,8)."""
+
+_EXACT = Context(prec=2 * DECIMAL.precision)
 
 _LONG = 1 << 63
 _INT = 1 << 31
@@ -33,7 +38,7 @@ class _Plan(NamedTuple):
 
 
 def checked(kind: Kind, record: Mapping[str, Any], now_us: int | None = None) -> dict[str, Any]:
-    """``record`` as the encoder takes it: v2 fields, times as datetimes in UTC, decimals with eight places.
+    """``record`` as the encoder takes it: known fields, times as datetimes in UTC, decimals with at most 18 places.
 
     A time is a datetime (naive means UTC) or microseconds since 1970, UTC. A price or quantity is a Decimal or an
     int; a float is refused, as it has lost its digits. Fields with a default may be left out. ``now_us`` is the
@@ -56,13 +61,22 @@ def checked(kind: Kind, record: Mapping[str, Any], now_us: int | None = None) ->
     return out
 
 
+def wide_field(kind: Kind, record: Mapping[str, Any]) -> str | None:
+    """The first field of what :func:`checked` gave whose number has more digits than v2 holds."""
+    for name in (*_PRICES[kind], *_QUANTITIES[kind]):
+        value = record[name]
+        if value.adjusted() >= _V2_DIGITS or value.as_tuple().exponent < -_V2_PLACES:
+            return name
+    return None
+
+
 def _invalid(kind: Kind, field: str, problem: str) -> InvalidRecord:
     return InvalidRecord(field, f"{kind}: field {field} {problem}")
 
 
 @functools.cache
 def _plan(kind: Kind) -> _Plan:
-    fields = record_type(avro_schema(v2_name(kind))).fields
+    fields = record_type(avro_schema(latest_name(kind))).fields
     return _Plan(
         tuple((field.name, _check_of(field), field.has_default) for field in fields),
         frozenset(field.name for field in fields),
@@ -139,12 +153,12 @@ def _decimal(precision: int, scale: int, value: Any) -> Decimal:
     if value.adjusted() >= precision - scale:
         raise ValueError(f"must have at most {precision - scale} digits before the point")
     exponent = value.as_tuple().exponent
-    if not isinstance(exponent, int) or exponent >= -scale:
+    if not isinstance(exponent, int) or exponent >= -_V2_PLACES:
         return value
-    rounded = round(value, scale)
+    rounded = value.quantize(Decimal(1).scaleb(-scale), context=_EXACT)
     if rounded != value:
         raise ValueError(f"must have at most {scale} places after the point")
-    return rounded
+    return rounded.normalize(_EXACT)
 
 
 def _timestamp(value: Any) -> datetime | int:

@@ -9,7 +9,7 @@ from pyiceberg.catalog import Catalog
 
 from k2beam.errors import UsageError
 from k2beam.lake.scan import find_readable
-from k2beam.lake.tables import EVENT_TABLES
+from k2beam.lake.tables import EVENT_TABLES, stored_schema
 from k2beam.model import Kind
 from k2beam.query import duck
 from k2beam.query.selection import read
@@ -47,10 +47,10 @@ def stream_events(
     catalog: Catalog, namespace: str, kind: Kind, selection: EventSelection, columns: Sequence[str]
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """The selected rows as they are stored, file by file; none where the table was never made."""
-    schema = pa.schema([event_arrow_schema(kind).field(name) for name in columns])
     table = find_readable(catalog, namespace, EVENT_TABLES[kind])
+    whole = event_arrow_schema(kind) if table is None else stored_schema(table)
     batches = iter(()) if table is None else read(table, columns, selection, EVENT_TIME_COLUMN[kind])
-    return schema, batches
+    return pa.schema([whole.field(name) for name in columns]), batches
 
 
 def select_events(
@@ -84,5 +84,5 @@ def select_events(
     parameters: dict[str, object] = {}
     if limit is not None:
         sql, parameters = f"{sql} LIMIT $rows", {"rows": limit}
-    schema = pa.schema([whole.field(name) for name in wanted])
+    schema = pa.schema([stored.field(name) for name in wanted])
     return schema, (batch.cast(schema) for batch in duck.query(sql, parameters, stored, batches))

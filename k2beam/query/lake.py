@@ -59,7 +59,7 @@ class Lake:
     ) -> pa.Table:
         """Trades in order of (timestamp, source_sequence, offset), each message once: an Arrow table.
 
-        Times are microseconds UTC, prices and quantities ``decimal(18,8)``. ``start`` is included, ``end`` is not;
+        Times are microseconds UTC, prices and quantities ``decimal(38,18)``. ``start`` is included, ``end`` is not;
         naive times are UTC. ``as_of`` is a snapshot id or the moment to travel to. ``columns``: these, of all that
         there are. Raises UsageError for bad values, LakeError for an unreadable file.
 
@@ -68,7 +68,7 @@ class Lake:
             >>> lake = Lake("warehouse")
             >>> trades = lake.trades("BTCUSDT", start="2026-01-05T00:10", columns=["timestamp", "price"], limit=2)
             >>> trades["price"].to_pylist()
-            [Decimal('93119.87000000'), Decimal('93119.84000000')]
+            [Decimal('93119.870000000000000000'), Decimal('93119.840000000000000000')]
             >>> trades["timestamp"][0].as_py().isoformat()
             '2026-01-05T00:10:00.630421+00:00'
         """
@@ -91,7 +91,7 @@ class Lake:
         Examples:
             >>> from k2beam import Lake
             >>> Lake("warehouse").quotes("BTCUSDT", columns=["bid_price", "ask_price"], limit=1).to_pylist()
-            [{'bid_price': Decimal('93120.47000000'), 'ask_price': Decimal('93120.50000000')}]
+            [{'bid_price': Decimal('93120.470000000000000000'), 'ask_price': Decimal('93120.500000000000000000')}]
         """
         selection = EventSelection(symbol, exchange, start, end, as_of)
         return self._table("quotes", selection, columns, limit, with_duplicates)
@@ -136,13 +136,13 @@ class Lake:
     ) -> DaySummary:
         """Open, high, low, close, volume and VWAP of a symbol's trades of one day (UTC).
 
-        Prices, volume and VWAP are Decimals with 8 places. Raises UsageError and LakeError as :meth:`trades` does.
+        Prices, volume and VWAP are Decimals with 18 places. Raises UsageError and LakeError as :meth:`trades` does.
 
         Examples:
             >>> from k2beam import Lake
             >>> day = Lake("warehouse").summary("BTCUSDT", "2026-01-05")
             >>> day.trades, day.volume, day.vwap
-            (595, Decimal('1491.06100000'), Decimal('93120.09451087'))
+            (595, Decimal('1491.061000000000000000'), Decimal('93120.094510868435295404'))
         """
         return summarise_day(
             self.catalog,

@@ -121,5 +121,16 @@ def read(table: Table, columns: Sequence[str], selection: EventSelection, time_c
     unreadable file.
     """
     row_filter = event_filter(selection, time_column)
-    tasks = plan(table, row_filter, snapshot_of(table, selection.as_of))
-    return (batch for _, rows in read_ahead(table, tasks, columns, row_filter) for batch in rows())
+    snapshot = snapshot_of(table, selection.as_of)
+    tasks, former = plan(table, row_filter, snapshot), _with_former_columns(table, columns, snapshot)
+    return (batch for _, rows in read_ahead(table, tasks, columns, row_filter, former) for batch in rows())
+
+
+def _with_former_columns(table: Table, columns: Sequence[str], snapshot: Snapshot | None) -> Snapshot | None:
+    """The snapshot, if another column had one of these names in it: a table that was upgraded has new ones."""
+    if snapshot is None or snapshot.schema_id is None:
+        return None
+    schema = table.schemas()[snapshot.schema_id]
+    names = [name for name in columns if name in schema.column_names]
+    changed = any(schema.find_field(name).field_id != table.schema().find_field(name).field_id for name in names)
+    return snapshot if changed else None

@@ -11,19 +11,22 @@ from fractions import Fraction
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 
+from k2beam.model import DECIMAL
 from k2beam.query import duck
 from k2beam.query.events import columns_needed, first_copies, in_order, stream_events
 from k2beam.query.selections import AsOf, EventSelection
 from k2beam.query.times import next_day
 
-_SCALE = 8
-_WIDE = Context(prec=100)
-_SPLIT = 10**9
+_SCALE = DECIMAL.scale
+_WIDE = Context(prec=200)
+_PARTS = range(3)
+_PART = 10**13
+"""Three parts of thirteen digits are a column's value: products of two parts, and sums of them, fit into a HUGEINT."""
 
 
 @dataclass(frozen=True, slots=True)
 class DaySummary:
-    """One symbol's trades of one day (UTC): prices, volume and VWAP as Decimals with 8 places.
+    """One symbol's trades of one day (UTC): prices, volume and VWAP as Decimals with 18 places.
 
     Prices are None where there was no trade, ``vwap`` also where the volume is 0. ``exchange`` None
     means all exchanges together.
@@ -54,7 +57,7 @@ def summarise_day(
     """Summarise the trades of ``symbol`` on ``day`` (UTC).
 
     Open and close are the first and last trade by (timestamp, source_sequence, offset). VWAP is the
-    exact sum of price x quantity over the exact volume, rounded once, half to even, to 8 places. A
+    exact sum of price x quantity over the exact volume, rounded once, half to even, to 18 places. A
     message counts once unless ``with_duplicates``. Raises UsageError and LakeError.
     """
     selection = EventSelection(symbol=symbol, exchange=exchange, start=day, end=next_day(day), as_of=as_of)
@@ -74,8 +77,8 @@ def summarise_trades(
 ) -> DaySummary:
     """As :func:`summarise_day`, of trades that were selected already and come in any order."""
     (row,) = duck.rows(_sql(with_duplicates), {}, schema, batches)
-    volume = int(row["volume"])
-    notional = int(row["notional_high"]) * _SPLIT + int(row["notional_low"])
+    volume = sum(int(row[f"volume_{j}"]) * _PART**j for j in _PARTS)
+    notional = sum(int(row[f"notional_{i}_{j}"]) * _PART ** (i + j) for i in _PARTS for j in _PARTS)
     return DaySummary(
         symbol=symbol,
         exchange=exchange,
@@ -91,25 +94,26 @@ def summarise_trades(
 
 
 def _sql(with_duplicates: bool) -> str:
-    """Sums of unscaled integers: an 8-place product has 36 digits, more than any decimal sum could hold.
-
-    Quantities are split at 10^9, so that each HUGEINT sum has room for more rows than exist.
-    """
+    """Sums of unscaled integers in parts: a product has 76 digits, more than any number of a database could hold."""
     order = in_order("trades")
+    parts = ", ".join(f"{name} // {_PART**i} % {_PART} AS {name}_{i}" for name in "pq" for i in _PARTS)
+    volumes = ", ".join(f"CAST(coalesce(sum(q_{j}), 0) AS VARCHAR) AS volume_{j}" for j in _PARTS)
+    notionals = ", ".join(
+        f"CAST(coalesce(sum(p_{i} * q_{j}), 0) AS VARCHAR) AS notional_{i}_{j}" for i in _PARTS for j in _PARTS
+    )
     return f"""
         WITH trades AS ({"SELECT * FROM events" if with_duplicates else first_copies("trades")}),
-        unscaled AS (
-            SELECT *, CAST(CAST(price AS DECIMAL(38, 8)) * 100000000 AS HUGEINT) AS p,
-                      CAST(CAST(quantity AS DECIMAL(38, 8)) * 100000000 AS HUGEINT) AS q
-            FROM trades
-        )
+        unscaled AS (SELECT *, {_unscaled("price")} AS p, {_unscaled("quantity")} AS q FROM trades),
+        parted AS (SELECT *, {parts} FROM unscaled)
         SELECT first(price ORDER BY {order}) AS open, max(price) AS high, min(price) AS low,
-               last(price ORDER BY {order}) AS close, count(*) AS trades,
-               CAST(coalesce(sum(q), 0) AS VARCHAR) AS volume,
-               CAST(coalesce(sum(p * (q // {_SPLIT})), 0) AS VARCHAR) AS notional_high,
-               CAST(coalesce(sum(p * (q % {_SPLIT})), 0) AS VARCHAR) AS notional_low
-        FROM unscaled
+               last(price ORDER BY {order}) AS close, count(*) AS trades, {volumes}, {notionals}
+        FROM parted
     """  # noqa: S608
+
+
+def _unscaled(column: str) -> str:
+    """Its text without the point, since a product with 10^18 would have no room."""
+    return f"CAST(replace(CAST(CAST({column} AS DECIMAL(38, {_SCALE})) AS VARCHAR), '.', '') AS HUGEINT)"
 
 
 def _decimal(unscaled: int) -> Decimal:

@@ -62,7 +62,7 @@ def schema_text(name: str) -> str:
 def candidates(
     names: Sequence[str] = (), topics: Sequence[str] = (), folder: Path | None = None
 ) -> tuple[Candidate, ...]:
-    """The schemas to look at: all six, or ``names``; packaged, or ``NAME.avsc`` in ``folder``.
+    """The schemas to look at: all events', or ``names``; packaged, or ``NAME.avsc`` in ``folder``.
 
     ``topics`` gives subjects by topic instead: ``market.crypto.trades.binance`` has the v2 schema of its kind, and
     ``NAME=trade_v2`` names the schema. Raises UsageError for a topic whose schema is not known, for names together

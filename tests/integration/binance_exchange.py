@@ -25,6 +25,7 @@ class Recorder:
     def __init__(self, delay: float = 0.0, fails_at: int | None = None) -> None:
         self.trades: list[dict[str, Any]] = []
         self.quotes: list[dict[str, Any]] = []
+        self.unreadable: list[tuple[bytes, str]] = []
         self.calls: list[str] = []
         self._delay = delay
         self._fails_at = fails_at
@@ -39,6 +40,10 @@ class Recorder:
     def produce_quote(self, record: dict[str, Any]) -> None:
         self.quotes.append(record)
         self.calls.append("quote")
+
+    def produce_unreadable(self, kind: str, asset_class: str, exchange: str, message: bytes, problem: str) -> None:
+        assert (kind, asset_class, exchange) == ("trades", "crypto", "BINANCE")
+        self.unreadable.append((message, problem))
 
     def flush(self) -> None:
         self.calls.append("flush")

@@ -119,7 +119,7 @@ def test_many_streams_are_asked_for_in_parts_that_are_each_acknowledged() -> Non
     assert "c1usdt@trade" not in stats.silent_streams
 
 
-def test_garbage_is_counted_skipped_and_logged_within_bounds(caplog: pytest.LogCaptureFixture) -> None:
+def test_garbage_is_counted_kept_and_logged_within_bounds(caplog: pytest.LogCaptureFixture) -> None:
     noise = ["not json", b"\xff\x00", "{}", trade(5, s="ETHUSDT"), trade(6, p="x")]
     frames = [frame for number in range(1, 31) for frame in (*noise, trade(number))]
     sink, metrics = Recorder(), FakeMetrics()
@@ -128,6 +128,9 @@ def test_garbage_is_counted_skipped_and_logged_within_bounds(caplog: pytest.LogC
 
     assert sink.ids == list(range(1, 31))
     assert stats.bad_frames == {"json": 60, "shape": 30, "symbol": 30, "value": 30}
+    kept = [frame.encode() if isinstance(frame, str) else frame for frame in noise]
+    assert [message for message, _ in sink.unreadable] == kept * 30
+    assert sink.unreadable[4][1].startswith("p is not a number written as text")
     assert [record.args[0] for record in caplog.records if "bad frame" in record.msg] == [1, 2, 3, 4, 5, 10, 100]
     counted = [labels for name, labels in metrics.calls if name == "k2_feed_bad_frames_total"]
     assert len(counted) == 150

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import uuid
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
@@ -41,9 +42,9 @@ def test_a_whole_trade_keeps_every_digit() -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
+        (Decimal("0E-8"), "0"),
+        (Decimal("-0.10"), "-0.1"),
         (Decimal("1E+3"), "1000"),
-        (Decimal("0E-8"), "0.00000000"),
-        (Decimal("-0.10"), "-0.10"),
         (datetime(2024, 1, 1), "2024-01-01T00:00:00.000000Z"),
         (datetime(2024, 1, 1, 11, tzinfo=timezone(timedelta(hours=11))), "2024-01-01T00:00:00.000000Z"),
         (datetime(1, 1, 1, tzinfo=UTC), "0001-01-01T00:00:00.000000Z"),
@@ -94,5 +95,6 @@ def test_a_plain_object_reads_as_itself_on_one_line(record: dict[str, Any]) -> N
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=8), st.binary())
 def test_decimals_and_bytes_come_back(value: Decimal, content: bytes) -> None:
     read = json.loads(to_json({"d": value, "b": content}))
-    assert Decimal(read["d"]).as_tuple() == value.as_tuple()
+    assert Decimal(read["d"]) == value
+    assert not re.search(r"\.(\d*0)?$", read["d"])
     assert base64.b64decode(read["b"]["base64"]) == content

@@ -17,7 +17,7 @@ from k2beam.arrays import Ints, Mask
 from k2beam.codec.avro_schema import AvroType, Enum, Fixed, Primitive
 from k2beam.codec.columnar.lanes import Buffer, Lanes
 from k2beam.codec.columnar.text import gather, gather_text, with_validity
-from k2beam.codec.decimals import LIMIT
+from k2beam.codec.decimals import WORD, column_type, of_words, overflows, widened
 from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP, TIMESTAMP
 
 Raw = tuple[npt.NDArray[Any], ...]
@@ -26,8 +26,6 @@ Raw = tuple[npt.NDArray[Any], ...]
 Built = tuple[pa.Array, Mask | None]
 """An array, and which of its values turned out bad (None: no one)."""
 
-_WORD = 8
-_WIDEST_DECIMAL = 16
 _INT_LIMIT = 1 << 31
 
 
@@ -177,32 +175,27 @@ class Symbol(Leaf):
 
 
 class DecimalLeaf(Leaf):
-    """A decimal of at most 18 digits in 1 to 16 bytes, big-endian two's complement (1.11 specification, "Decimal")."""
+    """A decimal of at most 38 digits in 1 to 16 bytes, big-endian two's complement (1.11 specification, "Decimal")."""
 
     def __init__(self, logical: str) -> None:
         precision, scale = (int(part) for part in logical[len("decimal(") : -1].split(","))
-        self.data_type = pa.decimal128(precision, scale)
+        self._digits = precision
+        self.data_type = column_type(precision, scale)
 
     def read(self, lanes: Lanes) -> Raw:
-        length = lanes.sizes(_WIDEST_DECIMAL)
+        length = lanes.sizes(2 * WORD)
         start = lanes.spans(length)
         first = _big_endian(lanes.buffer, start)
-        value = first >> 8 * (_WORD - np.clip(length, 1, _WORD))
-        bad = length == 0
-        wide = np.flatnonzero(length > _WORD)
+        words = widened(first >> 8 * (WORD - np.clip(length, 1, WORD)))
+        wide = np.flatnonzero(length > WORD)
         if len(wide):
-            # Legal where the bytes before the last eight are only sign.
-            value[wide] = last = _big_endian(lanes.buffer, start[wide] + length[wide] - _WORD)
-            bad[wide] = first[wide] >> 8 * (2 * _WORD - length[wide]) != last >> 63
-        bad |= (value >= LIMIT) | (value <= -LIMIT)
-        lanes.drop(bad)
-        return (value,)
+            words[wide, 0] = _big_endian(lanes.buffer, start[wide] + length[wide] - WORD)
+            words[wide, 1] = first[wide] >> 8 * (2 * WORD - length[wide])
+        lanes.drop((length == 0) | overflows(words, self._digits))
+        return (words,)
 
     def build(self, buffer: Buffer, raw: Raw, validity: pa.Buffer | None) -> Built:
-        words = np.empty((len(raw[0]), 2), dtype=np.int64)
-        words[:, 0] = raw[0]
-        words[:, 1] = raw[0] >> 63
-        return pa.Array.from_buffers(self.data_type, len(words), [validity, pa.py_buffer(words)]), None
+        return of_words(raw[0], self.data_type, validity), None
 
 
 def _big_endian(buffer: Buffer, start: Ints) -> Ints:

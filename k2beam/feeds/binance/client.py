@@ -1,9 +1,10 @@
 """The websocket client of Binance's market data: from the exchange to a sink, without an end.
 
 Delivery: every market event that was read is given to the sink exactly once in the life of a
-client, before :meth:`FeedClient.run` returns. What the exchange sends while no connection stands is
-lost, and shows as a gap in the trade ids. A planned hand-over has no such time: the new connection
-is subscribed before the old one goes, both are read for a while, and repeats go by their message id.
+client, before :meth:`FeedClient.run` returns; what can't be a record, as it came. What the exchange
+sends while no connection stands is lost, and shows as a gap in the trade ids. A planned hand-over has
+no such time: the new connection is subscribed before the old one goes, both are read for a while, and
+repeats go by their message id.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from typing import Any, Protocol
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
-from k2beam.errors import BadFrame, FeedError, UsageError
+from k2beam.errors import BadFrame, FeedError, InvalidRecord, UsageError
 from k2beam.feeds.binance import frames as binance
-from k2beam.feeds.binance.frames import EventRecord, Market, RecentIds, Reply, Subscription
+from k2beam.feeds.binance.frames import EventRecord, Market, RecentIds, Reply, Subscription, Unreadable
+from k2beam.jsonable import to_json
 from k2beam.metrics.handle import Metrics, NullMetrics
+from k2beam.model import Kind
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +41,7 @@ class Sink(Protocol):
 
     def produce_trade(self, record: EventRecord) -> Any: ...
     def produce_quote(self, record: EventRecord) -> Any: ...
+    def produce_unreadable(self, kind: Kind, asset_class: str, exchange: str, message: bytes, problem: str) -> Any: ...
     def flush(self) -> Any: ...
     def close(self) -> Any: ...
     def stats(self) -> Any: ...
@@ -79,8 +83,8 @@ class Limits:
 @dataclass(slots=True)
 class FeedStats:
     """Counts of a client: ``trades`` and ``quotes`` given to the sink, ``duplicates`` left out,
-    ``bad_frames`` by reason, ``connections`` that were subscribed, ``handovers`` that were planned,
-    ``reconnects`` by reason, and ``silent_streams`` that never gave an event.
+    ``bad_frames`` by reason (given to the sink as they came), ``connections`` that were subscribed,
+    ``handovers`` that were planned, ``reconnects`` by reason, and ``silent_streams`` that never gave an event.
     """
 
     trades: int = 0
@@ -168,7 +172,7 @@ class FeedClient:
         self._sleep = sleep
         self._stats = FeedStats(silent_streams=set(subscription.streams))
         self._recent = RecentIds(self.limits.remember)
-        self._queue: asyncio.Queue[Market | None] = asyncio.Queue()
+        self._queue: asyncio.Queue[Market | Unreadable | None] = asyncio.Queue()
         self._room = asyncio.Event()
         self._room.set()
         self._links: set[_Link] = set()
@@ -215,21 +219,38 @@ class FeedClient:
                 batch.append(self._queue.get_nowait())
             if self._queue.qsize() < self.limits.queue:
                 self._room.set()
-            markets = [market for market in batch if market is not None]
-            for kind, number in Counter(market.kind for market in markets).items():
-                self._metrics.increment("k2_feed_messages_total", number, exchange=binance.EXCHANGE, kind=kind)
-            await asyncio.to_thread(self._produce, markets)
+            await asyncio.to_thread(self._produce, [item for item in batch if item is not None])
             if None in batch:
                 return
 
-    def _produce(self, markets: list[Market]) -> None:
-        for market in markets:
-            if market.kind == "quotes":
-                self._sink.produce_quote(market.record)
-                self._stats.quotes += 1
+    def _produce(self, items: list[Market | Unreadable]) -> None:
+        """Give a batch to the sink. What it refuses as a record goes as the frames that are none."""
+        done: Counter[str] = Counter()
+        for item in items:
+            if isinstance(item, Unreadable):
+                self._keep(item)
                 continue
+            try:
+                self._give(item)
+            except InvalidRecord as error:
+                self._count_bad("value", str(error))
+                self._keep(Unreadable(to_json(item.record).encode(), str(error)))
+                continue
+            done[item.kind] += 1
+        self._stats.trades += done["trades"]
+        self._stats.quotes += done["quotes"]
+        for kind, number in done.items():
+            self._metrics.increment("k2_feed_messages_total", number, exchange=binance.EXCHANGE, kind=kind)
+
+    def _give(self, market: Market) -> None:
+        if market.kind == "quotes":
+            self._sink.produce_quote(market.record)
+        else:
             self._sink.produce_trade(market.record)
-            self._stats.trades += 1
+
+    def _keep(self, found: Unreadable) -> None:
+        kind: Kind = "trades" if "trade" in self._subscription.kinds else "quotes"
+        self._sink.produce_unreadable(kind, binance.ASSET_CLASS, binance.EXCHANGE, found.frame, found.problem)
 
     async def _supervise(self) -> None:
         """Keep one connection, and two during a hand-over."""
@@ -354,7 +375,8 @@ class FeedClient:
         try:
             found = binance.parse_frame(frame, self._pairs, self._clock() // 1_000)
         except BadFrame as error:
-            self._bad_frame(link, error)
+            self._count_bad(error.reason, f"from {link.address}: {error}")
+            self._put(Unreadable(frame if isinstance(frame, bytes) else frame.encode("utf-8", "replace"), str(error)))
             return None
         if isinstance(found, Market):
             link.delivered = True
@@ -373,16 +395,19 @@ class FeedClient:
             self._metrics.increment("k2_feed_duplicates_total", exchange=binance.EXCHANGE, kind=market.kind)
             return
         self._taken += 1
-        self._queue.put_nowait(market)
-        if self._queue.qsize() >= self.limits.queue:
-            self._room.clear()
+        self._put(market)
         if self._taken == self._most:
             self._full.set()
 
-    def _bad_frame(self, link: _Link, error: BadFrame) -> None:
+    def _put(self, item: Market | Unreadable) -> None:
+        self._queue.put_nowait(item)
+        if self._queue.qsize() >= self.limits.queue:
+            self._room.clear()
+
+    def _count_bad(self, reason: str, problem: str) -> None:
         """Count, and log the first ones and then at powers of ten: garbage must not fill the log."""
-        self._stats.bad_frames[error.reason] += 1
-        self._metrics.increment("k2_feed_bad_frames_total", exchange=binance.EXCHANGE, reason=error.reason)
+        self._stats.bad_frames[reason] += 1
+        self._metrics.increment("k2_feed_bad_frames_total", exchange=binance.EXCHANGE, reason=reason)
         number = self._stats.bad_frames.total()
         if number <= _LOGGED_WHOLE or str(number).strip("0") == "1":
-            _log.warning("bad frame %d from %s: %s", number, link.address, error)
+            _log.warning("bad frame %d %s", number, problem)

@@ -17,17 +17,18 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any, Literal, NoReturn
 from urllib.parse import urlsplit
 
 from k2beam.errors import BadFrame, UsageError
+from k2beam.model import DECIMAL
 from k2beam.validation import FUTURE_LIMIT
 
 EXCHANGE, ASSET_CLASS = "BINANCE", "crypto"
 
 STREAMS = ("trade", "bookTicker")
-"""The streams of a symbol that have a v2 record: trade_v2 and quote_v2."""
+"""The streams of a symbol that have a record: a trade and a quote."""
 
 MAX_STREAMS = 1024
 """Streams that one connection may listen to ("WebSocket Limits")."""
@@ -62,8 +63,11 @@ field that is missing, has a wrong type or does not fit its column."""
 _NAMESPACE = uuid.UUID("3d6f5a52-8a0f-5f0e-9c55-0f3f7d2b9a61")
 _NAME = re.compile(r"[A-Z0-9]{1,20}")
 _NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?", re.ASCII)
-_QUANTUM = Decimal("0.00000001")
-_LIMIT = Decimal(10) ** 10
+_QUANTA = (Decimal("0.00000001"), Decimal(1).scaleb(-DECIMAL.scale))
+"""Eight places, as Binance sends nearly all numbers, or as many as a column has; they are part of message ids."""
+
+_LIMIT = Decimal(10) ** (DECIMAL.precision - DECIMAL.scale)
+_EXACT = Context(prec=2 * DECIMAL.precision)
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MAX_LONG = 2**63 - 1
 _FIRST_MICROSECONDS = 10**14
@@ -96,6 +100,14 @@ class Market:
     def message_id(self) -> str:
         """The same for the same event, whichever connection it came over."""
         return str(self.record["message_id"])
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A frame that is no record, as it came, and what is wrong with it."""
+
+    frame: bytes
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,16 +363,15 @@ def _integer(payload: Mapping[str, Any], field: str) -> int:
 
 
 def _decimal(payload: Mapping[str, Any], field: str) -> Decimal:
-    """A number of decimal(18,8), with every digit that was sent."""
+    """A number, with every digit that was sent."""
     text = payload.get(field)
     if not isinstance(text, str) or not _NUMBER.fullmatch(text):
         raise BadFrame("value", f"{field} is not a number written as text")
     value = Decimal(text)
-    if not value < _LIMIT:
-        raise BadFrame("value", f"{field} does not fit decimal(18,8)")
-    exact = value.quantize(_QUANTUM)
-    if exact != value:
-        raise BadFrame("value", f"{field} does not fit decimal(18,8)")
+    rounded = (value.quantize(quantum, context=_EXACT) for quantum in _QUANTA if value < _LIMIT)
+    exact = next((one for one in rounded if one == value), None)
+    if exact is None:
+        raise BadFrame("value", f"{field} has more than 20 digits before the point or 18 behind")
     return exact
 
 

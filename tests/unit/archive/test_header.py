@@ -159,7 +159,7 @@ def test_a_file_of_0_bytes_has_no_offsets_and_is_named(tmp_path: Path) -> None:
     ("field", "avro_type"),
     [
         ("price", {"type": "fixed", "name": "price", "size": 8, "logicalType": "decimal", "precision": 18, "scale": 8}),
-        ("price", {"type": "bytes", "logicalType": "decimal", "precision": 18, "scale": 4}),
+        ("price", {"type": "bytes", "logicalType": "decimal", "precision": 39, "scale": 4}),
         ("price", "double"),
         ("timestamp", {"type": "long", "logicalType": "timestamp-nanos"}),
         ("timestamp", {"type": "long", "logicalType": "local-timestamp-micros"}),

@@ -38,7 +38,7 @@ ROW = {
 }
 EXPECTED = {
     "symbol": "BTC,USD\n",
-    "price": "61000.10000000",
+    "price": "61000.1",
     "at": "2026-01-04T22:30:00.000007Z",
     "tags": ["a", "b"],
     "more": None,
@@ -70,7 +70,7 @@ def test_json_lines_are_one_object_a_line() -> None:
 def test_csv_has_a_header_and_quotes_what_needs_it() -> None:
     header, row = csv.reader(io.StringIO(emitted([ROW], OutputFormat.CSV)))
     assert header == list(ROW)
-    assert row[:3] == ["BTC,USD\n", "61000.10000000", "2026-01-04T22:30:00.000007Z"]
+    assert row[:3] == ["BTC,USD\n", "61000.1", "2026-01-04T22:30:00.000007Z"]
     assert row[3:] == ['["a","b"]', "", '{"base64":"AP8="}']
 
 
@@ -122,12 +122,12 @@ def test_an_object_in_each_format() -> None:
     parsed = json.loads(texts[OutputFormat.JSON])
     assert parsed == json.loads(texts[OutputFormat.JSONL])
     assert parsed["receipt"]["snapshot_before"] is None
-    assert parsed["many"] == [{"n": "1.10"}]
+    assert parsed["many"] == [{"n": "1.1"}]
     assert len(texts[OutputFormat.JSONL].splitlines()) == 1
     lines = texts[OutputFormat.TABLE].splitlines()
     assert lines[0] == "Report"
     assert lines[1].split() == ["ok", "true"]
-    assert lines[-1].split() == ["many[0].n", "1.10"]
+    assert lines[-1].split() == ["many[0].n", "1.1"]
     header, row = csv.reader(io.StringIO(texts[OutputFormat.CSV]))
     assert header == ["ok", "receipt", "many"]
     assert json.loads(row[1])["table"] == "trades_v2"

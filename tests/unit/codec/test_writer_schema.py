@@ -61,7 +61,7 @@ def test_documentation_aliases_and_unknown_attributes_change_nothing() -> None:
             evolved("trade_v2", price="string"),
             r"'price' \(string\) can't be read as that of trade_v2 \(decimal\(18,8\)\)",
         ),
-        (evolved("trade_v2", price={"type": "bytes", "logicalType": "decimal", "precision": 18, "scale": 6}), "price"),
+        (evolved("trade_v2", price={"type": "bytes", "logicalType": "decimal", "precision": 39, "scale": 6}), "price"),
         (evolved("trade_v2", price="bytes"), "price"),
         (evolved("trade_v2", timestamp="long"), "timestamp"),
         (evolved("trade_v2", source_sequence=["null", "int", "long"]), "source_sequence"),

@@ -167,5 +167,5 @@ def test_a_producer_gets_the_records_and_is_flushed(files: list[CsvFile], tmp_pa
     assert [(line["_offset"], line["error_class"]) for line in lines] == [(1, "column_count"), (2, "invalid_record")]
     assert f"{files[0].path}, line 3: field bid_quantity" in lines[1]["error_message"]
     payload = io.BytesIO(base64.b64decode(lines[1]["payload"]["base64"]))
-    event: Any = fastavro.schemaless_reader(payload, fastavro.parse_schema(avro_schema("quote_v2")), None)
+    event: Any = fastavro.schemaless_reader(payload, fastavro.parse_schema(avro_schema("quote_v3")), None)
     assert event["bid_quantity"] == 2

@@ -29,7 +29,7 @@ def test_the_first_lines_are_shown_and_nothing_is_written(
         (4, None),
         (5, None),
     ]
-    assert (shown[0]["event"]["symbol"], shown[0]["event"]["quantity"]) == ("DVN", "1.00000000")
+    assert (shown[0]["event"]["symbol"], shown[0]["event"]["quantity"]) == ("DVN", "1")
     assert "line 2: quantity 'many' is not a number" in shown[1]["error_message"]
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
     with pytest.raises(SystemExit):

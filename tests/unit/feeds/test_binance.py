@@ -141,6 +141,12 @@ def test_the_message_id_is_that_of_the_event() -> None:
     assert len(set(first)) == len(events)
 
 
+def test_numbers_of_many_digits_are_kept_whole() -> None:
+    found = parse_frame(json.dumps({**TRADE, "p": "0.000012345", "q": "18500000000.00000000"}), PAIRS, RECEIVED)
+    assert isinstance(found, Market)
+    assert (found.record["price"], found.record["quantity"]) == (Decimal("0.000012345"), Decimal(18_500_000_000))
+
+
 @pytest.mark.parametrize(
     ("frame", "reason"),
     [
@@ -167,8 +173,8 @@ def test_the_message_id_is_that_of_the_event() -> None:
         (json.dumps({**TRADE, "p": "-1"}), "value"),
         (json.dumps({**TRADE, "p": "\u0661"}), "value"),
         (json.dumps({**TRADE, "p": "1\n"}), "value"),
-        (json.dumps({**TRADE, "p": "0.000000001"}), "value"),
-        (json.dumps({**TRADE, "q": "10000000000"}), "value"),
+        (json.dumps({**TRADE, "p": "0.0000000000000000001"}), "value"),
+        (json.dumps({**TRADE, "q": "100000000000000000000"}), "value"),
         (json.dumps({**TRADE, "m": 1}), "value"),
         (json.dumps({**TRADE, "T": 2**62}), "value"),
         (json.dumps({**TRADE, "T": RECEIVED + 24 * 3600 * 1_000_000 + 1}), "value"),

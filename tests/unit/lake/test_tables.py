@@ -17,7 +17,7 @@ from k2beam.lake import tables
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.files import rewrite_without, write_rows
 from k2beam.lake.rows import dead_letter_rows
-from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, SPECS, TableSpec, find_table, open_table
+from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, SPECS, TableSpec, find_table, open_table, own_types
 from k2beam.model import DeadLetter, DeadLetterBatch
 from k2beam.query.dead_letters import show_dead_letter
 from tests.lake_helpers import START, lake_config, trades
@@ -40,7 +40,9 @@ def old_table(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Catalog:
     old = TableSpec(spec.name, NARROW, spec.day_column, spec.identity_column, spec.sort_columns)
     with monkeypatch.context() as patched:
         patched.setitem(SPECS, DEAD_LETTERS, old)
+        own_types.cache_clear()
         table = open_table(catalog, NAMESPACE, DEAD_LETTERS)
+    own_types.cache_clear()
     assert table.schema().find_type("schema_id") == IntegerType()
     table.append(dead_letters(7).cast(NARROW))
     return catalog

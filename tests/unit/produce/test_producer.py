@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import pytest
 from confluent_kafka import KafkaError
 from hypothesis import given, settings
@@ -21,9 +24,10 @@ from k2beam.produce.delivery import DeliveryConfig, resend
 from k2beam.produce.producer import MarketDataProducer
 from k2beam.produce.spool import OutgoingMessage, Spool, read_spool, spool_lock
 from k2beam.registry.config import RegistryConfig
+from k2beam.schemas import avro_schema
 from k2beam.topics import parse_topic, topic_name
 from tests.codec_samples import encode_event, quote, reference, trade
-from tests.registry_server import NO_SUBJECT, FakeKafka, in_turn, knows_all, registry_server
+from tests.registry_server import NO_SUBJECT, Answer, FakeKafka, in_turn, knows_all, registry_server
 
 TOPIC = "market.equities.trades.asx"
 TIMED_OUT = KafkaError._MSG_TIMED_OUT
@@ -72,6 +76,44 @@ def test_events_go_to_their_topics_with_key_and_framing(bench: Bench) -> None:
     }
     assert unframe(sent[TOPIC].value()) == (7, encode_event("trades", trade(1)))
     assert producer.stats().delivered == producer.stats().accepted == 3
+
+
+def test_a_number_of_many_digits_goes_as_version_3(bench: Bench) -> None:
+    record = trade(1, quantity=Decimal("18500000000"), price=Decimal("0.000012345"))
+    with bench.producer as producer:
+        producer.produce_trade(trade(0))
+        producer.produce_trade(record)
+    schema = fastavro.parse_schema(avro_schema("trade_v3"))
+    first, second = (unframe(message.value())[1] for message in bench.kafka.sent)
+    assert first == encode_event("trades", trade(0))
+    assert fastavro.schemaless_reader(io.BytesIO(second), schema, None) == record
+
+
+def test_without_version_3_in_the_registry_it_is_refused_and_the_rest_goes_on(tmp_path: Path) -> None:
+    def knows_version_2(method: str, path: str, body: Any) -> Answer:
+        return NO_SUBJECT if "TradeV3" in path else knows_all(method, path, body)
+
+    with registry_server(knows_version_2) as (url, _):
+        bench = Bench(url, tmp_path)
+        with bench.producer as producer:
+            with pytest.raises(
+                InvalidRecord, match=r"trade_v2 holds: .* run k2beam schemas register trade_v3"
+            ) as raised:
+                producer.produce_trade(trade(1, quantity=Decimal("18500000000")))
+            producer.produce_trade(trade(2))
+    assert raised.value.field == "quantity"
+    assert (producer.stats().rejected, producer.stats().delivered) == (1, 1)
+
+
+def test_what_is_no_record_is_sent_as_it_came_and_never_looks_framed(bench: Bench) -> None:
+    with bench.producer as producer:
+        producer.produce_unreadable("trades", "crypto", "BINANCE", b'{"p": null}', "p is no number")
+        producer.produce_unreadable("trades", "crypto", "BINANCE", b"\0\0\0\0\7x", "not JSON")
+    assert [(sent.topic(), sent.value()) for sent in bench.kafka.sent] == [
+        ("market.crypto.trades.binance", b'{"p": null}'),
+        ("market.crypto.trades.binance", b"\\0\0\0\0\7x"),
+    ]
+    assert bench.kafka.sent[0].headers() == [("k2.problem", b"p is no number")]
 
 
 def test_delivery_is_idempotent_and_can_not_be_weakened(bench: Bench) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from k2beam.errors import InvalidRecord
 from k2beam.model import Kind
-from k2beam.produce.records import checked
+from k2beam.produce.records import checked, wide_field
 from k2beam.schemas import payload_arrow_schema, v2_name
 from k2beam.validation import violations
 from tests.codec_samples import START, encode_event, quote, reference, trade
@@ -46,9 +46,10 @@ def test_a_good_record_goes_through_as_it_is(kind: Kind) -> None:
         ("price", 45.1, "a float has lost digits"),
         ("price", True, "must be a Decimal"),
         ("price", Decimal("NaN"), "must be a Decimal"),
-        ("price", Decimal("0.123456789"), "at most 8 places"),
-        ("price", Decimal("12345678901"), "at most 10 digits"),
-        ("price", Decimal("1E+40"), "at most 10 digits"),
+        ("price", Decimal("0.1234567890123456789"), "at most 18 places"),
+        ("price", Decimal("0." + "1" * 80), "at most 18 places"),
+        ("price", Decimal("123456789012345678901"), "at most 20 digits"),
+        ("price", Decimal("1E+40"), "at most 20 digits"),
         ("price", Decimal("-1"), "is negative"),
         ("quantity", Decimal("-0.00000001"), "is negative"),
         ("side", "buy", "one of BUY, SELL"),
@@ -85,6 +86,22 @@ def test_values_are_brought_into_the_form_of_the_encoder() -> None:
     assert record["timestamp"] == START
     assert (record["price"], record["quantity"], record["trade_conditions"]) == (Decimal(45), Decimal(0), ["A"])
     assert encode_event("trades", record)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "wide"),
+    [
+        ("9999999999.99999999", None),
+        ("1.000000000000000000", None),
+        ("10000000000", "quantity"),
+        ("0.000012345", "quantity"),
+        ("99999999999999999999.999999999999999999", "quantity"),
+    ],
+)
+def test_a_number_that_version_2_has_no_room_for_is_told(quantity: str, wide: str | None) -> None:
+    record = checked("trades", trade(quantity=Decimal(quantity)), NOW)
+    assert record["quantity"] == Decimal(quantity)
+    assert wide_field("trades", record) == wide
 
 
 def test_a_future_may_be_below_zero() -> None:

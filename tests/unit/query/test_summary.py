@@ -18,7 +18,7 @@ from k2beam.query.summary import DaySummary, summarise_trades
 from tests.query_fixtures import append_events, make_catalog, rows_of, trade
 
 MONDAY = date(2026, 1, 5)
-LARGEST = "9999999999.99999999"
+LARGEST = "9" * 20 + "." + "9" * 18
 
 
 def expected(rows: list[dict[str, Any]], with_duplicates: bool) -> tuple[Any, ...]:
@@ -41,7 +41,7 @@ def expected(rows: list[dict[str, Any]], with_duplicates: bool) -> tuple[Any, ..
     volume = sum((Fraction(row["quantity"]) for row in trades), Fraction(0))
     notional = sum((Fraction(row["price"]) * Fraction(row["quantity"]) for row in trades), Fraction(0))
     wide = Context(prec=200)
-    places = Decimal("1e-8")
+    places = Decimal("1e-18")
     vwap = None
     if volume:
         ratio = notional / volume
@@ -78,7 +78,8 @@ def computed(rows: list[dict[str, Any]], with_duplicates: bool) -> tuple[Any, ..
     )
 
 
-DECIMALS = st.integers(1, 10**18 - 1).map(lambda unscaled: Decimal(unscaled).scaleb(-8))
+EXACT = Context(prec=76)
+DECIMALS = st.integers(1, 10**38 - 1).map(lambda unscaled: Decimal(unscaled).scaleb(-18, EXACT))
 TRADES = st.lists(
     st.builds(
         lambda seconds, price, quantity, sequence, copy, source: {
@@ -118,21 +119,22 @@ def test_it_is_the_plain_calculation(rows: list[dict[str, Any]], with_duplicates
 
 def test_the_largest_values_do_not_overflow() -> None:
     rows = [trade(offset, 1, LARGEST, LARGEST) for offset in range(1_000)]
-    volume = Decimal("9999999999999.99999000")
+    volume = Decimal("99999999999999999999999.999999999999999000")
     largest = Decimal(LARGEST)
     assert computed(rows, False) == (largest, largest, largest, largest, volume, 1_000, largest)
 
 
 def test_negative_quantities_keep_their_sign() -> None:
-    rows = [trade(0, 1, "3", "5.00000001"), trade(1, 2, "7", "-12.34567891")]
+    rows = [trade(0, 1, "3", "5.00000001"), trade(1, 2, "7", "-12.345678912345678912")]
     assert computed(rows, False) == expected(rows, False)
 
 
 def test_half_goes_to_even() -> None:
-    down = [trade(0, 1, "0.00000001", "1"), trade(1, 2, "0.00000002", "1"), trade(2, 3, "0", "0")]
-    assert computed(down, False)[-1] == Decimal("0.00000002")
-    up = [trade(0, 1, "0.00000002", "1"), trade(1, 2, "0.00000003", "1")]
-    assert computed(up, False)[-1] == Decimal("0.00000002")
+    one, two, three = (f"0.{number:018}" for number in (1, 2, 3))
+    down = [trade(0, 1, one, "1"), trade(1, 2, two, "1"), trade(2, 3, "0", "0")]
+    assert computed(down, False)[-1] == Decimal(two)
+    up = [trade(0, 1, two, "1"), trade(1, 2, three, "1")]
+    assert computed(up, False)[-1] == Decimal(two)
 
 
 def test_without_volume_there_is_no_vwap() -> None:
