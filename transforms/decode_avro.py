@@ -15,7 +15,7 @@ from k2beam.clock import now_us
 from k2beam.codec.batches import BatchDecoder
 from k2beam.codec.columnar.decoder import ColumnarDecoder
 from k2beam.metrics.config import DEFAULT_METRICS, MetricsConfig
-from k2beam.model import BlockBatch, DeadLetterBatch, EventBatch, Extent, RawBatch, SchemaRef
+from k2beam.model import BlockBatch, DeadLetterBatch, EventBatch, Extent, Kind, RawBatch, SchemaRef
 
 _Clock = Callable[[], int]
 
@@ -51,8 +51,9 @@ class DecodeAvro(beam.PTransform):  # type: ignore[misc]
     ``resolver``. Pure but for ``clock`` (microseconds, UTC), so a bundle that is retried gives the
     same events.
 
-    Beam counters: ``decoded_<kind>`` (rows), ``dead_letters``, ``dead_letter_offsets``. In Prometheus, as ``metrics``
-    says: events by kind, dead letters by class.
+    Beam counters: ``decoded_<kind>`` (rows), ``dead_letters``, ``dead_letter_offsets``, ``unknown_field_values`` (of
+    fields that no column has, kept in vendor_data). In Prometheus, as ``metrics`` says: events and such values by kind,
+    dead letters by class.
 
     Examples:
         >>> import apache_beam as beam
@@ -96,7 +97,11 @@ class _DecodeFn(beam.DoFn):  # type: ignore[misc]
             self._resolver.open()
         self._metrics = self._metrics_config.open("decode")
         lookup = None if self._resolver is None else self._resolver.resolve
-        self._decoder = BatchDecoder(ColumnarDecoder(), self._clock, lookup)
+        self._decoder = BatchDecoder(ColumnarDecoder(), self._clock, lookup, self._count_unknown)
+
+    def _count_unknown(self, kind: Kind, values: int) -> None:
+        _count("unknown_field_values", values)
+        self._metrics.increment("k2_unknown_field_values_total", values, kind=kind)
 
     def teardown(self) -> None:
         if self._resolver is not None:

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from k2beam.arrays import Ints
 from k2beam.codec.avro_schema import AvroType, Primitive, without_null
-from k2beam.codec.columns import Column, Fault, build_column
+from k2beam.codec.columns import Column, Fault, build_column, is_columnar
+from k2beam.codec.extras import text_of
 from k2beam.codec.strict import decode_exact
 from k2beam.codec.writer_schema import Decoded, RowError, WriterSchema
 from k2beam.errors import StrictError
@@ -96,8 +97,8 @@ class Assembler:
         return np.flatnonzero(~good).tolist(), columns
 
     def _columns(self, records: list[_Record], *, wanted: bool = False) -> dict[str, Column]:
-        names = (rule.name for rule in self._schema.rules if rule.from_writer) if wanted else self._types
-        return {name: build_column([record[name] for record in records], self._types[name]) for name in names}
+        names = (rule.field for rule in self._schema.rules if rule.field is not None) if wanted else self._types
+        return {name: _column([record[name] for record in records], self._types[name]) for name in names}
 
     def _decide(self, chunk: Chunk, doubtful: list[int]) -> list[RowError]:
         """Has each doubtful row decoded strictly; the record is put in place, or taken out."""
@@ -120,7 +121,7 @@ class Assembler:
         arrays: list[pa.Array] = []
         faults: dict[int, tuple[str, Fault]] = {}
         for rule in self._schema.rules:
-            column = columns[rule.name] if rule.from_writer else None
+            column = None if rule.field is None else columns[rule.field]
             array, unresolved = rule.apply(column and column.array, len(kept))
             arrays.append(array)
             for fault in (*unresolved, *(column.faults if column else ())):
@@ -140,6 +141,13 @@ class Assembler:
         record = chunk.records[position] or {}
         logical = {key: _logical(value, self._types[key]) for key, value in record.items()}
         return RowError(chunk.rows[position], fault.error_class, f"{name}: {fault.message}", payload, logical)
+
+
+def _column(values: list[Any], avro_type: AvroType) -> Column:
+    """The column of a field, or its text where no column has its type."""
+    if is_columnar(avro_type):
+        return build_column(values, avro_type)
+    return Column(pa.array(map(text_of, values), pa.string()), np.zeros(len(values), dtype=np.int64))
 
 
 def _logical(value: Any, avro_type: AvroType) -> Any:

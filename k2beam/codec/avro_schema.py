@@ -74,12 +74,13 @@ class Union:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of a record; ``default`` is JSON and counts only where ``has_default``."""
+    """A field of a record; ``default`` is JSON and counts only where ``has_default``. ``aliases``: former names."""
 
     name: str
     type: AvroType
     has_default: bool = False
     default: Any = None
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +229,10 @@ class _Parser:
         if not isinstance(field, dict) or not isinstance(field.get("name"), str) or "type" not in field:
             raise SchemaError(f"{_shown(field)} is not a field: it needs a name and a type")
         tree = self.parse(field["type"], namespace, depth + 1)
-        return Field(field["name"], tree, "default" in field, field.get("default"))
+        aliases = field.get("aliases", [])
+        if not isinstance(aliases, list) or not all(isinstance(alias, str) for alias in aliases):
+            raise SchemaError(f"the aliases of the field {_shown(field['name'])} are no list of names")
+        return Field(field["name"], tree, "default" in field, field.get("default"), tuple(aliases))
 
 
 def _height(avro_type: AvroType) -> int:

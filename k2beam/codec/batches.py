@@ -13,6 +13,7 @@ known where records end: one dead letter for all of its offsets). The stages and
 from __future__ import annotations
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +34,7 @@ from k2beam.codec.dead_letters import (
     record_texts,
     row_dead_letter,
 )
+from k2beam.codec.extras import with_extras
 from k2beam.codec.frame import (
     HEADER_BYTES,
     AnyFrameError,
@@ -48,6 +50,8 @@ from k2beam.codec.writer_schema import BROKEN_BLOCK, Decoder, WriterSchema
 from k2beam.errors import SchemaError, UnsupportedSchema
 from k2beam.model import TIMESTAMP, BlockBatch, DeadLetter, EventBatch, Kind, Origin, RawBatch, SchemaRef
 from k2beam.schemas import EVENT_TIME_COLUMN, event_arrow_schema, full_name
+
+_log = logging.getLogger(__name__)
 
 LIVE_SOURCE = "kafka:"
 
@@ -75,12 +79,22 @@ class BatchDecoder:
 
     ``lookup`` is asked for the schema ids that a batch does not bring along. Whatever else it
     raises than SchemaError (a registry that can't be reached) is raised: the batch is tried again.
+    ``on_unknown``, if there is one, is told the kind and the number of values of fields that no column has (they are in
+    ``vendor_data``), and each schema with such fields is logged once.
     """
 
-    def __init__(self, decoder: Decoder, clock: Callable[[], int], lookup: SchemaLookup | None = None) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        clock: Callable[[], int],
+        lookup: SchemaLookup | None = None,
+        on_unknown: Callable[[Kind, int], None] | None = None,
+    ) -> None:
         self._decoder = decoder
         self._clock = clock
         self._lookup = lookup
+        self._on_unknown = on_unknown
+        self._logged: set[str] = set()
 
     def decode(self, batch: RawBatch | BlockBatch) -> DecodedBatch:
         """The events and dead letters of ``batch``. The extents are left to the caller."""
@@ -125,7 +139,7 @@ class BatchDecoder:
         rows = rows[decoded.rows]
         names = ("source", "partition", "offset", "timestamp")
         provenance = Provenance(*(_take(data.column(name), rows) for name in names))
-        part, failed = _to_version_2(schema, decoded.columns, rows, provenance)
+        part, failed = self._to_version_2(schema, decoded.columns, rows, provenance, f"schema {ref_name(ref)}")
         return part, failures + failed
 
     def _look_up(self, ref: SchemaRef) -> str:
@@ -147,7 +161,9 @@ class BatchDecoder:
         decoded = self._decoder.decode_blocks([(block.payload, block.count) for block in blocks], schema)
         places = _Places(batch, schema)
         failures = [decode_failure(error, error.row) for error in decoded.errors]
-        part, failed_rows = _to_version_2(schema, decoded.columns, decoded.rows, places.provenance(decoded.rows))
+        part, failed_rows = self._to_version_2(
+            schema, decoded.columns, decoded.rows, places.provenance(decoded.rows), f"the schema of {batch.path}"
+        )
         failures += [failure._replace(payload=places.payload(failure.row)) for failure in failed_rows]
         now = self._clock()
         events: tuple[EventBatch, ...] = ()
@@ -156,6 +172,37 @@ class BatchDecoder:
             events = (EventBatch(part.kind, data, origin=Origin(batch, pa.array(part.rows))),)
         ordered = sorted(failures, key=lambda failure: failure.row)
         return DecodedBatch(events, tuple(places.dead_letter(failure, now) for failure in ordered))
+
+    def _to_version_2(
+        self, schema: WriterSchema, columns: pa.RecordBatch, rows: Ints, provenance: Provenance, name: str
+    ) -> tuple[_Part, list[Failure]]:
+        """The rows as version 2, and the failures of those that can't be; ``name`` says which schema it is."""
+        kind = schema.known.kind
+        if kind is None:
+            raise SchemaError(f"schema {schema.known.name} is not an event")
+        extras = columns.select(list(schema.extras))
+        if schema.extras:
+            self._tell(kind, schema, extras, name)
+            columns = columns.select([one for one in columns.schema.names if one not in schema.extras])
+        if schema.known.version > 1:
+            return _Part(kind, with_extras(columns, extras), rows), []
+        normalised = normalise(columns, kind, provenance)
+        texts = record_texts(columns, (fault.row for fault in normalised.faults)) if normalised.faults else []
+        failures = [
+            Failure(int(rows[fault.row]), "normalise", fault.error_class, fault.message, text)
+            for fault, text in zip(normalised.faults, texts, strict=True)
+        ]
+        whole = with_extras(normalised.columns, extras.take(pa.array(normalised.rows)))
+        return _Part(kind, whole, rows[normalised.rows]), failures
+
+    def _tell(self, kind: Kind, schema: WriterSchema, extras: pa.RecordBatch, name: str) -> None:
+        if self._on_unknown is None:
+            return
+        self._on_unknown(kind, sum(len(texts) - texts.null_count for texts in extras.columns))
+        if name not in self._logged:
+            self._logged.add(name)
+            fields = ", ".join(schema.extras)
+            _log.warning("%s has fields that no column has: %s; they are kept in vendor_data as text", name, fields)
 
 
 def dead_letters_of_events(origin: Origin, failures: Sequence[Failure], failed_at: int) -> tuple[DeadLetter, ...]:
@@ -237,24 +284,6 @@ class _Places:
 
     def _block_of(self, rows: Ints) -> npt.NDArray[np.intp]:
         return np.searchsorted(self._first_rows, rows, side="right") - 1
-
-
-def _to_version_2(
-    schema: WriterSchema, columns: pa.RecordBatch, rows: Ints, provenance: Provenance
-) -> tuple[_Part, list[Failure]]:
-    """The rows as version 2, and the failures of those that version 2 can't hold."""
-    kind = schema.known.kind
-    if kind is None:
-        raise SchemaError(f"schema {schema.known.name} is not an event")
-    if schema.known.version > 1:
-        return _Part(kind, columns, rows), []
-    normalised = normalise(columns, kind, provenance)
-    texts = record_texts(columns, (fault.row for fault in normalised.faults)) if normalised.faults else []
-    failures = [
-        Failure(int(rows[fault.row]), "normalise", fault.error_class, fault.message, text)
-        for fault, text in zip(normalised.faults, texts, strict=True)
-    ]
-    return _Part(kind, normalised.columns, rows[normalised.rows]), failures
 
 
 def _joined(parts: list[_Part]) -> _Part:

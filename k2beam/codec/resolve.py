@@ -1,17 +1,17 @@
 """Schema resolution, by column: from the writer's schema to the project's own of the same name.
 
-Rules: Avro 1.11 specification, "Schema Resolution". Fields match by name; a field of the writer
-that we lack is read and left out; one of ours that the writer lacks takes its default; int widens
-to long, and so on. Other than the specification in what would change a value's meaning: a decimal
-of any precision and scale keeps its value, or is refused where the column has no room for it, and a
-timestamp matches only another timestamp (millis become micros). Not resolved, although it could be:
-a union of several types besides null.
+Rules: Avro 1.11 specification, "Schema Resolution". Fields match by name, or by an alias where the writer says that its
+field once had our name; a field that we lack is read as text; one of ours that the writer lacks takes its default; int
+widens to long, and so on. Other than the specification in what would change a value's meaning: a decimal of any
+precision and scale keeps its value, or is refused where the column has no room for it, and a timestamp matches only
+another timestamp (millis become micros). Not resolved, although it could be: a union of several types besides null.
 """
 
 from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ from k2beam.codec.avro_schema import (
 )
 from k2beam.codec.columns import Fault, is_columnar
 from k2beam.codec.decimals import WIDE_DIGITS, to_column
+from k2beam.codec.extras import as_text
 from k2beam.errors import SchemaError
 from k2beam.model import DECIMAL
 from k2beam.schemas import avro_schema, payload_arrow_schema
@@ -64,20 +65,25 @@ def promotes(writer: Primitive, reader: Primitive) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ColumnRule:
-    """How one of our columns comes about: from the writer's field ``name``, or as ``default``."""
+    """How one of our columns comes about: from the writer's ``field`` (None: it has none), or as ``default``."""
 
     name: str
     data_type: pa.DataType
     nullable: bool
-    from_writer: bool
+    field: str | None
     default: Any = None
     symbols: tuple[str, ...] = ()
     """Our symbols of an enum to which the writer has added others."""
+
+    text_of: AvroType | None = None
+    """The type of a field of the writer that we lack; the column is its text."""
 
     def apply(self, column: pa.Array | None, count: int) -> tuple[pa.Array, tuple[Fault, ...]]:
         """Our column (``count`` rows) from the writer's, and the rows that have no value in it."""
         if column is None:
             return pa.repeat(pa.scalar(self.default, type=self.data_type), count), ()
+        if self.text_of is not None:
+            return as_text(column, self.text_of), ()
         bad = np.zeros(count, dtype=np.bool_)
         if column.null_count and not self.nullable:
             bad |= column.is_null().to_numpy(zero_copy_only=False)
@@ -127,8 +133,13 @@ def resolve(writer: Record, name: str) -> tuple[ColumnRule, ...]:
 
     Raises SchemaError, naming the field, where the writer's schema can't be read as ours.
     """
-    fields = {field.name: field for field in writer.fields}
-    return tuple(_rule(name, field, fields.get(field.name)) for field in _reader(name).fields)
+    fields = {alias: field for field in reversed(writer.fields) for alias in field.aliases}
+    fields |= {field.name: field for field in writer.fields}
+    rules = tuple(_rule(name, field, fields.get(field.name)) for field in _reader(name).fields)
+    for field, columns in Counter(rule.field for rule in rules).items():
+        if field is not None and columns > 1:
+            raise SchemaError(f"the writer's field {field!r} has, by name and aliases, {columns} fields of {name}")
+    return rules
 
 
 def _rule(name: str, reader: Field, writer: Field | None) -> ColumnRule:
@@ -136,17 +147,18 @@ def _rule(name: str, reader: Field, writer: Field | None) -> ColumnRule:
     if writer is None:
         if not reader.has_default:
             raise SchemaError(f"the writer's schema lacks the field {reader.name!r} of {name}, which has no default")
-        return ColumnRule(reader.name, arrow_field.type, arrow_field.nullable, False, reader.default)
+        return ColumnRule(reader.name, arrow_field.type, arrow_field.nullable, None, reader.default)
     writer_type, reader_type = without_null(writer.type)[0], without_null(reader.type)[0]
     if not is_columnar(writer_type) or not _resolves(writer_type, reader_type):
+        ours = "that" if writer.name == reader.name else f"the field {reader.name!r}"
         raise SchemaError(
-            f"the writer's field {reader.name!r} ({_describe(writer.type)}) can't be read as that of {name}"
+            f"the writer's field {writer.name!r} ({_describe(writer.type)}) can't be read as {ours} of {name}"
             f" ({_describe(reader.type)})"
         )
     symbols: tuple[str, ...] = ()
     if isinstance(writer_type, Enum) and isinstance(reader_type, Enum):
         symbols = reader_type.symbols if set(writer_type.symbols) - set(reader_type.symbols) else ()
-    return ColumnRule(reader.name, arrow_field.type, arrow_field.nullable, True, symbols=symbols)
+    return ColumnRule(reader.name, arrow_field.type, arrow_field.nullable, writer.name, symbols=symbols)
 
 
 def _resolves(writer: AvroType, reader: AvroType) -> bool:

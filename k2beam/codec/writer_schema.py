@@ -33,7 +33,8 @@ class WriterSchema:
     """A writer's schema, checked, identified and resolved to ours; one object for each text.
 
     ``tree`` describes the bytes; logical types are left only on the fields that become columns.
-    ``rules`` has one entry for each column. ``columnar`` says whether fast paths know every type.
+    ``rules`` has one entry for each column: ours, and then the fields that ours lacks, as text, which are named by
+    ``extras``. ``columnar`` says whether fast paths know every type.
     """
 
     text: str
@@ -41,6 +42,7 @@ class WriterSchema:
     tree: Record
     rules: tuple[ColumnRule, ...]
     columnar: bool
+    extras: tuple[str, ...] = ()
 
     @staticmethod
     def parse(text: str) -> WriterSchema:
@@ -53,8 +55,9 @@ class WriterSchema:
 
     @property
     def arrow_schema(self) -> pa.Schema:
-        """The columns that a decoder gives: the Arrow schema of ours, as ``known`` names it."""
-        return payload_arrow_schema(self.known.name)
+        """The columns that a decoder gives: the Arrow schema of ours, as ``known`` names it, and the extras."""
+        own = payload_arrow_schema(self.known.name)
+        return pa.schema([*own, *(pa.field(name, pa.string()) for name in self.extras)]) if self.extras else own
 
 
 @functools.lru_cache(maxsize=256)
@@ -67,14 +70,16 @@ def _parse(text: str) -> WriterSchema:
         raise SchemaError(f"schema {known.name} is an envelope, not an event; open it with the archive reader")
     _check_conformance(schema)
     rules = resolve(tree, known.name)
-    wanted = {rule.name for rule in rules}
+    wanted = {rule.field for rule in rules}
+    further = [field for field in tree.fields if field.name not in wanted]
     fields = tuple(field if field.name in wanted else _unread(field) for field in tree.fields)
     return WriterSchema(
         text=text,
         known=known,
         tree=replace(tree, fields=fields),
-        rules=rules,
+        rules=(*rules, *(ColumnRule(one.name, pa.string(), True, one.name, text_of=one.type) for one in further)),
         columnar=all(is_columnar(field.type) for field in fields),
+        extras=tuple(one.name for one in further),
     )
 
 
@@ -111,7 +116,7 @@ def _unread(field: Field) -> Field:
 
 
 def _physical(avro_type: AvroType) -> AvroType:
-    """The type without its logical types: what is not read needs no value in range."""
+    """The type without its logical types: what becomes text needs no value in range."""
     match avro_type:
         case Primitive(name=name):
             return Primitive(name)

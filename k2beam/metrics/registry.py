@@ -63,6 +63,7 @@ METRICS: tuple[MetricSpec, ...] = (
         "Offsets that became dead letters; a broken block counts with all of its records.",
         ("stage", "error_class"),
     ),
+    MetricSpec("k2_unknown_field_values_total", "counter", "Values of fields that no column has.", ("kind",)),
     MetricSpec("k2_events_decoded_total", "counter", "Events decoded.", ("kind",)),
     MetricSpec(
         "k2_sequence_messages_total",

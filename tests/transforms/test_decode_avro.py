@@ -13,7 +13,7 @@ from apache_beam.testing.util import assert_that, equal_to
 from k2beam.errors import SchemaError
 from k2beam.model import RAW_BATCH_SCHEMA, Block, BlockBatch, DeadLetterBatch, EventBatch, Extent, RawBatch
 from k2beam.schemas import avro_schema
-from tests.codec_samples import encode_as, framed, quote, trade
+from tests.codec_samples import encode, encode_as, evolved, framed, quote, trade
 from transforms.coders import BatchCoder
 from transforms.decode_avro import DecodeAvro
 
@@ -97,6 +97,17 @@ def test_events_and_errors_part_and_are_counted() -> None:
         [(((1, 1, "tombstone"), (3, 3, "unknown_schema_id")), ()), (((50, 50, "empty_payload"),), ())],
         {"decoded_trades": 2, "decoded_quotes": 1, "dead_letters": 3, "dead_letter_offsets": 3},
         Registry(),
+    )
+
+
+def test_values_of_fields_that_no_column_has_are_counted() -> None:
+    schema = evolved("trade_v2", flag={"name": "flag", "type": ["null", "int"]})
+    payload = b"".join(encode(schema, {**trade(i), "flag": flag}) for i, flag in enumerate([1, None, 3]))
+    check(
+        [BlockBatch("archive:x", 0, "a.avro", json.dumps(schema), (Block(0, 3, 0, payload),))],
+        [("trades", (0, 1, 2), ())],
+        [],
+        {"decoded_trades": 3, "unknown_field_values": 2},
     )
 
 

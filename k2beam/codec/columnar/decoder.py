@@ -137,7 +137,11 @@ def _chunk(
     lanes.close()
     columns = []
     for rule in schema.rules:
-        column, faults = rule.apply(arrays[rule.name] if rule.from_writer else None, len(lanes))
+        found = None if rule.field is None else arrays[rule.field]
+        if found is not None and rule.text_of is not None and lanes.bad.any():
+            # What the others hold may be no text.
+            found = found.take(pa.array(np.arange(len(lanes)), mask=lanes.bad))
+        column, faults = rule.apply(found, len(lanes))
         columns.append(column)
         lanes.bad[[fault.row for fault in faults]] = True
     batch = pa.RecordBatch.from_arrays(columns, schema=schema.arrow_schema)

@@ -226,31 +226,33 @@ def test_writers_with_types_that_no_column_has_are_read() -> None:
     parsed = WriterSchema.parse(json.dumps(schema))
     assert not parsed.columnar
     payloads = [encode(schema, {**trade(i), "extra": value}) for i, value in enumerate([None, 5, "x", {"b": True}])]
+    texts = [None, "5", "x", '{"b": true}']
+    expected = [{**trade(i), "extra": text} for i, text in enumerate(texts)]
     decoded = DECODER.decode([*payloads, payloads[0] + b"\x00"], 0, parsed)
-    assert rows_of(decoded) == [trade(i) for i in range(4)]
+    assert rows_of(decoded) == expected
     assert classes(decoded) == {4: "trailing_bytes"}
-    assert rows_of(DECODER.decode_block(b"".join(payloads), 4, parsed)) == [trade(i) for i in range(4)]
+    assert rows_of(DECODER.decode_block(b"".join(payloads), 4, parsed)) == expected
 
 
 def test_extra_fields_of_every_column_type_are_measured() -> None:
     """Their lengths count in the check; an overlong varint in any of them must show."""
-    types: dict[str, tuple[Any, Any]] = {
-        "a": ("float", 1.5),
-        "b": ("double", 1.5),
-        "c": ({"type": "fixed", "name": "F", "size": 3}, b"abc"),
-        "d": (["null", "boolean"], True),
-        "e": (["string", "null"], None),
-        "f": ({"type": "array", "items": ["null", "long"]}, [None, -(2**40), 64]),
-        "g": ({"type": "map", "values": {"type": "array", "items": "int"}}, {"x": [1, 2], "y": []}),
-        "h": ({"type": "bytes", "logicalType": "decimal", "precision": 50, "scale": 2}, Decimal("1e30")),
-        "i": ({"type": "long", "logicalType": "timestamp-millis"}, START),
+    types: dict[str, tuple[Any, Any, str | None]] = {
+        "a": ("float", 1.5, "1.5"),
+        "b": ("double", 1.5, "1.5"),
+        "c": ({"type": "fixed", "name": "F", "size": 3}, b"abc", "YWJj"),
+        "d": (["null", "boolean"], True, "true"),
+        "e": (["string", "null"], None, None),
+        "f": ({"type": "array", "items": ["null", "long"]}, [None, -(2**40), 64], f"[null, {-(2**40)}, 64]"),
+        "g": ({"type": "map", "values": {"type": "array", "items": "int"}}, {"x": [1], "y": []}, '{"x": [1], "y": []}'),
+        "h": ({"type": "bytes", "logicalType": "decimal", "precision": 50, "scale": 2}, Decimal("1e30"), f"{10**30}"),
+        "i": ({"type": "long", "logicalType": "timestamp-millis"}, START, START.strftime("%Y-%m-%dT%H:%M:%S.%fZ")),
     }
-    schema = evolved("trade_v2", **{name: {"name": name, "type": kind} for name, (kind, _) in types.items()})
+    schema = evolved("trade_v2", **{name: {"name": name, "type": kind} for name, (kind, _, _) in types.items()})
     parsed = WriterSchema.parse(json.dumps(schema))
     assert parsed.columnar
-    body = encode(schema, {**trade(), **{name: value for name, (_, value) in types.items()}})
+    body = encode(schema, {**trade(), **{name: value for name, (_, value, _) in types.items()}})
     decoded = DECODER.decode([body, body.replace(varint(-(2**40)), varint(-(2**40), overlong=1))], 0, parsed)
-    assert rows_of(decoded) == [trade()]
+    assert rows_of(decoded) == [trade() | {name: text for name, (_, _, text) in types.items()}]
     assert classes(decoded) == {1: "overlong_varint"}
 
 

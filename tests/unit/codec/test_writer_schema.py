@@ -155,9 +155,9 @@ def test_logical_types_that_do_not_fit_are_ignored() -> None:
     ]
 
 
-def test_an_added_field_is_left_out() -> None:
+def test_an_added_field_is_a_column_of_text() -> None:
     schema = evolved("trade_v2", extra={"name": "extra", "type": "string", "default": "x"})
-    assert read(schema, {**trade(1), "extra": "y"}) == ([trade(1)], {})
+    assert read(schema, {**trade(1), "extra": "y"}) == ([{**trade(1), "extra": "y"}], {})
 
 
 def test_a_missing_field_takes_its_default() -> None:

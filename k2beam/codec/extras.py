@@ -1,0 +1,114 @@
+"""Fields of a writer that our schemas do not know: kept as text in ``vendor_data``, so that nothing is lost.
+
+A field becomes an entry of its name; one that is null has none. Text and symbols of enums are as they are, numbers in
+decimal digits, times in ISO 8601, UTC, bytes in base64, and arrays, maps and records JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from k2beam.arrays import mask_of
+from k2beam.codec.avro_schema import AvroType, Fixed, Primitive, without_null
+from k2beam.jsonable import jsonable
+from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP, TIMESTAMP
+
+_VENDOR = "vendor_data"
+_WIDEST = 1024
+"""Bytes of a decimal that is shown as a number: Python writes out 4300 digits at most."""
+_TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def as_text(column: pa.Array, avro_type: AvroType) -> pa.StringArray:
+    """The physical values of a writer's field as text, null where they are null."""
+    inner, _ = without_null(avro_type)
+    if pa.types.is_string(column.type):
+        return column
+    if isinstance(inner, Primitive) and inner.logical.startswith("decimal("):
+        scale = int(inner.logical[:-1].rpartition(",")[2])
+        return _mapped(column, lambda value: _decimal_text(value, scale))
+    if isinstance(inner, Primitive) and inner.logical.startswith("timestamp-"):
+        return _times(column, 1000 if inner.logical == "timestamp-millis" else 1)
+    if isinstance(inner, Fixed) or pa.types.is_binary(column.type):
+        return _mapped(column, lambda value: base64.b64encode(value).decode())
+    if pa.types.is_nested(column.type):
+        return pa.array(map(text_of, column.to_pylist(maps_as_pydicts="strict")), pa.string())
+    return column.cast(pa.string())
+
+
+def text_of(value: Any) -> str | None:
+    """A Python value of a type that has no column, such as a record, as JSON; None for null."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(jsonable(value), ensure_ascii=False)
+
+
+def with_extras(columns: pa.RecordBatch, extras: pa.RecordBatch) -> pa.RecordBatch:
+    """``columns`` (version 2) with the texts of ``extras`` (as many rows) as further entries of ``vendor_data``.
+
+    Where a message has an entry of the same name, the field's is called ``<name>.field``.
+    """
+    if not extras.num_columns:
+        return columns
+    place = columns.schema.get_field_index(_VENDOR)
+    merged = _merged(columns.column(place), extras)
+    return columns.set_column(place, columns.schema.field(place), merged)
+
+
+def _merged(vendor: pa.MapArray, extras: pa.RecordBatch) -> pa.MapArray:
+    own_counts = np.where(mask_of(vendor.is_valid()), np.diff(vendor.offsets.to_numpy()), 0).astype(np.int64)
+    own_keys, own_items = _entries(vendor)
+    owner = np.repeat(np.arange(len(vendor)), own_counts)
+    counts = own_counts + sum(mask_of(text.is_valid()) for text in extras.columns)
+    first = np.cumsum(counts) - counts
+    order = np.empty(int(counts.sum()), dtype=np.int64)
+    order[first[owner] + np.arange(len(owner)) - (np.cumsum(own_counts) - own_counts)[owner]] = np.arange(len(owner))
+    keys, items, filled, size = [own_keys], [own_items], own_counts.copy(), len(owner)
+    for name, texts in zip(extras.schema.names, extras.columns, strict=True):
+        rows = np.flatnonzero(mask_of(texts.is_valid()))
+        taken = np.isin(rows, owner[mask_of(pc.equal(own_keys, name))])
+        keys.append(pa.array([name, f"{name}.field"]).take(pa.array(taken.astype(np.int8))))
+        items.append(texts.take(pa.array(rows)))
+        order[first[rows] + filled[rows]] = size + np.arange(len(rows))
+        filled[rows] += 1
+        size += len(rows)
+    found = pa.array(order)
+    offsets = pa.array(np.concatenate(([0], np.cumsum(counts))).astype(np.int32))
+    none = None if not vendor.null_count else pa.array(mask_of(vendor.is_null()) & (counts == 0))
+    return pa.MapArray.from_arrays(
+        offsets, pa.concat_arrays(keys).take(found), pa.concat_arrays(items).take(found), type=vendor.type, mask=none
+    )
+
+
+def _entries(vendor: pa.MapArray) -> tuple[pa.Array, pa.Array]:
+    """Keys and values of all rows that are not null, one after the other."""
+    flat = vendor.drop_null()
+    start, end = (flat.offsets[0].as_py(), flat.offsets[-1].as_py()) if len(flat) else (0, 0)
+    return flat.keys.slice(start, end - start), flat.items.slice(start, end - start)
+
+
+def _mapped(column: pa.Array, text: Any) -> pa.StringArray:
+    return pa.array([None if value is None else text(value) for value in column.to_pylist()], pa.string())
+
+
+def _decimal_text(value: bytes, scale: int) -> str:
+    if not value or len(value) > _WIDEST:
+        return base64.b64encode(value).decode()
+    unscaled = int.from_bytes(value, "big", signed=True)
+    return str(jsonable(Decimal((int(unscaled < 0), tuple(map(int, str(abs(unscaled)))), -scale))))
+
+
+def _times(column: pa.Array, factor: int) -> pa.StringArray:
+    """Times as text; a number that is no time of the years 1 to 9999 stays one."""
+    values = column.fill_null(0).to_numpy()
+    good = (values <= MAX_TIMESTAMP // factor) & (values >= -(-MIN_TIMESTAMP // factor))
+    times = pa.array(np.where(good, values, 0) * factor).cast(TIMESTAMP)
+    texts = pc.if_else(pa.array(good), pc.strftime(times, _TIME_FORMAT), column.cast(pa.string()))
+    return pc.if_else(column.is_valid(), texts, pa.scalar(None, pa.string()))
