@@ -110,7 +110,7 @@ def _never(batch: pa.RecordBatch, column: str, now: int) -> Mask:
 
 def _narrower(columns: pa.Schema, stored: pa.Schema) -> list[tuple[str, pa.Decimal128Type]]:
     """The decimals that a table has less room for than a batch."""
-    decimals = (field.name for field in columns if pa.types.is_decimal(field.type))
+    decimals = (field.name for field in columns if pa.types.is_decimal(field.type) and field.name in stored.names)
     return [(name, stored.field(name).type) for name in decimals if stored.field(name).type != DECIMAL]
 
 

@@ -48,8 +48,9 @@ class DecodeAvro(beam.PTransform):  # type: ignore[misc]
     Each offset comes out once: in an event batch (at most one for each kind and input batch), or
     in a dead letter, whose classes :mod:`k2beam.codec.batches` lists. Extents go on with the first
     event batch, or with the dead letters where there is none. Schemas that came with a batch win over
-    ``resolver``. Pure but for ``clock`` (microseconds, UTC), so a bundle that is retried gives the
-    same events.
+    ``resolver``. With ``evolve`` fields that no column has become columns of the batches, if their type is plain;
+    without, entries of ``vendor_data``. Pure but for ``clock`` (microseconds, UTC), so a bundle that is retried gives
+    the same events.
 
     Beam counters: ``decoded_<kind>`` (rows), ``dead_letters``, ``dead_letter_offsets``, ``unknown_field_values`` (of
     fields that no column has, kept in vendor_data). In Prometheus, as ``metrics`` says: events and such values by kind,
@@ -71,14 +72,17 @@ class DecodeAvro(beam.PTransform):  # type: ignore[misc]
         resolver: SchemaResolver | None = None,
         clock: _Clock = now_us,
         metrics: MetricsConfig = DEFAULT_METRICS,
+        *,
+        evolve: bool = False,
     ) -> None:
         super().__init__()
+        self._evolve = evolve
         self._resolver = resolver
         self._clock = clock
         self._metrics = metrics
 
     def expand(self, batches: beam.PCollection) -> DecodeResult:
-        fn = _DecodeFn(self._resolver, self._clock, self._metrics)
+        fn = _DecodeFn(self._resolver, self._clock, self._metrics, self._evolve)
         decoded = batches | "Decode" >> beam.ParDo(fn).with_output_types(EventBatch, errs=DeadLetterBatch).with_outputs(
             "errs", main="events"
         )
@@ -86,7 +90,8 @@ class DecodeAvro(beam.PTransform):  # type: ignore[misc]
 
 
 class _DecodeFn(beam.DoFn):  # type: ignore[misc]
-    def __init__(self, resolver: SchemaResolver | None, clock: _Clock, metrics: MetricsConfig) -> None:
+    def __init__(self, resolver: SchemaResolver | None, clock: _Clock, metrics: MetricsConfig, evolve: bool) -> None:
+        self._evolve = evolve
         self._resolver = resolver
         self._clock = clock
         self._metrics_config = metrics
@@ -97,7 +102,7 @@ class _DecodeFn(beam.DoFn):  # type: ignore[misc]
             self._resolver.open()
         self._metrics = self._metrics_config.open("decode")
         lookup = None if self._resolver is None else self._resolver.resolve
-        self._decoder = BatchDecoder(ColumnarDecoder(), self._clock, lookup, self._count_unknown)
+        self._decoder = BatchDecoder(ColumnarDecoder(), self._clock, lookup, self._count_unknown, evolve=self._evolve)
 
     def _count_unknown(self, kind: Kind, values: int) -> None:
         _count("unknown_field_values", values)

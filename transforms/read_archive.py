@@ -62,6 +62,11 @@ class ReadArchive(beam.PTransform):  # type: ignore[misc]
         """What there is to be read, without a pipeline. Raises what is raised when one is built."""
         return batches_of(self._source, self._files())
 
+    def writer_schemas(self) -> Iterator[str]:
+        """The writers' schemas in the headers. Raises what is raised when a pipeline is built."""
+        for header in check_archives(self._paths, self._root, self._source.reader.limits):
+            yield from (text for _, text in header.schemas) if header.raw else (header.schema_json,)
+
     def _files(self) -> list[str]:
         return [header.path for header in check_archives(self._paths, self._root, self._source.reader.limits)]
 

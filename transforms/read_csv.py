@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -59,6 +60,7 @@ class ReadCsv(beam.PTransform):  # type: ignore[misc]
         variables: FileVariables | None = None,
         complete: bool = False,
         corrected: bool = False,
+        evolve: bool = False,
         chunk_bytes: int = 8 << 20,
         piece_bytes: int = 2 << 20,
     ) -> None:
@@ -66,7 +68,7 @@ class ReadCsv(beam.PTransform):  # type: ignore[misc]
         if chunk_bytes < 1:
             raise UsageError(f"chunk_bytes must be at least 1, not {chunk_bytes}")
         self._paths = tuple(paths)
-        self._source = _CsvFiles(CsvReader(mapping, piece_bytes), chunk_bytes, complete)
+        self._source = _CsvFiles(CsvReader(mapping, piece_bytes, evolve), chunk_bytes, complete)
         self._variables = variables or FileVariables()
         self._corrected = corrected
         self._beginnings: dict[str, Beginning] = {}
@@ -75,7 +77,9 @@ class ReadCsv(beam.PTransform):  # type: ignore[misc]
     def expand(self, pbegin: Any) -> PlannedBatches:
         files = self._files()
         for columns in dict.fromkeys(file.context.columns for file in files):
-            if unnamed := self._source.reader.mapping.unnamed(columns):
+            added = self._source.reader.added(columns)
+            unnamed = [name for name in self._source.reader.mapping.unnamed(columns) if name not in added]
+            if unnamed:
                 _LOGGER.info("columns %s: no field of the mapping is made of them; vendor_data has them", unnamed)
         read: PlannedBatches = pbegin | ReadPlanned(self._source, files, broken="broken_lines")
         return read
@@ -83,6 +87,11 @@ class ReadCsv(beam.PTransform):  # type: ignore[misc]
     def local_batches(self) -> Iterator[RawBatch | BlockBatch | DeadLetterBatch]:
         """What there is to be read, without a pipeline. Raises what is raised when one is built."""
         return batches_of(self._source, self._files())
+
+    def writer_schemas(self) -> Iterator[str]:
+        """The schemas of the rows, by the columns of the files. Raises what is raised when a pipeline is built."""
+        columns = dict.fromkeys(file.context.columns for file in self._told())
+        return (json.dumps(self._source.reader.schema(names)) for names in columns)
 
     def verified(self, known: Mapping[str, str]) -> tuple[dict[str, str], set[str]]:
         """The beginnings of the files, by source, and the sources whose rows they take the place of.

@@ -26,6 +26,7 @@ from k2beam.clock import now_us
 from k2beam.config import LakeConfig, WriteConfig
 from k2beam.lake.buffer import Group, GroupKey, RowBuffer
 from k2beam.lake.catalog import Catalog, open_catalog
+from k2beam.lake.evolve import with_columns
 from k2beam.lake.files import StagedFile, write_rows
 from k2beam.lake.observe import failures_counted
 from k2beam.lake.publish import Publisher, Staged, weight
@@ -138,8 +139,9 @@ class _WriteFilesFn(beam.DoFn):  # type: ignore[misc]
         with failures_counted(self._metrics, key.table, "write"):
             if key.table not in self._tables:
                 self._tables[key.table] = open_table(self._catalog, self._lake.namespace, key.table)
-            started = time.monotonic()
-            staged = write_rows(self._tables[key.table], group.rows(), key.window, group.extents.values())
+            started, rows = time.monotonic(), group.rows()
+            table = self._tables[key.table] = with_columns(self._catalog, self._tables[key.table], rows.schema)
+            staged = write_rows(table, rows, key.window, group.extents.values())
         self._metrics.histogram("k2_write_duration_seconds", time.monotonic() - started, table=key.table)
         return [
             (key.table, replace(file, oldest=group.oldest, newest=group.newest, begun_at=self._begun_at))

@@ -121,6 +121,7 @@ def csv_files(
             variables=variables,
             complete=complete,
             corrected=replace,
+            evolve=intake.evolve,
         )
         stats = k2beam.run_ingest(source, config, context.obj or ())
         metrics.push(stats)

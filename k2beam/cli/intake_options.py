@@ -20,6 +20,7 @@ class IntakeOptions(NamedTuple):
     adopt: bool
     max_dead_share: float
     sequences: SequenceRules | None
+    evolve: bool
 
 
 def intake_options(
@@ -35,9 +36,12 @@ def intake_options(
     sequences: Annotated[
         Path | None, typer.Option(metavar="FILE", help="How exchanges number their messages, kept with the tables.")
     ] = None,
+    evolve: Annotated[
+        bool, typer.Option("--evolve", help="Add columns for fields that the tables lack; else vendor_data has them.")
+    ] = False,
 ) -> IntakeOptions:
     """A group of options, for :func:`k2beam.cli.option_groups.with_options`. Raises UsageError for what is no rules."""
-    return IntakeOptions(adopt, max_dead_share, None if sequences is None else _rules(sequences))
+    return IntakeOptions(adopt, max_dead_share, None if sequences is None else _rules(sequences), evolve)
 
 
 def _rules(path: Path) -> SequenceRules:

@@ -34,7 +34,7 @@ from k2beam.codec.dead_letters import (
     record_texts,
     row_dead_letter,
 )
-from k2beam.codec.extras import with_extras
+from k2beam.codec.extras import together, with_extras
 from k2beam.codec.frame import (
     HEADER_BYTES,
     AnyFrameError,
@@ -48,8 +48,18 @@ from k2beam.codec.normalise import Provenance, normalise
 from k2beam.codec.strict import decode_many
 from k2beam.codec.writer_schema import BROKEN_BLOCK, Decoder, WriterSchema
 from k2beam.errors import SchemaError, UnsupportedSchema
-from k2beam.model import TIMESTAMP, BlockBatch, DeadLetter, EventBatch, Kind, Origin, RawBatch, SchemaRef
-from k2beam.schemas import EVENT_TIME_COLUMN, event_arrow_schema, full_name
+from k2beam.model import (
+    PROVENANCE_FIELDS,
+    TIMESTAMP,
+    BlockBatch,
+    DeadLetter,
+    EventBatch,
+    Kind,
+    Origin,
+    RawBatch,
+    SchemaRef,
+)
+from k2beam.schemas import EVENT_TIME_COLUMN, event_arrow_schema, full_name, payload_arrow_schema
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +77,7 @@ class DecodedBatch(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """Version 2 columns of one writer schema, and the input row of each."""
+    """Version 2 columns of one writer schema, and then those that it adds to them, and the input row of each."""
 
     kind: Kind
     columns: pa.RecordBatch
@@ -80,7 +90,8 @@ class BatchDecoder:
     ``lookup`` is asked for the schema ids that a batch does not bring along. Whatever else it
     raises than SchemaError (a registry that can't be reached) is raised: the batch is tried again.
     ``on_unknown``, if there is one, is told the kind and the number of values of fields that no column has (they are in
-    ``vendor_data``), and each schema with such fields is logged once.
+    ``vendor_data``), and each schema with such fields is logged once. With ``evolve`` such fields become columns, after
+    those of the table, if their type is plain.
     """
 
     def __init__(
@@ -89,11 +100,14 @@ class BatchDecoder:
         clock: Callable[[], int],
         lookup: SchemaLookup | None = None,
         on_unknown: Callable[[Kind, int], None] | None = None,
+        *,
+        evolve: bool = False,
     ) -> None:
         self._decoder = decoder
         self._clock = clock
         self._lookup = lookup
         self._on_unknown = on_unknown
+        self._evolve = evolve
         self._logged: set[str] = set()
 
     def decode(self, batch: RawBatch | BlockBatch) -> DecodedBatch:
@@ -130,7 +144,7 @@ class BatchDecoder:
             error_class = error.error_class if isinstance(error, UnsupportedSchema) else "unknown_schema_id"
             return None, [Failure(row, "schema", error_class, str(error)) for row in rows.tolist()]
         try:
-            schema = WriterSchema.parse(text)
+            schema = WriterSchema.parse(text, self._evolve)
         except SchemaError as error:
             message = f"schema {ref_name(ref)}: {error}"
             return None, [Failure(row, "schema", "schema_incompatible", message) for row in rows.tolist()]
@@ -150,7 +164,7 @@ class BatchDecoder:
     def _blocks(self, batch: BlockBatch) -> DecodedBatch:
         blocks = tuple(block for block in batch.blocks if block.count)
         try:
-            schema = WriterSchema.parse(batch.schema_json)
+            schema = WriterSchema.parse(batch.schema_json, self._evolve)
         except SchemaError as error:
             name, now = _name_in(batch.schema_json), self._clock()
             failed = Failure(0, "schema", "schema_incompatible", str(error))
@@ -180,20 +194,22 @@ class BatchDecoder:
         kind = schema.known.kind
         if kind is None:
             raise SchemaError(f"schema {schema.known.name} is not an event")
-        extras = columns.select(list(schema.extras))
+        added, extras = columns.select(list(schema.added)), columns.select(list(schema.extras))
         if schema.extras:
             self._tell(kind, schema, extras, name)
-            columns = columns.select([one for one in columns.schema.names if one not in schema.extras])
+        if schema.added or schema.extras:
+            columns = columns.select(payload_arrow_schema(schema.known.name).names)
         if schema.known.version > 1:
-            return _Part(kind, with_extras(columns, extras), rows), []
+            return _Part(kind, _beside(with_extras(columns, extras), added), rows), []
         normalised = normalise(columns, kind, provenance)
         texts = record_texts(columns, (fault.row for fault in normalised.faults)) if normalised.faults else []
         failures = [
             Failure(int(rows[fault.row]), "normalise", fault.error_class, fault.message, text)
             for fault, text in zip(normalised.faults, texts, strict=True)
         ]
-        whole = with_extras(normalised.columns, extras.take(pa.array(normalised.rows)))
-        return _Part(kind, whole, rows[normalised.rows]), failures
+        kept = pa.array(normalised.rows)
+        whole = with_extras(normalised.columns, extras.take(kept))
+        return _Part(kind, _beside(whole, added.take(kept)), rows[normalised.rows]), failures
 
     def _tell(self, kind: Kind, schema: WriterSchema, extras: pa.RecordBatch, name: str) -> None:
         if self._on_unknown is None:
@@ -286,14 +302,21 @@ class _Places:
         return np.searchsorted(self._first_rows, rows, side="right") - 1
 
 
+def _beside(columns: pa.RecordBatch, added: pa.RecordBatch) -> pa.RecordBatch:
+    if not added.num_columns:
+        return columns
+    schema = pa.schema([*columns.schema, *added.schema])
+    return pa.RecordBatch.from_arrays([*columns.columns, *added.columns], schema=schema)
+
+
 def _joined(parts: list[_Part]) -> _Part:
     """The parts of one kind as one, in the order of the input."""
     if len(parts) == 1:
         return parts[0]
-    table = pa.Table.from_batches([part.columns for part in parts]).combine_chunks()
     rows = np.concatenate([part.rows for part in parts])
     order = np.argsort(rows)
-    return _Part(parts[0].kind, table.to_batches()[0].take(pa.array(order)), rows[order])
+    (columns,) = together([part.columns for part in parts]).combine_chunks().to_batches()
+    return _Part(parts[0].kind, columns.take(pa.array(order)), rows[order])
 
 
 def _raw_events(part: _Part, batch: RawBatch, now: int, *, live: bool) -> EventBatch:
@@ -309,8 +332,12 @@ def _raw_events(part: _Part, batch: RawBatch, now: int, *, live: bool) -> EventB
 def _with_provenance(part: _Part, provenance: Provenance, now: int) -> pa.RecordBatch:
     """The columns of an event table: version 2 and where each row came from."""
     ingested_at = pa.array(np.full(len(part.rows), now, dtype=np.int64)).cast(TIMESTAMP)
-    arrays = [*part.columns.columns, provenance.sources, provenance.partitions, provenance.offsets, ingested_at]
-    return pa.RecordBatch.from_arrays(arrays, schema=event_arrow_schema(part.kind))
+    schema = event_arrow_schema(part.kind)
+    columns, size = part.columns.columns, len(schema) - len(PROVENANCE_FIELDS)
+    places = [provenance.sources, provenance.partitions, provenance.offsets, ingested_at]
+    if len(columns) > size:
+        schema = pa.schema([*schema, *list(part.columns.schema)[size:]])
+    return pa.RecordBatch.from_arrays([*columns[:size], *places, *columns[size:]], schema=schema)
 
 
 def _is_live(batch: RawBatch) -> bool:

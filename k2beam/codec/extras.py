@@ -1,4 +1,4 @@
-"""Fields of a writer that our schemas do not know: kept as text in ``vendor_data``, so that nothing is lost.
+"""Fields of a writer that our schemas do not know: kept as text in ``vendor_data``, or as columns of their own.
 
 A field becomes an entry of its name; one that is null has none. Text and symbols of enums are as they are, numbers in
 decimal digits, times in ISO 8601, UTC, bytes in base64, and arrays, maps and records JSON.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -16,14 +17,42 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2beam.arrays import mask_of
-from k2beam.codec.avro_schema import AvroType, Fixed, Primitive, without_null
+from k2beam.codec.avro_schema import AvroType, Enum, Fixed, Primitive, without_null
+from k2beam.errors import SchemaError
 from k2beam.jsonable import jsonable
-from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP, TIMESTAMP
+from k2beam.model import DECIMAL, MAX_TIMESTAMP, MIN_TIMESTAMP, TIMESTAMP
 
 _VENDOR = "vendor_data"
+_PLAIN = {
+    "string": pa.string(),
+    "bytes": pa.binary(),
+    "int": pa.int32(),
+    "long": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "boolean": pa.bool_(),
+}
+_WIDENS = {(pa.int32(), pa.int64()), (pa.float32(), pa.float64())}
 _WIDEST = 1024
 """Bytes of a decimal that is shown as a number: Python writes out 4300 digits at most."""
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def plain_type(avro_type: AvroType) -> pa.DataType | None:
+    """The type of the column that a writer's field can be; None for a field that can only be text."""
+    inner, _ = without_null(avro_type)
+    match inner:
+        case Primitive(logical=logical) if logical.startswith("decimal("):
+            return DECIMAL if int(logical[len("decimal(") : logical.index(",")]) <= DECIMAL.precision else None
+        case Primitive(logical=logical) if logical:
+            return TIMESTAMP
+        case Primitive(name=name):
+            return _PLAIN.get(name)
+        case Enum():
+            return pa.string()
+        case Fixed(size=size) if size:
+            return pa.binary()
+    return None
 
 
 def as_text(column: pa.Array, avro_type: AvroType) -> pa.StringArray:
@@ -41,6 +70,38 @@ def as_text(column: pa.Array, avro_type: AvroType) -> pa.StringArray:
     if pa.types.is_nested(column.type):
         return pa.array(map(text_of, column.to_pylist(maps_as_pydicts="strict")), pa.string())
     return column.cast(pa.string())
+
+
+def together(batches: Sequence[pa.RecordBatch]) -> pa.Table:
+    """The rows of some batches, one after the other, with all columns that any of them has; where one lacks it, null.
+
+    A number may have been widened, as Iceberg widens columns. Raises SchemaError for any other difference of types.
+    """
+    schema = _common([batch.schema for batch in batches])
+    return pa.Table.from_batches([_in_columns(batch, schema) for batch in batches], schema)
+
+
+def _in_columns(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    if batch.schema.equals(schema):
+        return batch
+    names = batch.schema.names
+    arrays = [
+        batch.column(field.name).cast(field.type) if field.name in names else pa.nulls(batch.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _common(schemas: Sequence[pa.Schema]) -> pa.Schema:
+    fields: dict[str, pa.Field] = {}
+    for field in (field for schema in schemas for field in schema):
+        known = fields.setdefault(field.name, field)
+        if field.type == known.type or (field.type, known.type) in _WIDENS:
+            continue
+        if (known.type, field.type) not in _WIDENS:
+            raise SchemaError(f"the field {field.name} is {known.type} in one schema and {field.type} in another")
+        fields[field.name] = field
+    return pa.schema(fields.values())
 
 
 def text_of(value: Any) -> str | None:

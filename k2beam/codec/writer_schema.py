@@ -18,14 +18,17 @@ import pyarrow as pa
 from k2beam.arrays import Ints
 from k2beam.codec.avro_schema import Array, AvroType, Field, Map, Primitive, Record, Union, record_type
 from k2beam.codec.columns import is_columnar
+from k2beam.codec.extras import plain_type
 from k2beam.codec.resolve import ColumnRule, resolve
 from k2beam.errors import SchemaError
+from k2beam.model import PROVENANCE_FIELDS
 from k2beam.schemas import KnownSchema, identify, payload_arrow_schema
 
 BROKEN_BLOCK = "broken_block"
 """Error class of a block in which it is not known where its records end; its row is the block's first."""
 
 MAX_SCHEMA_CHARS = 1_000_000
+_OURS = frozenset(field.name for field in PROVENANCE_FIELDS)
 
 
 @dataclass(frozen=True, eq=False, slots=True, weakref_slot=True)
@@ -33,8 +36,8 @@ class WriterSchema:
     """A writer's schema, checked, identified and resolved to ours; one object for each text.
 
     ``tree`` describes the bytes; logical types are left only on the fields that become columns.
-    ``rules`` has one entry for each column: ours, and then the fields that ours lacks, as text, which are named by
-    ``extras``. ``columnar`` says whether fast paths know every type.
+    ``rules`` has one entry for each column: ours, and then the fields that ours lacks: ``added``, columns of their own
+    type, and ``extras``, which are text. ``columnar`` says whether fast paths know every type.
     """
 
     text: str
@@ -42,26 +45,29 @@ class WriterSchema:
     tree: Record
     rules: tuple[ColumnRule, ...]
     columnar: bool
+    added: tuple[str, ...] = ()
     extras: tuple[str, ...] = ()
 
     @staticmethod
-    def parse(text: str) -> WriterSchema:
+    def parse(text: str, evolve: bool = False) -> WriterSchema:
         """The writer schema of JSON ``text``; cached, so that a batch costs a look-up.
 
-        Raises SchemaError where it is not JSON or not Avro, unsafe (recursive, or items of no
-        bytes), not a market-data event, or can't be resolved to the project's schema.
+        With ``evolve`` fields of plain types that ours lacks are columns, and not text. Raises SchemaError where it is
+        not JSON or not Avro, unsafe (recursive, or items of no bytes), not a market-data event, or can't be resolved to
+        the project's schema.
         """
-        return _parse(text)
+        return _parse(text, evolve)
 
     @property
     def arrow_schema(self) -> pa.Schema:
-        """The columns that a decoder gives: the Arrow schema of ours, as ``known`` names it, and the extras."""
+        """The columns that a decoder gives: the Arrow schema of ours, as ``known`` names it, and the others."""
         own = payload_arrow_schema(self.known.name)
-        return pa.schema([*own, *(pa.field(name, pa.string()) for name in self.extras)]) if self.extras else own
+        further = self.rules[len(own) :]
+        return pa.schema([*own, *(pa.field(rule.name, rule.data_type) for rule in further)]) if further else own
 
 
 @functools.lru_cache(maxsize=256)
-def _parse(text: str) -> WriterSchema:
+def _parse(text: str, evolve: bool) -> WriterSchema:
     schema = _load(text)
     # First, because it is bounded in depth and size; the checks after it rely on that.
     tree = record_type(schema)
@@ -71,15 +77,23 @@ def _parse(text: str) -> WriterSchema:
     _check_conformance(schema)
     rules = resolve(tree, known.name)
     wanted = {rule.field for rule in rules}
-    further = [field for field in tree.fields if field.name not in wanted]
-    fields = tuple(field if field.name in wanted else _unread(field) for field in tree.fields)
+    further = {field.name: field.type for field in tree.fields if field.name not in wanted}
+    types = {name: plain_type(kind) for name, kind in further.items() if evolve and name not in _OURS}
+    added = {name: data_type for name, data_type in types.items() if data_type is not None}
+    extras = {name: kind for name, kind in further.items() if name not in added}
+    fields = tuple(_unread(field) if field.name in extras else field for field in tree.fields)
     return WriterSchema(
         text=text,
         known=known,
         tree=replace(tree, fields=fields),
-        rules=(*rules, *(ColumnRule(one.name, pa.string(), True, one.name, text_of=one.type) for one in further)),
+        rules=(
+            *rules,
+            *(ColumnRule(name, data_type, True, name) for name, data_type in added.items()),
+            *(ColumnRule(name, pa.string(), True, name, text_of=kind) for name, kind in extras.items()),
+        ),
         columnar=all(is_columnar(field.type) for field in fields),
-        extras=tuple(one.name for one in further),
+        added=tuple(added),
+        extras=tuple(extras),
     )
 
 

@@ -74,9 +74,13 @@ class Converted(NamedTuple):
 
 
 class Converter:
-    """Converts lines of one file. Raises UsageError where the mapping needs a name that the file does not have."""
+    """Converts lines of one file; ``added`` are columns of it that the events get besides their own, as text.
 
-    def __init__(self, mapping: CsvMapping, context: Context) -> None:
+    Raises UsageError where the mapping needs a name that the file does not have.
+    """
+
+    def __init__(self, mapping: CsvMapping, context: Context, added: Sequence[str] = ()) -> None:
+        self._added = tuple(added)
         self._mapping = mapping
         self._context = context
         self._schema = payload_arrow_schema(v2_name(mapping.kind))
@@ -93,9 +97,11 @@ class Converter:
         )
         work.numbers = found.rows + first_line
         columns = [self._column(work, one) for one in self._schema]
+        columns += [_or_null(work.columns[name]) for name in self._added]
+        schema = pa.schema([*self._schema, *(pa.field(name, pa.string()) for name in self._added)])
         good = ~work.bad
         faults = [*found.faults, *(fault._replace(row=int(found.rows[fault.row])) for fault in work.faults)]
-        events = pa.RecordBatch.from_arrays(columns, schema=self._schema)
+        events = pa.RecordBatch.from_arrays(columns, schema=schema)
         if work.faults:
             events = events.filter(pa.array(good))
         return Converted(events, found.rows[good], tuple(sorted(faults)), left_out)
@@ -148,7 +154,8 @@ class Converter:
         for name in cut:
             self._column(work, self._schema.field(name))
         entries = [(key, work.text(template)) for key, template in self._mapping.vendor_data]
-        entries += [(name, work.columns[name]) for name in self._mapping.unnamed(self._context.columns)]
+        unnamed = self._mapping.unnamed(self._context.columns)
+        entries += [(name, work.columns[name]) for name in unnamed if name not in self._added]
         entries += [(f"{name}{FINER}", work.finer[name]) for name in cut if name in work.finer]
         if not entries or not work.count:
             return pa.nulls(work.count, data_type)
@@ -160,6 +167,10 @@ class Converter:
         )
         values = pa.concat_arrays(texts).take(pa.array(places))
         return pa.MapArray.from_arrays(_offsets(there.sum(axis=1)), keys, values).cast(data_type)
+
+
+def _or_null(texts: pa.StringArray) -> pa.StringArray:
+    return pc.if_else(pa.array(text_bytes(texts) > 0), texts, pa.scalar(None, pa.string()))
 
 
 @dataclass

@@ -27,10 +27,13 @@ _EMPTY = b""
 def encode_events(kind: Kind, events: pa.RecordBatch) -> pa.BinaryArray:
     """The record of each row of ``events`` (no framing), by the schema :func:`k2beam.schemas.latest_name`.
 
+    Columns that it lacks follow as unions of null and string.
+
     Raises SchemaError for a type that no schema of ours has.
     """
     fields = avro_schema(latest_name(kind))["fields"]
     encoded = [_encode(field["type"], events.column(field["name"])) for field in fields]
+    encoded += [_encode(["null", "string"], column) for column in events.columns[len(fields) :]]
     return pc.binary_join_element_wise(*encoded, _EMPTY)
 
 

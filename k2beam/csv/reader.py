@@ -6,10 +6,11 @@ From here on a CSV file is like a plain Avro container: a block's records have o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ from k2beam.csv.mapping import CsvMapping
 from k2beam.csv.streams import open_csv
 from k2beam.errors import CsvError, UsageError
 from k2beam.model import Block, BlockBatch, DeadLetter, DeadLetterBatch, Extent
-from k2beam.schemas import avro_schema, latest_name
+from k2beam.schemas import avro_schema, event_arrow_schema, latest_name
 
 MAX_LINE_BYTES = 1 << 16
 """A longer line is a dead letter. Fixed, so that every reader judges a line alike."""
@@ -33,6 +34,7 @@ BLOCK_LINES = 4096
 """A block ends at a multiple of this offset: a file that has grown is cut as it was before."""
 
 _SHOWN = 200
+_AVRO_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class Piece(NamedTuple):
@@ -62,10 +64,23 @@ class CsvReader:
 
     mapping: CsvMapping
     piece_bytes: int = 2 << 20
+    evolve: bool = False
 
     def __post_init__(self) -> None:
         if self.piece_bytes < MAX_LINE_BYTES:
             raise UsageError(f"piece_bytes must be at least {MAX_LINE_BYTES}, not {self.piece_bytes}")
+
+    def added(self, columns: Iterable[str]) -> tuple[str, ...]:
+        """Those of a file's columns that become columns of the table: no field names them, and Avro could."""
+        own = event_arrow_schema(self.mapping.kind).names
+        wanted = self.mapping.unnamed(columns) if self.evolve else ()
+        return tuple(name for name in wanted if _AVRO_NAME.fullmatch(name) and name not in own)
+
+    def schema(self, columns: Iterable[str]) -> dict[str, Any]:
+        """The Avro schema of the rows of a file with these columns."""
+        schema = avro_schema(latest_name(self.mapping.kind))
+        schema["fields"] += [{"name": name, "type": ["null", "string"]} for name in self.added(columns)]
+        return schema
 
     def read(self, chunk: CsvChunk) -> Iterator[BlockBatch | DeadLetterBatch]:
         """The content of ``chunk``: each of its offsets is in exactly one batch, and the same file gives the same ones.
@@ -74,7 +89,7 @@ class CsvReader:
         """
         file = chunk.file
         extent = Extent(file.source, 0, chunk.total, file.path)
-        schema = json.dumps(avro_schema(latest_name(self.mapping.kind)))
+        schema = json.dumps(self.schema(file.context.columns))
         for part in self.parts(chunk):
             if part.dead_letters:
                 yield DeadLetterBatch(part.dead_letters, (extent,))
@@ -85,7 +100,7 @@ class CsvReader:
     def parts(self, chunk: CsvChunk) -> Iterator[Part]:
         """The same as events in columns. Raises CsvError likewise."""
         file = chunk.file
-        converter = Converter(self.mapping, file.context)
+        converter = Converter(self.mapping, file.context, self.added(file.context.columns))
         offset = chunk.first
         with open_csv(file.path) as stream:
             if not same_file(stream, file, self.mapping):

@@ -25,6 +25,7 @@ from k2beam.job.taken import TakenFiles
 from k2beam.lake.adopt import check_tables
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import read_coverage
+from k2beam.lake.evolve import ColumnCheck
 from k2beam.lake.kept_schemas import keep_schemas
 from k2beam.lake.reconcile import reconcile
 from k2beam.lake.rules import keep_rules
@@ -62,7 +63,11 @@ def run_ingest(
         keep_rules(catalog, namespace, config.sequences)
     files, covered = TakenFiles.of(catalog, namespace, source), read_coverage(catalog, namespace)
     if isinstance(source, LocalSource):
-        check_first(source.local_batches(), covered, resolver, config.max_dead_share)
+        columns = ColumnCheck(catalog, namespace) if config.evolve else None
+        if columns is not None:
+            for schema in source.writer_schemas():
+                columns.see_writer(schema)
+        check_first(source.local_batches(), covered, resolver, config.max_dead_share, columns=columns)
     files.record(covered)
     config = replace(config, write=files.written_with(config.write))
     started = time.monotonic()

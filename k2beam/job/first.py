@@ -15,6 +15,7 @@ from k2beam.codec.batches import BatchDecoder
 from k2beam.codec.columnar.decoder import ColumnarDecoder
 from k2beam.coverage import Coverage
 from k2beam.errors import K2BeamError
+from k2beam.lake.evolve import ColumnCheck
 from k2beam.model import DeadLetterBatch
 from k2beam.validation import violations
 from transforms.filter_covered import Batch, without_covered
@@ -32,6 +33,9 @@ class LocalSource(Protocol):
     def local_batches(self) -> Iterator[Batch]:
         """What there is to be read, in its order."""
 
+    def writer_schemas(self) -> Iterator[str]:
+        """The writers' schemas (JSON) that are known before anything is read."""
+
 
 class _Judged(NamedTuple):
     """A message, or offsets that are a dead letter together; ``error_class`` is empty where it is good."""
@@ -43,21 +47,29 @@ class _Judged(NamedTuple):
 
 
 def check_first(
-    batches: Iterable[Batch], covered: Coverage, resolver: Any, max_dead_share: float, *, least: int = 1
+    batches: Iterable[Batch],
+    covered: Coverage,
+    resolver: Any,
+    max_dead_share: float,
+    *,
+    least: int = 1,
+    columns: ColumnCheck | None = None,
 ) -> None:
     """Decode and validate the first messages of ``batches`` that are not ``covered``, and write nothing.
 
     ``resolver`` gives writer schemas by id (None: the batches bring them along); fewer than ``least`` messages are not
-    judged. Raises K2BeamError where more than ``max_dead_share`` of the messages (from 0.0 to 1.0) would be dead
+    judged. ``columns`` sees those that the messages bring along, if the tables are to have them. Raises K2BeamError
+    where more than ``max_dead_share`` of the messages (from 0.0 to 1.0) would be dead
     letters, with the classes and an example.
     """
-    if max_dead_share == 1:
+    if max_dead_share == 1 and columns is None:
         return
     if resolver is not None:
         resolver.open()
     try:
-        decoder = BatchDecoder(ColumnarDecoder(), now_us, None if resolver is None else resolver.resolve)
-        first = _first(_judged(without_covered(batch, covered), decoder) for batch in batches)
+        lookup = None if resolver is None else resolver.resolve
+        decoder = BatchDecoder(ColumnarDecoder(), now_us, lookup, evolve=columns is not None)
+        first = _first(_judged(without_covered(batch, covered), decoder, columns) for batch in batches)
     finally:
         if resolver is not None:
             resolver.close()
@@ -78,11 +90,13 @@ def _first(batches: Iterable[list[_Judged]]) -> list[_Judged]:
     return found[:FIRST_MESSAGES]
 
 
-def _judged(batch: Batch, decoder: BatchDecoder) -> list[_Judged]:
+def _judged(batch: Batch, decoder: BatchDecoder, columns: ColumnCheck | None) -> list[_Judged]:
     """What becomes of each message, by offset."""
     events, dead_letters = ((), batch.dead_letters) if isinstance(batch, DeadLetterBatch) else decoder.decode(batch)
     found = [_Judged(one.offset, one.last - one.offset + 1, one.error_class, one.error_message) for one in dead_letters]
     for part in events:
+        if columns is not None:
+            columns.see(part.kind, part.data.schema)
         broken = {one.row: one for one in violations(part.kind, part.data, now_us())}
         for row, offset in enumerate(part.data.column("_offset").to_pylist()):
             one = broken.get(row)

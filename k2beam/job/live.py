@@ -36,6 +36,7 @@ from k2beam.kafka.reader import TopicReader, first_positions
 from k2beam.lake.adopt import check_tables
 from k2beam.lake.catalog import Catalog, open_catalog
 from k2beam.lake.commit import read_coverage
+from k2beam.lake.evolve import ColumnCheck
 from k2beam.lake.kept_schemas import keep_schemas
 from k2beam.lake.publish import commits_done
 from k2beam.lake.reconcile import reconcile
@@ -175,7 +176,9 @@ def _run(
         if reader is Reader.BEAM and (uneven := uneven_readers(options, len(start.goal.bounds))):
             get_logger("live").warning(uneven)
     waiting = _beginning(live, start, stop)
-    check_first(waiting, start.covered, resolver, config.max_dead_share, least=LEAST_WAITING)
+    columns = ColumnCheck(start.catalog, config.lake.namespace) if config.evolve else None
+    share = config.max_dead_share
+    check_first(waiting, start.covered, resolver, share, least=LEAST_WAITING, columns=columns)
     # Rows that a job committed before it died count as seen from here on, with or without their gaps in the ledger.
     reconcile(start.catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
     pipeline = beam.Pipeline(options=options)

@@ -48,7 +48,7 @@ def build(
     read: ReadResult = pipeline | "Read" >> source
     fresh = read.batches | "FilterCovered" >> FilterCovered(config.lake, config.metrics)
     unreadable = read.errs | "FilterCoveredErrors" >> FilterCovered(config.lake, config.metrics)
-    decoded = fresh | "DecodeAvro" >> DecodeAvro(resolver=resolver, metrics=config.metrics)
+    decoded = fresh | "DecodeAvro" >> DecodeAvro(resolver=resolver, metrics=config.metrics, evolve=config.evolve)
     valid = decoded.events | "ValidateEvents" >> ValidateEvents(stored=event_columns(config.lake))
     gaps = (
         valid.events

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from k2beam.arrays import Ints
 from k2beam.clock import MICROS_PER_DAY
+from k2beam.codec.extras import together
 from k2beam.lake.rows import RowBatch
 from k2beam.lake.tables import SPECS, TableSpec
 from k2beam.model import Extent
@@ -50,7 +51,7 @@ class Group:
             self.extents[extent.source, extent.partition] = extent
 
     def rows(self) -> pa.Table:
-        return pa.Table.from_batches(self.batches)
+        return together(self.batches)
 
 
 class RowBuffer:

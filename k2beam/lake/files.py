@@ -125,7 +125,10 @@ def rewrite_without(table: Table, staged: StagedFile, taken: Coverage) -> list[S
 
     with table.io.new_input(staged.path).open() as stream:
         rows = pq.read_table(stream)
-    schema = stored_schema(table)
+    own = stored_schema(table)
+    # Columns that messages brought along come after those of the table's own.
+    brought = [field.remove_metadata() for field in rows.schema if field.name not in own.names]
+    schema = pa.schema([*own, *brought])
     rows = rows.select(schema.names).cast(schema)
     kept = rows.filter(pa.array(~covered_rows(rows, taken)))
     if kept.num_rows == 0:

@@ -195,7 +195,7 @@ def find_table(catalog: Catalog, namespace: str, name: str) -> Table | None:
                 "written. Give it back with the program that changed the table"
             )
         decimals = isinstance(own, DecimalType) and isinstance(found[column], DecimalType)
-        if not (decimals or _is_promoted(own, found[column]) or _is_promoted(found[column], own)):
+        if not (decimals or is_promoted(own, found[column]) or is_promoted(found[column], own)):
             raise LakeError(
                 f"column {column} of table {namespace}.{name} is of type {found[column]}, and k2beam writes {own}: "
                 "nothing was read or written. Change its type back, or use another warehouse"
@@ -261,7 +261,7 @@ def in_own_types(schema: Schema, name: str) -> Schema:
     own = {column: type_ for column, type_ in plain if not isinstance(type_, DecimalType)}
     fields = [
         field.model_copy(update={"field_type": own[field.name]})
-        if field.name in own and _is_promoted(own[field.name], field.field_type)
+        if field.name in own and is_promoted(own[field.name], field.field_type)
         else field
         for field in schema.fields
     ]
@@ -283,7 +283,7 @@ def sort_columns(table: Table) -> tuple[str, ...]:
     return tuple(map(str, names)) if names and plain and sortable.issuperset(names) else spec.sort_columns
 
 
-def _is_promoted(one: IcebergType, other: IcebergType) -> bool:
+def is_promoted(one: IcebergType, other: IcebergType) -> bool:
     """Whether values of one type are read as the other; what nested types hold is not compared."""
     if not (one.is_primitive and other.is_primitive):
         return type(one) is type(other)
@@ -311,12 +311,16 @@ def _wider(found: IcebergType, own: IcebergType) -> IcebergType:
     return found
 
 
-@retry(
+again_on_conflict = retry(
     retry=retry_if_exception_type((CommitFailedException, OperationalError)),
     stop=stop_after_attempt(10),
     wait=wait_random_exponential(multiplier=0.05, max=2),
     reraise=True,
 )
+"""Does a change of a table's schema again where another process was first."""
+
+
+@again_on_conflict
 def _widened(catalog: Catalog, table: Table) -> Table:
     """The table, its int columns made long where :data:`SPECS` has 64 bits, and its decimals as long as they can be.
 

@@ -16,6 +16,7 @@ from pyiceberg.io.pyarrow import (
     compute_statistics_plan,
     data_file_statistics_from_parquet_metadata,
     parquet_path_to_id_mapping,
+    schema_to_pyarrow,
 )
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.partitioning import PartitionKey
@@ -51,12 +52,8 @@ class DataFileWriter:
             # Columns that others added are left out: Iceberg reads null, or their default, where a file lacks them.
             self._schema = self._table.schema().select(*rows.column_names)
             self._as_made = in_own_types(self._schema, self._table.name()[-1])
-            stored = stored_schema(self._table)
-            self._types = [
-                stored.field(field.name) if pa.types.is_decimal(field.type) and field.name in stored.names else field
-                for field in rows.schema
-            ]
-        rows = rows.cast(pa.schema(self._types))
+            self._types = pa.schema(map(self._stored, rows.schema))
+        rows = rows.cast(self._types)
         group = pa.Table.from_batches(
             _to_requested_schema(self._schema, self._as_made, batch, include_field_ids=True, format_model=_FORMAT)
             for batch in rows.to_batches()
@@ -75,6 +72,13 @@ class DataFileWriter:
         )
         self._writer.write_table(group, row_group_size=int(limit))
         return int(self._stream.tell())
+
+    def _stored(self, field: pa.Field) -> pa.Field:
+        """A column of rows in the type that the table has, if it is a decimal or one that messages brought along."""
+        own = stored_schema(self._table)
+        if field.name not in own.names:
+            return schema_to_pyarrow(self._schema.select(field.name), include_field_ids=False).field(0)
+        return own.field(field.name) if pa.types.is_decimal(field.type) else field
 
     def close(self) -> DataFile:
         """End the file, of at least one row, and describe it for a manifest."""

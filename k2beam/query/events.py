@@ -8,8 +8,8 @@ import pyarrow as pa
 from pyiceberg.catalog import Catalog
 
 from k2beam.errors import UsageError
-from k2beam.lake.scan import find_readable
-from k2beam.lake.tables import EVENT_TABLES, stored_schema
+from k2beam.lake.scan import find_readable, whole_schema
+from k2beam.lake.tables import EVENT_TABLES
 from k2beam.model import Kind
 from k2beam.query import duck
 from k2beam.query.selection import read
@@ -38,9 +38,9 @@ def in_order(kind: Kind) -> str:
 
 def columns_needed(kind: Kind, wanted: Sequence[str]) -> list[str]:
     """``wanted`` and what deduplication and order need besides, in the order of the table."""
-    schema = event_arrow_schema(kind)
+    own = event_arrow_schema(kind).names
     needed = {*wanted, *IDENTITY, EVENT_TIME_COLUMN[kind], "source_sequence"}
-    return [name for name in schema.names if name in needed]
+    return [*(name for name in own if name in needed), *(name for name in wanted if name not in own)]
 
 
 def stream_events(
@@ -48,7 +48,7 @@ def stream_events(
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """The selected rows as they are stored, file by file; none where the table was never made."""
     table = find_readable(catalog, namespace, EVENT_TABLES[kind])
-    whole = event_arrow_schema(kind) if table is None else stored_schema(table)
+    whole = event_arrow_schema(kind) if table is None else whole_schema(table)
     batches = iter(()) if table is None else read(table, columns, selection, EVENT_TIME_COLUMN[kind])
     return pa.schema([whole.field(name) for name in columns]), batches
 
@@ -70,7 +70,8 @@ def select_events(
     none means all. ``limit`` is in rows. Raises UsageError for an unknown column or a bad option,
     LakeError for an unreadable file.
     """
-    whole = event_arrow_schema(kind)
+    table = find_readable(catalog, namespace, EVENT_TABLES[kind])
+    whole = event_arrow_schema(kind) if table is None else whole_schema(table)
     wanted = list(columns) or list(whole.names)
     if unknown := [name for name in wanted if name not in whole.names]:
         raise UsageError(f"{kind} has no column {', '.join(unknown)}; it has {', '.join(whole.names)}")

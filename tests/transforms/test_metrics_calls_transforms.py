@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import pytest
@@ -15,7 +16,7 @@ from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.model import Block, BlockBatch, DeadLetter, DeadLetterBatch, EventBatch, RawBatch
 from k2beam.schemas import avro_schema
-from tests.codec_samples import encode_as, quote, trade
+from tests.codec_samples import encode, encode_as, evolved, quote, trade
 from tests.lake_helpers import DAY, QUICK, START, lake_config, raw_batch, stage, trade_batch, write_config
 from tests.metrics_recorder import Samples
 from transforms.decode_avro import DecodeAvro
@@ -52,11 +53,13 @@ def test_filter_covered_counts_by_kind_of_source(tmp_path: Path) -> None:
 
 
 def test_decode_avro_counts_events_by_kind_and_letters_by_class() -> None:
-    def block(name: str, source: str, *payloads: bytes, count: int | None = None) -> BlockBatch:
+    def block(name: str, source: str, *payloads: bytes, count: int | None = None, schema: Any = None) -> BlockBatch:
         blocks = (Block(0, count or len(payloads), 0, b"".join(payloads)),)
-        return BlockBatch(source, 0, "a.avro", json.dumps(avro_schema(name)), blocks)
+        return BlockBatch(source, 0, "a.avro", json.dumps(schema or avro_schema(name)), blocks)
 
+    flagged = evolved("trade_v2", flag={"name": "flag", "type": "int"})
     batches = [
+        block("trade_v2", "archive:w", encode(flagged, {**trade(9), "flag": 1}), schema=flagged),
         block("trade_v2", "archive:x", *(encode_as("trade_v2", trade(number)) for number in range(3))),
         block("quote_v2", "archive:y", encode_as("quote_v2", quote(0))),
         block("quote_v2", "archive:z", encode_as("quote_v2", quote(0)), count=5),
@@ -65,7 +68,8 @@ def test_decode_avro_counts_events_by_kind_and_letters_by_class() -> None:
     with TestPipeline(runner="FnApiRunner") as pipeline:
         pipeline | beam.Create(batches).with_output_types(BlockBatch) | DecodeAvro()
     assert samples.changed() == {
-        "k2_events_decoded_total{kind=trades}": 3,
+        "k2_events_decoded_total{kind=trades}": 4,
+        "k2_unknown_field_values_total{kind=trades}": 1,
         "k2_events_decoded_total{kind=quotes}": 1,
         "k2_decode_errors_total{error_class=broken_block}": 1,
     }
