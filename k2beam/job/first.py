@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from k2beam.clock import now_us
@@ -16,7 +18,7 @@ from k2beam.codec.columnar.decoder import ColumnarDecoder
 from k2beam.coverage import Coverage
 from k2beam.errors import K2BeamError
 from k2beam.lake.evolve import ColumnCheck
-from k2beam.model import DeadLetterBatch
+from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch
 from k2beam.validation import violations
 from transforms.filter_covered import Batch, without_covered
 
@@ -69,7 +71,7 @@ def check_first(
     try:
         lookup = None if resolver is None else resolver.resolve
         decoder = BatchDecoder(ColumnarDecoder(), now_us, lookup, evolve=columns is not None)
-        first = _first(_judged(without_covered(batch, covered), decoder, columns) for batch in batches)
+        first = _first(_judged(_beginning(without_covered(batch, covered)), decoder, columns) for batch in batches)
     finally:
         if resolver is not None:
             resolver.close()
@@ -88,6 +90,17 @@ def _first(batches: Iterable[list[_Judged]]) -> list[_Judged]:
             break
         found = [*found, *batch] if follows else sorted([*found, *batch])
     return found[:FIRST_MESSAGES]
+
+
+def _beginning(batch: Batch) -> Batch:
+    """So much of a batch as is looked at."""
+    if isinstance(batch, RawBatch):
+        return replace(batch, data=batch.data.slice(0, FIRST_MESSAGES))
+    if isinstance(batch, BlockBatch):
+        before = accumulate((block.count for block in batch.blocks), initial=0)
+        blocks = (block for block, first in zip(batch.blocks, before, strict=False) if first < FIRST_MESSAGES)
+        return replace(batch, blocks=tuple(blocks))
+    return batch
 
 
 def _judged(batch: Batch, decoder: BatchDecoder, columns: ColumnCheck | None) -> list[_Judged]:
