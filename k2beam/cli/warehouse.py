@@ -11,6 +11,7 @@ import typer
 
 from k2beam.cli.guard import guarded
 from k2beam.cli.lake_options import CatalogOption, WarehouseOption, existing_lake
+from k2beam.cli.maintain import TargetOption
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows
 from k2beam.cli.progress import step_progress
 from k2beam.errors import LakeError, UnreadableFile, UsageError
@@ -99,9 +100,7 @@ def restore(
 def upgrade(
     warehouse: WarehouseOption = None,
     catalog: CatalogOption = None,
-    target_file_mb: Annotated[
-        int, typer.Option("--target-file-mb", min=1, max=512, help="Parquet size of the new files, MiB.")
-    ] = 64,
+    target_file_mb: TargetOption = 64,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Give tables of an older version the columns of new ones; no job may write to them meanwhile.

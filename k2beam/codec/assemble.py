@@ -5,23 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from k2beam.arrays import Ints
-from k2beam.codec.avro_schema import AvroType, Primitive, without_null
+from k2beam.codec.avro_schema import AvroType, Primitive, decimal_digits, without_null
 from k2beam.codec.columns import Column, Fault, build_column, is_columnar
+from k2beam.codec.decimals import number_of
 from k2beam.codec.extras import text_of
 from k2beam.codec.strict import decode_exact
 from k2beam.codec.writer_schema import Decoded, RowError, WriterSchema
 from k2beam.errors import StrictError
 from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP
-
-_WIDEST_SHOWN = 1024
-"""Bytes of a decimal that is out of range and yet shown as a number."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -156,12 +153,8 @@ def _logical(value: Any, avro_type: AvroType) -> Any:
     if value is None or not isinstance(inner, Primitive) or not inner.logical:
         return value
     if inner.name == "bytes":
-        # Python writes out a number of 4300 digits at most; one that is longer stays as its bytes.
-        if len(value) > _WIDEST_SHOWN:
-            return value
-        scale = int(inner.logical[:-1].rpartition(",")[2])
-        digits = str(abs(unscaled := int.from_bytes(value, "big", signed=True)))
-        return Decimal((int(unscaled < 0), tuple(map(int, digits)), -scale))
+        number = number_of(value, decimal_digits(inner.logical)[1])
+        return value if number is None else number
     micros = value * (1000 if inner.logical == "timestamp-millis" else 1)
     return _EPOCH + timedelta(microseconds=micros) if MIN_TIMESTAMP <= micros <= MAX_TIMESTAMP else value
 

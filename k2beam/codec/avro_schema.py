@@ -104,6 +104,12 @@ def without_null(avro_type: AvroType) -> tuple[AvroType, bool]:
     return avro_type, False
 
 
+def decimal_digits(logical: str) -> tuple[int, int]:
+    """Precision and scale of a decimal, by its ``logical`` type."""
+    precision, scale = logical.removeprefix("decimal(").removesuffix(")").split(",")
+    return int(precision), int(scale)
+
+
 def record_type(schema: Any) -> Record:
     """The tree of a record schema (parsed JSON).
 

@@ -7,7 +7,7 @@ known where records end: one dead letter for all of its offsets). The stages and
 - ``schema``: unknown_schema_id, schema_incompatible, schema_unsupported;
 - ``decode``: those of :mod:`k2beam.codec.strict`, and decimal_overflow, bad_decimal,
   timestamp_overflow, unresolvable_value, broken_block;
-- ``normalise``: decimal_overflow, bad_date.
+- ``normalise``: bad_date.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from k2beam.arrays import Ints
-from k2beam.codec.avro_schema import Array, AvroType, Enum, Fixed, Map, Primitive, without_null
+from k2beam.codec.avro_schema import Array, AvroType, Enum, Fixed, Map, Primitive, decimal_digits, without_null
 from k2beam.codec.decimals import column_type, of_words, read_unscaled
 from k2beam.model import MAX_TIMESTAMP, MIN_TIMESTAMP, TIMESTAMP
 
@@ -169,7 +169,7 @@ def _timestamps(values: list[Any], logical: str) -> Column:
 
 def _decimals(values: list[Any], logical: str) -> Column:
     encoded, lengths, _ = _text(values, pa.binary())
-    precision, scale = (int(part) for part in logical[len("decimal(") : -1].split(","))
+    precision, scale = decimal_digits(logical)
     unscaled = read_unscaled(encoded, precision)
     faults = [
         Fault(int(row), "decimal_overflow", f"the value has more than the {precision} digits of {logical}")

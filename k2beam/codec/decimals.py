@@ -22,6 +22,9 @@ NARROW_DIGITS = 18
 
 WIDE_DIGITS = 38
 WORD = 8
+WIDEST_SHOWN = 1024
+"""Bytes of a decimal that is out of range and yet shown as a number: Python writes out 4300 digits at most."""
+
 _EXACT = Context(prec=2 * WIDE_DIGITS)
 
 DecimalWords = npt.NDArray[np.int64]
@@ -98,6 +101,14 @@ def without_room(array: pa.Array, data_type: pa.Decimal128Type) -> Mask:
 def _fits(value: Decimal, data_type: pa.Decimal128Type) -> bool:
     scaled = value.scaleb(data_type.scale, _EXACT)
     return abs(scaled) < 10**data_type.precision and scaled == scaled.to_integral_value(context=_EXACT)
+
+
+def number_of(value: bytes, scale: int) -> Decimal | None:
+    """The number that an Avro decimal's bytes stand for; None of so many that it could not be written out."""
+    if len(value) > WIDEST_SHOWN:
+        return None
+    unscaled = int.from_bytes(value, "big", signed=True)
+    return Decimal((int(unscaled < 0), tuple(map(int, str(abs(unscaled)))), -scale))
 
 
 def read_unscaled(array: pa.BinaryArray, digits: int) -> Unscaled:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2beam.arrays import mask_of
-from k2beam.codec.avro_schema import AvroType, Enum, Fixed, Primitive, without_null
+from k2beam.codec.avro_schema import AvroType, Enum, Fixed, Primitive, decimal_digits, without_null
+from k2beam.codec.decimals import number_of
 from k2beam.errors import SchemaError
 from k2beam.jsonable import jsonable
 from k2beam.model import DECIMAL, MAX_TIMESTAMP, MIN_TIMESTAMP, TIMESTAMP
@@ -33,8 +33,6 @@ _PLAIN = {
     "boolean": pa.bool_(),
 }
 _WIDENS = {(pa.int32(), pa.int64()), (pa.float32(), pa.float64())}
-_WIDEST = 1024
-"""Bytes of a decimal that is shown as a number: Python writes out 4300 digits at most."""
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -43,7 +41,7 @@ def plain_type(avro_type: AvroType) -> pa.DataType | None:
     inner, _ = without_null(avro_type)
     match inner:
         case Primitive(logical=logical) if logical.startswith("decimal("):
-            return DECIMAL if int(logical[len("decimal(") : logical.index(",")]) <= DECIMAL.precision else None
+            return DECIMAL if decimal_digits(logical)[0] <= DECIMAL.precision else None
         case Primitive(logical=logical) if logical:
             return TIMESTAMP
         case Primitive(name=name):
@@ -61,7 +59,7 @@ def as_text(column: pa.Array, avro_type: AvroType) -> pa.StringArray:
     if pa.types.is_string(column.type):
         return column
     if isinstance(inner, Primitive) and inner.logical.startswith("decimal("):
-        scale = int(inner.logical[:-1].rpartition(",")[2])
+        scale = decimal_digits(inner.logical)[1]
         return _mapped(column, lambda value: _decimal_text(value, scale))
     if isinstance(inner, Primitive) and inner.logical.startswith("timestamp-"):
         return _times(column, 1000 if inner.logical == "timestamp-millis" else 1)
@@ -160,10 +158,8 @@ def _mapped(column: pa.Array, text: Any) -> pa.StringArray:
 
 
 def _decimal_text(value: bytes, scale: int) -> str:
-    if not value or len(value) > _WIDEST:
-        return base64.b64encode(value).decode()
-    unscaled = int.from_bytes(value, "big", signed=True)
-    return str(jsonable(Decimal((int(unscaled < 0), tuple(map(int, str(abs(unscaled)))), -scale))))
+    number = number_of(value, scale) if value else None
+    return base64.b64encode(value).decode() if number is None else str(jsonable(number))
 
 
 def _times(column: pa.Array, factor: int) -> pa.StringArray:

@@ -10,7 +10,6 @@ another timestamp (millis become micros). Not resolved, although it could be: a 
 from __future__ import annotations
 
 import functools
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +29,7 @@ from k2beam.codec.avro_schema import (
     Primitive,
     Record,
     Union,
+    decimal_digits,
     record_type,
     without_null,
 )
@@ -52,7 +52,6 @@ _WIDENS = {
 _BEYOND = (
     f"the value has more than {DECIMAL.precision - DECIMAL.scale} digits before the point or {DECIMAL.scale} behind"
 )
-_DECIMAL = re.compile(r"decimal\((\d+),(\d+)\)")
 
 
 def promotes(writer: Primitive, reader: Primitive) -> bool:
@@ -180,8 +179,7 @@ def _resolves(writer: AvroType, reader: AvroType) -> bool:
 
 def _holds_decimal(primitive: Primitive) -> bool:
     """Whether it is a decimal that Arrow has room for."""
-    found = _DECIMAL.fullmatch(primitive.logical)
-    return found is not None and int(found[1]) <= WIDE_DIGITS
+    return primitive.logical.startswith("decimal(") and decimal_digits(primitive.logical)[0] <= WIDE_DIGITS
 
 
 def _same_null(writer: AvroType, reader: AvroType) -> bool:

@@ -138,7 +138,8 @@ def _as_written(
         return None
     rows = None if row_filter == EVERYTHING else expression_to_pyarrow(condition)
     batches = file.to_batches(columns=list(columns), filter=rows, use_threads=False)
-    return (_with_decimals_of(table, batch) for batch in batches)
+    stored = stored_schema(table)
+    return (_with_decimals_of(stored, batch) for batch in batches)
 
 
 def _projected(
@@ -173,9 +174,8 @@ def _is_narrower(found: pa.DataType, stored: pa.DataType) -> bool:
     return bool(decimals and found.scale == stored.scale and found.precision < stored.precision)
 
 
-def _with_decimals_of(table: Table, rows: Any) -> Any:
-    """Rows of a file with decimals of the table's precision."""
-    stored = stored_schema(table)
+def _with_decimals_of(stored: pa.Schema, rows: Any) -> Any:
+    """Rows of a file with decimals of the precision that they have in the table's columns, ``stored``."""
     for number, field in enumerate(rows.schema):
         if field.name in stored.names and _is_narrower(field.type, stored.field(field.name).type):
             wide = field.with_type(stored.field(field.name).type)
@@ -243,7 +243,7 @@ def read_whole(table: Table, file: DataFile, dictionaries: bool = False) -> Iter
             if _is_own(table, parquet.schema_arrow, schema.names):
                 numbers = range(parquet.num_row_groups)
                 read = (parquet.read_row_group(number, schema.names, use_threads=False) for number in numbers)
-                groups = (_with_decimals_of(table, group) for group in read)
+                groups = (_with_decimals_of(schema, group) for group in read)
             else:
                 batches = read_file(table, FileScanTask(file), schema.names)
                 groups = (pa.Table.from_batches([batch]).cast(schema) for batch in batches)

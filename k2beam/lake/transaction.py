@@ -136,7 +136,8 @@ def append(table: Table, change: Append) -> None:
     if change.updates:
         current = AssertCurrentSchemaId.model_validate({"current-schema-id": table.metadata.current_schema_id})
         transaction._stage(tuple(change.updates), (current,))
-    _check_columns(transaction.table_metadata.schema(), table, change.files)
+    schema = transaction.table_metadata.schema() if change.updates else table.schema()
+    _check_columns(schema, table, change.files)
     producer = _producer(transaction, table, change)
     gone = [] if change.retention is None else expirable(table.metadata, change.retention, now_ms, appended=1)
     properties, forgotten = _of_run(table, change, producer.snapshot_id, now_ms)

@@ -52,7 +52,7 @@ class DataFileWriter:
             # Columns that others added are left out: Iceberg reads null, or their default, where a file lacks them.
             self._schema = self._table.schema().select(*rows.column_names)
             self._as_made = in_own_types(self._schema, self._table.name()[-1])
-            self._types = pa.schema(map(self._stored, rows.schema))
+            self._types = self._stored(rows.schema)
         rows = rows.cast(self._types)
         group = pa.Table.from_batches(
             _to_requested_schema(self._schema, self._as_made, batch, include_field_ids=True, format_model=_FORMAT)
@@ -73,12 +73,11 @@ class DataFileWriter:
         self._writer.write_table(group, row_group_size=int(limit))
         return int(self._stream.tell())
 
-    def _stored(self, field: pa.Field) -> pa.Field:
-        """A column of rows in the type that the table has, if it is a decimal or one that messages brought along."""
-        own = stored_schema(self._table)
-        if field.name not in own.names:
-            return schema_to_pyarrow(self._schema.select(field.name), include_field_ids=False).field(0)
-        return own.field(field.name) if pa.types.is_decimal(field.type) else field
+    def _stored(self, rows: pa.Schema) -> pa.Schema:
+        """The columns of rows, decimals and those that messages brought along in the types that the table has."""
+        known = {field.name for field in stored_schema(self._table) if not pa.types.is_decimal(field.type)}
+        types = schema_to_pyarrow(self._schema, include_field_ids=False)
+        return pa.schema(field if field.name in known else types.field(field.name) for field in rows)
 
     def close(self) -> DataFile:
         """End the file, of at least one row, and describe it for a manifest."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
 
+import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema
@@ -61,12 +62,11 @@ def upgrade_tables(
 
 def narrow_columns(table: Table) -> tuple[str, ...]:
     """The columns of decimals with another scale than new tables have."""
-    own = own_types(table.name()[-1])
-    return tuple(
-        field.name
-        for field in stored_schema(table)
-        if str(own[field.name]).startswith("decimal") and field.type != DECIMAL
-    )
+    return tuple(field.name for field in stored_schema(table) if _is_narrow(field.type))
+
+
+def _is_narrow(data_type: pa.DataType) -> bool:
+    return bool(pa.types.is_decimal(data_type)) and data_type != DECIMAL
 
 
 def _upgrade(catalog: Catalog, namespace: str, name: str, target: int, on_read: Callable[[int], None]) -> Upgrade:

@@ -13,7 +13,17 @@ from datetime import UTC, datetime
 from decimal import Context, Decimal
 from typing import Any, NamedTuple
 
-from k2beam.codec.avro_schema import Array, AvroType, Enum, Field, Map, Primitive, record_type, without_null
+from k2beam.codec.avro_schema import (
+    Array,
+    AvroType,
+    Enum,
+    Field,
+    Map,
+    Primitive,
+    decimal_digits,
+    record_type,
+    without_null,
+)
 from k2beam.errors import InvalidRecord, SchemaError
 from k2beam.model import DECIMAL, Kind
 from k2beam.schemas import avro_schema, latest_name, v2_name
@@ -108,8 +118,7 @@ def _type_check(avro_type: AvroType, where: str) -> Check:
 
 def _primitive_check(primitive: Primitive) -> Check | None:
     if primitive.logical.startswith("decimal("):
-        precision, scale = map(int, primitive.logical[len("decimal(") : -1].split(","))
-        return functools.partial(_decimal, precision, scale)
+        return functools.partial(_decimal, *decimal_digits(primitive.logical))
     checks: dict[tuple[str, str], Check] = {
         ("long", "timestamp-micros"): _timestamp,
         ("long", ""): functools.partial(_integer, _LONG),

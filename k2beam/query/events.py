@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
+from pyiceberg.table import Table
 
 from k2beam.errors import UsageError
 from k2beam.lake.scan import find_readable, whole_schema
@@ -47,10 +48,19 @@ def stream_events(
     catalog: Catalog, namespace: str, kind: Kind, selection: EventSelection, columns: Sequence[str]
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """The selected rows as they are stored, file by file; none where the table was never made."""
-    table = find_readable(catalog, namespace, EVENT_TABLES[kind])
-    whole = event_arrow_schema(kind) if table is None else whole_schema(table)
+    return _stream(find_readable(catalog, namespace, EVENT_TABLES[kind]), kind, selection, columns)
+
+
+def _stream(
+    table: Table | None, kind: Kind, selection: EventSelection, columns: Sequence[str]
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    whole = _columns(table, kind)
     batches = iter(()) if table is None else read(table, columns, selection, EVENT_TIME_COLUMN[kind])
     return pa.schema([whole.field(name) for name in columns]), batches
+
+
+def _columns(table: Table | None, kind: Kind) -> pa.Schema:
+    return event_arrow_schema(kind) if table is None else whole_schema(table)
 
 
 def select_events(
@@ -71,13 +81,13 @@ def select_events(
     LakeError for an unreadable file.
     """
     table = find_readable(catalog, namespace, EVENT_TABLES[kind])
-    whole = event_arrow_schema(kind) if table is None else whole_schema(table)
+    whole = _columns(table, kind)
     wanted = list(columns) or list(whole.names)
     if unknown := [name for name in wanted if name not in whole.names]:
         raise UsageError(f"{kind} has no column {', '.join(unknown)}; it has {', '.join(whole.names)}")
     if limit is not None and limit < 0:
         raise UsageError(f"--limit {limit} is less than 0")
-    stored, batches = stream_events(catalog, namespace, kind, selection, columns_needed(kind, wanted))
+    stored, batches = _stream(table, kind, selection, columns_needed(kind, wanted))
     rows = "SELECT * FROM events" if with_duplicates else first_copies(kind)
     # Names come from the schema, values only as parameters.
     names = ", ".join(f'"{name}"' for name in wanted)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from k2beam.arrays import Ints, Mask
-from k2beam.codec.avro_schema import AvroType, Enum, Fixed, Primitive
+from k2beam.codec.avro_schema import AvroType, Enum, Fixed, Primitive, decimal_digits
 from k2beam.codec.columnar.lanes import Buffer, Lanes
 from k2beam.codec.columnar.text import gather, gather_text, with_validity
 from k2beam.codec.decimals import WORD, column_type, of_words, overflows, widened
@@ -178,7 +178,7 @@ class DecimalLeaf(Leaf):
     """A decimal of at most 38 digits in 1 to 16 bytes, big-endian two's complement (1.11 specification, "Decimal")."""
 
     def __init__(self, logical: str) -> None:
-        precision, scale = (int(part) for part in logical[len("decimal(") : -1].split(","))
+        precision, scale = decimal_digits(logical)
         self._digits = precision
         self.data_type = column_type(precision, scale)
 
