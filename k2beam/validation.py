@@ -6,7 +6,7 @@ bid above the ask is no error: crossed and locked markets exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import reduce
 from urllib.parse import quote_plus
@@ -21,6 +21,9 @@ from k2beam.model import DECIMAL, KINDS, Kind
 
 LONGEST_EXCHANGE = 200
 """Bytes of an exchange in the folder of its partition, percent-encoded; file systems take names of 255."""
+
+MOST_EXCHANGES = 1_000
+"""Names of exchanges that a worker takes, of one kind: each is a folder, and a file in each commit."""
 
 FUTURE_LIMIT = 24 * 3600 * 1_000_000
 """Microseconds that a timestamp may be ahead of the clock."""
@@ -149,3 +152,38 @@ def violations(kind: Kind, batch: pa.RecordBatch, now: int, stored: pa.Schema | 
         rule, column = next(check for check, mask in zip(checks, masks, strict=True) if mask[row])
         found.append(Violation(row, rule.name, f"{column} {rule.message}"))
     return tuple(found)
+
+
+class ExchangeBound:
+    """The names of exchanges that were taken, and no more than ``most`` of a kind: garbage must not fill a warehouse.
+
+    Which names those are depends on which come first, but for those that ``known`` gives of a kind, which is asked once
+    there are too many. Reference data are not divided by exchange. Not safe for threads.
+    """
+
+    def __init__(self, known: Callable[[Kind], Collection[str]], most: int = MOST_EXCHANGES) -> None:
+        self._known, self._most = known, most
+        self._taken: dict[Kind, set[str]] = {kind: set() for kind in _MARKET}
+        self._given: dict[Kind, frozenset[str]] = {}
+
+    def refused(self, kind: Kind, exchanges: pa.StringArray) -> tuple[Violation, ...]:
+        """The rows with a name that is one too many."""
+        if kind not in self._taken:
+            return ()
+        beyond = [name for name in exchanges.unique().to_pylist() if not self._takes(kind, name)]
+        if not beyond:
+            return ()
+        rows = np.flatnonzero(mask_of(pc.is_in(exchanges, pa.array(beyond))))
+        message = f"exchange is beyond the {self._most:,} names that a worker takes; is it one?"
+        return tuple(Violation(row, "too_many_exchanges", message) for row in rows.tolist())
+
+    def _takes(self, kind: Kind, name: str) -> bool:
+        taken = self._taken[kind]
+        if name in taken:
+            return True
+        if len(taken) < self._most:
+            taken.add(name)
+            return True
+        if kind not in self._given:
+            self._given[kind] = frozenset(self._known(kind))
+        return name in self._given[kind]

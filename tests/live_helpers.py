@@ -54,11 +54,14 @@ def ingest_live(
     prism: Path,
     reader: Reader = Reader.LIBRDKAFKA,
     resolver: RegistryResolver | None = None,
+    *,
+    evolve: bool = False,
 ) -> IngestStats:
     """The live job in this process on Prism, until it has caught up."""
     config = IngestConfig(
         lake_config(warehouse),
         write_config(run_id=uuid.uuid4().hex, bounded=False, window_seconds=60, commit_age_seconds=1.0),
+        evolve=evolve,
     )
     expansion = stack.expansion_address if reader is Reader.BEAM else None
     live = LiveConfig(

@@ -99,7 +99,8 @@ class _SliceBatches(beam.DoFn):  # type: ignore[misc]
         messages, self._messages = self._messages, GatheredMessages(self._rules)
         latest = GlobalWindow().max_timestamp()
         for key, piece in messages.slices():
-            yield (key, piece), min(Timestamp(micros=piece.read().highest_element_time), latest)
+            moment = piece.read().highest_element_time if piece.latest is None else piece.latest
+            yield (key, piece), min(Timestamp(micros=moment), latest)
 
 
 class GatheredMessages:

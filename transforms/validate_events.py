@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from k2beam.clock import now_us
 from k2beam.codec.batches import dead_letters_of_events
 from k2beam.codec.dead_letters import Failure, record_texts
 from k2beam.model import PROVENANCE_FIELDS, DeadLetter, DeadLetterBatch, EventBatch, Kind
-from k2beam.validation import Violation, violations
+from k2beam.validation import ExchangeBound, Violation, violations
 
 _Clock = Callable[[], int]
 
@@ -31,12 +31,19 @@ class ValidateResult(NamedTuple):
     errs: beam.PCollection[DeadLetterBatch]
 
 
+def _no_exchanges(kind: Kind) -> Collection[str]:
+    """There are none yet."""
+    del kind
+    return ()
+
+
 class ValidateEvents(beam.PTransform):  # type: ignore[misc]
     """PCollection of EventBatch -> ValidateResult, by the rules of :data:`k2beam.validation.RULES`.
 
     Each row comes out once. A dead letter has stage ``validate``, the rule's name, the v2 record as JSON, and the
     message as it was read. ``clock`` gives microseconds, UTC; ``stored`` are the columns of tables, which may have
-    less room than a batch.
+    less room than a batch. A worker takes :data:`k2beam.validation.MOST_EXCHANGES` names of exchanges, and those that
+    ``exchanges`` gives of a kind.
 
     Beam counters: ``dead_letters`` and ``dead_letter_offsets``, by one for each row that fails.
 
@@ -53,30 +60,45 @@ class ValidateEvents(beam.PTransform):  # type: ignore[misc]
         ['empty_symbol', 'negative_price', 'timestamp_in_future']
     """
 
-    def __init__(self, clock: _Clock = now_us, stored: Mapping[Kind, pa.Schema] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        clock: _Clock = now_us,
+        stored: Mapping[Kind, pa.Schema] = MappingProxyType({}),
+        exchanges: Callable[[Kind], Collection[str]] = _no_exchanges,
+    ) -> None:
         super().__init__()
-        self._clock = clock
-        self._stored = stored
+        self._fn = _ValidateFn(clock, dict(stored), exchanges)
 
     def expand(self, batches: beam.PCollection) -> ValidateResult:
-        validated = batches | "Validate" >> beam.ParDo(_ValidateFn(self._clock, dict(self._stored))).with_output_types(
+        validated = batches | "Validate" >> beam.ParDo(self._fn).with_output_types(
             EventBatch, errs=DeadLetterBatch
         ).with_outputs("errs", main="events")
         return ValidateResult(events=validated.events, errs=validated.errs)
 
 
 class _ValidateFn(beam.DoFn):  # type: ignore[misc]
-    def __init__(self, clock: _Clock, stored: Mapping[Kind, pa.Schema]) -> None:
+    def __init__(
+        self, clock: _Clock, stored: Mapping[Kind, pa.Schema], exchanges: Callable[[Kind], Collection[str]]
+    ) -> None:
         self._clock = clock
         self._stored = stored
+        self._exchanges = exchanges
+
+    def setup(self) -> None:
+        self._bound = ExchangeBound(self._exchanges)
 
     def process(self, batch: EventBatch) -> Iterator[Any]:
         now = self._clock()
         found = violations(batch.kind, batch.data, now, self._stored.get(batch.kind))
+        # What is refused for another reason takes no name of an exchange.
+        good = np.delete(np.arange(batch.num_rows), [violation.row for violation in found])
+        names = batch.data.column("exchange")
+        beyond = self._bound.refused(batch.kind, names.take(pa.array(good)) if found else names)
+        found += tuple(replace(violation, row=int(good[violation.row])) for violation in beyond)
         if not found:
             yield replace(batch, origin=None)
             return
-        dead_letters = _dead_letters(batch, found, now)
+        dead_letters = _dead_letters(batch, tuple(sorted(found, key=lambda one: one.row)), now)
         for name in ("dead_letters", "dead_letter_offsets"):
             beam.metrics.Metrics.counter("k2beam", name).inc(len(dead_letters))
         kept = _without(batch, found)

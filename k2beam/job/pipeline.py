@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Protocol
 
 import apache_beam as beam
@@ -11,7 +12,7 @@ from apache_beam.transforms.error_handling import ErrorHandler
 from k2beam.errors import UsageError
 from k2beam.job.beam import whole_bundles_of_state
 from k2beam.job.config import IngestConfig
-from k2beam.lake.adopt import event_columns
+from k2beam.lake.adopt import event_columns, exchanges_of
 from k2beam.lake.seed import LedgerSeed
 from transforms.decode_avro import DecodeAvro
 from transforms.detect_gaps import DetectGaps
@@ -49,7 +50,9 @@ def build(
     fresh = read.batches | "FilterCovered" >> FilterCovered(config.lake, config.metrics)
     unreadable = read.errs | "FilterCoveredErrors" >> FilterCovered(config.lake, config.metrics)
     decoded = fresh | "DecodeAvro" >> DecodeAvro(resolver=resolver, metrics=config.metrics, evolve=config.evolve)
-    valid = decoded.events | "ValidateEvents" >> ValidateEvents(stored=event_columns(config.lake))
+    valid = decoded.events | "ValidateEvents" >> ValidateEvents(
+        stored=event_columns(config.lake), exchanges=partial(exchanges_of, config.lake)
+    )
     gaps = (
         valid.events
         | "SequenceSlices" >> SequenceSlices(seed.rules)

@@ -14,7 +14,7 @@ from k2beam.coverage import Coverage
 from k2beam.errors import LakeError
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.offsets import count_offsets
-from k2beam.lake.scan import find_readable, stop_at_unreadable, table_name
+from k2beam.lake.scan import find_readable, plan_files, stop_at_unreadable, table_name
 from k2beam.lake.tables import (
     COVERED_TABLES,
     EVENT_TABLES,
@@ -52,6 +52,18 @@ def event_columns(lake: LakeConfig) -> dict[Kind, pa.Schema]:
     catalog, namespace = open_catalog(lake), lake.namespace
     made = {kind: name for kind, name in EVENT_TABLES.items() if find_readable(catalog, namespace, name) is not None}
     return {kind: stored_schema(open_table(catalog, namespace, name)) for kind, name in made.items()}
+
+
+def exchanges_of(lake: LakeConfig, kind: Kind) -> set[str]:
+    """The exchanges that a table of events has folders for. Raises as opening it does."""
+    table = find_readable(open_catalog(lake), lake.namespace, EVENT_TABLES[kind])
+    if table is None:
+        return set()
+    names = set[str]()
+    for task in plan_files(table):
+        fields = table.specs()[task.file.spec_id].fields
+        names |= {str(task.file.partition[place]) for place, field in enumerate(fields) if field.name == "exchange"}
+    return names
 
 
 def _adopt(table: Table) -> None:

@@ -11,20 +11,34 @@ the runs before them in the open epoch only the numbers are kept.
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import NamedTuple
+
 import numpy as np
 
 from k2beam.arrays import Ints, Mask
 from k2beam.sequence.recount import Epoch, MissingInterval
-from k2beam.sequence.runs import HOUR, Slice, half, unpack_slices
+from k2beam.sequence.runs import HOUR, Run, Slice, half, unpack_slices
 
 WAITING_BYTES = 1 << 14
 """Slices of a key are kept packed until they take so many bytes: most keys are folded once, at the end."""
+
+_FEW_BYTES = 1 << 9
+"""Slices of a key that take fewer bytes are read one number after the other: columns would cost more."""
 
 _UNDECIDED = 2
 _FIRST_WINDOW = 1024
 _NOTHING: Ints = np.zeros((4, 0), dtype=np.int64)
 _NONE_LEFT: Ints = np.full((4, 2), -1, dtype=np.int64)
 """Stand for the two runs after the last one: their numbers don't rise."""
+
+
+class _Rising(NamedTuple):
+    """Messages with a number, messages without, and the epochs of slices whose numbers only rise."""
+
+    rows: int
+    unsequenced: int
+    epochs: tuple[Epoch, ...]
 
 
 class DayFold:
@@ -48,6 +62,7 @@ class DayFold:
         "_began",
         "_closed",
         "_numbers",
+        "_rising",
         "_rows",
         "_tail",
         "_unsequenced",
@@ -63,9 +78,11 @@ class DayFold:
         self._tail = _NOTHING
         self._waiting: list[Slice] = []
         self._waiting_bytes = 0
+        self._rising: _Rising | None = None
 
     def add(self, piece: Slice) -> None:
         """Take in the next slice: each of its messages comes after those of all slices before, by event time."""
+        self._rising = None
         self._waiting.append(piece)
         self._waiting_bytes += len(piece.data)
         # Each fold sorts the numbers so far: with many gaps it waits for more.
@@ -75,23 +92,36 @@ class DayFold:
     @property
     def rows(self) -> int:
         """The messages with a sequence number so far, repeated ones too."""
+        if (rising := self._told()) is not None:
+            return rising.rows
         self._fold()
         return self._rows
 
     @property
     def unsequenced(self) -> int:
         """The messages without a sequence number so far."""
+        if (rising := self._told()) is not None:
+            return rising.unsequenced
         self._fold()
         return self._unsequenced
 
     @property
     def epochs(self) -> tuple[Epoch, ...]:
         """The epochs of all messages so far."""
+        if (rising := self._told()) is not None:
+            return rising.epochs
         self._fold()
         rest = DayFold()
         rest._numbers, rest._began, rest._before = self._numbers, self._began, self._before
         rest._decide(self._tail, self._tail.shape[1], len(self._closed))
         return (*self._closed, *rest._closed, *rest._open(len(self._closed) + len(rest._closed)))
+
+    def _told(self) -> _Rising | None:
+        """What the slices say where they are few and their numbers only rise, as most do; None: they must be folded."""
+        folded = self._closed or self._numbers.shape[1] or self._tail.shape[1] or not self._waiting
+        if self._rising is None and not folded and self._waiting_bytes <= _FEW_BYTES:
+            self._rising = _rising(self._waiting)
+        return self._rising
 
     def _fold(self) -> None:
         if not self._waiting:
@@ -157,6 +187,35 @@ class DayFold:
                     return at + int(resets[0])
             highest, before, at, window = int(running[-1]), int(ends[-1]), stop, window * 2
         return end
+
+
+def _rising(pieces: list[Slice]) -> _Rising | None:
+    """One epoch at most, where each number is above the one before."""
+    contents = [piece.read() for piece in pieces]
+    runs = [run for content in contents for run in content.runs]
+    if any(run.first_sequence <= before.last_sequence for before, run in pairwise(runs)):
+        return None
+    nulls = sum(content.nulls for content in contents)
+    rows = sum(content.messages for content in contents) - nulls
+    return _Rising(rows, nulls, (_epoch_of(runs),) if runs else ())
+
+
+def _epoch_of(runs: list[Run]) -> Epoch:
+    holes = (
+        MissingInterval(before.last_sequence + 1, run.first_sequence - 1, run.first_time)
+        for before, run in pairwise(runs)
+        if run.first_sequence > before.last_sequence + 1
+    )
+    return Epoch(
+        number=0,
+        first_time=runs[0].first_time,
+        last_time=runs[-1].last_time,
+        first_sequence=runs[0].first_sequence,
+        last_sequence=runs[-1].last_sequence,
+        opened_at=runs[0].first_time,
+        received=sum(run.last_sequence - run.first_sequence + 1 for run in runs),
+        gaps=tuple(holes),
+    )
 
 
 def _is_new_epoch(runs: Ints, falls: Ints, before: Ints, limit: Ints) -> Mask:

@@ -15,7 +15,8 @@ Runs are cut where the fold (:mod:`k2beam.sequence.blocks`) needs to know the or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -32,6 +33,7 @@ HOUR = 3_600_000_000
 
 _HEADER = 7
 _SMALL = 256
+_FEW = 128
 _WORD = 1 << 64
 
 
@@ -60,6 +62,9 @@ def format_key(exchange: str, symbol: str, kind: str) -> str:
         >>> format_key("A|B", "100%", "quotes")
         'A%7CB|100%25|quotes'
     """
+    plain = f"{exchange}|{symbol}|{kind}"
+    if plain.count("|") == 2 and "%" not in plain:
+        return plain
     return "|".join(part.replace("%", "%25").replace("|", "%7C") for part in (exchange, symbol, kind))
 
 
@@ -71,7 +76,9 @@ def parse_key(text: str) -> SequenceKey:
         >>> parse_key("BINANCE|BTCUSDT|trades")
         SequenceKey(exchange='BINANCE', symbol='BTCUSDT', kind='trades')
     """
-    parts = [unquote(part, errors="strict") for part in text.split("|")]
+    parts = text.split("|")
+    if "%" in text:
+        parts = [unquote(part, errors="strict") for part in parts]
     if len(parts) != 3 or parts[2] not in KINDS:
         raise K2BeamError(f"{text!r} is not a sequence key; it must read exchange|symbol|kind, kind one of {KINDS}")
     return SequenceKey(parts[0], parts[1], parts[2])
@@ -114,6 +121,7 @@ class SliceContent(NamedTuple):
 class Slice:
     """What one batch holds of one key; ``data`` is its packed form and its only content.
 
+    ``latest`` is its highest element time where that is known without unpacking, as it is of a slice made here.
     The layout, as zigzag varints: messages, nulls, duplicates, out of order, time unit (0: microseconds,
     1: milliseconds), how far the highest and the lowest element time are from those of the events; then
     for each run the step from the run before in sequence, its length less one, the step in time, its duration.
@@ -128,6 +136,7 @@ class Slice:
     """
 
     data: bytes
+    latest: int | None = field(default=None, compare=False, repr=False)
 
     def read(self) -> SliceContent:
         """Unpack it."""
@@ -188,7 +197,9 @@ def slice_runs(
     starts = np.flatnonzero(_cuts(position, seq, time))
     ends = np.append(starts[1:], len(seq))[: len(starts)] - 1
     _relative_element_times(header, high, low, position, time)
-    return _pack(keys, header, position[starts], seq[starts], seq[ends], time[starts] // unit, time[ends] // unit)
+    places = position[starts], seq[starts], seq[ends], time[starts] // unit, time[ends] // unit
+    packed = _pack(header, *places)
+    return [(code, Slice(*piece)) for code, *piece in zip(keys.tolist(), packed, high.tolist(), strict=True)]
 
 
 def _groups(key: Ints) -> tuple[Ints, Ints]:
@@ -242,16 +253,14 @@ def _relative_element_times(header: Ints, high: Ints, low: Ints, position: Ints,
         header[present, 6] -= time[begins]
 
 
-def _pack(
-    keys: Ints, header: Ints, owner: Ints, first: Ints, last: Ints, begin: Ints, end: Ints
-) -> list[tuple[int, Slice]]:
+def _pack(header: Ints, owner: Ints, first: Ints, last: Ints, begin: Ints, end: Ints) -> list[bytes]:
     same = np.concatenate(([False], owner[1:] == owner[:-1]))[: len(owner)]
     fields = np.empty((len(owner), 4), dtype=np.int64)
     fields[:, 0] = first - np.where(same, np.roll(last, 1) + 1, 0)
     fields[:, 1] = last - first
     fields[:, 2] = begin - np.where(same, np.roll(end, 1), 0)
     fields[:, 3] = end - begin
-    row_count = np.bincount(owner, minlength=len(keys))
+    row_count = np.bincount(owner, minlength=len(header))
     sizes = _HEADER + 4 * row_count
     offsets = np.concatenate(([0], np.cumsum(sizes)))
     flat = np.empty(int(offsets[-1]), dtype=np.int64)
@@ -260,14 +269,13 @@ def _pack(
     flat[(offsets[owner] + _HEADER + 4 * rank)[:, None] + np.arange(4)] = fields
     data, ends = pack_array(flat)
     bounds = np.concatenate(([0], ends))[offsets]
-    return [
-        (code, Slice(data[a:b]))
-        for code, a, b in zip(keys.tolist(), bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
-    ]
+    return [data[a:b] for a, b in pairwise(bounds.tolist())]
 
 
 def _decode_runs(values: list[int]) -> list[Run]:
     unit = 1000 if values[4] else 1
+    if len(values) <= _FEW:
+        return _decode_few(values, unit)
     fields = np.array(values[_HEADER:], dtype=np.int64).reshape(-1, 4)
     step, length, wait, duration = fields.T
     # Sums wrap round as the differences did, so hostile times can't overflow.
@@ -275,6 +283,17 @@ def _decode_runs(values: list[int]) -> list[Run]:
     end = np.cumsum(wait + duration)
     columns = (last - length, last, (end - duration) * unit, end * unit)
     return list(map(Run._make, zip(*(column.tolist() for column in columns), strict=True)))
+
+
+def _decode_few(values: list[int], unit: int) -> list[Run]:
+    """The same of so few that columns would cost more."""
+    runs, last, end = [], -1, 0
+    numbers = iter(values[_HEADER:])
+    for step, length, wait, duration in zip(numbers, numbers, numbers, numbers, strict=False):
+        last, end = signed(last + step + length + 1), signed(end + wait + duration)
+        begin = signed(signed(end - duration) * unit)
+        runs.append(Run(signed(last - length), last, begin, signed(end * unit)))
+    return runs
 
 
 class RunColumns(NamedTuple):

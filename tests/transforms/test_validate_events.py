@@ -10,6 +10,7 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
+import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
 
@@ -18,6 +19,7 @@ from k2beam.codec.columnar.decoder import ColumnarDecoder
 from k2beam.jsonable import to_json
 from k2beam.model import KINDS, RAW_BATCH_SCHEMA, Block, BlockBatch, DeadLetterBatch, EventBatch, Extent, Kind, RawBatch
 from k2beam.schemas import avro_schema, v2_name
+from k2beam.validation import ExchangeBound
 from tests.codec_samples import START, encode_as, framed, quote, reference, trade, trade_v1
 from transforms.validate_events import ValidateEvents
 
@@ -81,6 +83,19 @@ def test_good_batches_pass_untouched() -> None:
     times = (START, START + timedelta(seconds=1))
     events = [("trades", (100, 101), times, (EXTENT,)), ("quotes", (100,), None, (EXTENT,))]
     check(batches, events, equal_to([]), {})
+
+
+def test_a_name_of_an_exchange_too_many_is_a_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ExchangeBound.__init__, "__defaults__", (1,))
+    rows = [trade(0), trade(1, exchange="??"), trade(2, exchange=""), trade(3)]
+
+    def dead_letters(actual: list[DeadLetterBatch]) -> None:
+        found = [(one.offset, one.error_class) for batch in actual for one in batch.dead_letters]
+        assert found == [(101, "too_many_exchanges"), (102, "empty_exchange")]
+
+    times = (START, START + timedelta(seconds=3))
+    events = [("trades", (100, 103), times, (EXTENT,))]
+    check([batch("trades", *rows, live=True)], events, dead_letters, {"dead_letters": 2, "dead_letter_offsets": 2})
 
 
 def test_a_bad_row_becomes_a_letter_and_the_others_pass() -> None:

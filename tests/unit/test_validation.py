@@ -11,7 +11,7 @@ import pytest
 
 from k2beam.model import Kind
 from k2beam.schemas import payload_arrow_schema, v2_name
-from k2beam.validation import RULES, violations
+from k2beam.validation import RULES, ExchangeBound, violations
 from tests.codec_samples import START, quote, reference, trade
 
 NOW = int(START.timestamp()) * 1_000_000
@@ -95,3 +95,21 @@ def test_a_slice_is_checked_from_its_offset() -> None:
 def test_rules_speak_of_columns_that_the_kind_has(kind: Kind) -> None:
     names = set(payload_arrow_schema(v2_name(kind)).names)
     assert all(set(rule.columns) <= names for rule in RULES if kind in rule.kinds)
+
+
+def test_so_many_exchanges_are_taken_and_those_that_are_known() -> None:
+    asked: list[Kind] = []
+
+    def known(kind: Kind) -> list[str]:
+        asked.append(kind)
+        return ["OLD"]
+
+    bound = ExchangeBound(known, most=2)
+    assert bound.refused("trades", pa.array(["A", "B", "A"])) == ()
+    assert asked == []
+    found = bound.refused("trades", pa.array(["A", "C", "OLD", "C", "B"]))
+    assert [(one.row, one.error_class) for one in found] == [(1, "too_many_exchanges"), (3, "too_many_exchanges")]
+    assert bound.refused("trades", pa.array(["OLD"])) == ()
+    assert asked == ["trades"]
+    assert bound.refused("quotes", pa.array(["C", "D"])) == ()
+    assert bound.refused("reference_data", pa.array(list("EFGH"))) == ()
