@@ -2,8 +2,8 @@
 
 ``--live`` measures the live job instead, ``--flink`` that on Flink, ``--peers`` puts it beside what one would take
 instead, ``--commits N`` tells what a commit costs as a table gets old, ``--compaction`` that of small files,
-``--queries`` what queries take beside plain scans, ``--size`` what a large warehouse costs a job and the audit;
-``--demo N`` proves the live job: the demo N times in a row. Exits with 1 for what went wrong.
+``--queries`` what queries take beside plain scans, ``--size`` what a large warehouse costs a job and the audit,
+``--many-symbols`` what keys cost a replay; ``--demo N`` proves the live job: the demo N times in a row. Exits with 1 for what went wrong.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bench.memory import csv_memory, memory
 from bench.metrics import metrics
 from bench.peers.driver import peers
 from bench.queries import queries
-from bench.replay import replay
+from bench.replay import many_symbols, replay
 from bench.size import size
 from k2beam.cli.output import OutputFormat, emit_rows
 from k2beam.simulate.simulate import Simulation, simulate
@@ -44,10 +44,11 @@ def main() -> None:
     instead.add_argument("--compaction", action="store_true", help="the compaction of 2,000 files of one day instead")
     instead.add_argument("--queries", action="store_true", help="queries beside plain scans instead")
     instead.add_argument("--size", action="store_true", help="a warehouse of thirty days instead")
+    instead.add_argument("--many-symbols", action="store_true", help="replays of 20,000 symbols beside 10 instead")
     instead.add_argument(
         "--demo", type=_count, metavar="N", help="k2beam demo N times instead, clean and with faults in turns"
     )
-    parser.add_argument("--runs", type=_count, default=1, help="rounds of throughput, of --live, --flink and --peers")
+    parser.add_argument("--runs", type=_count, default=1, help="rounds of throughput: --live, --flink, --peers, --many-symbols")
     parser.add_argument("--rate", type=int, default=20_000, help="messages a second of the measurement of latency")
     parser.add_argument("--seconds", type=int, default=60, help="its length")
     given = parser.parse_args()
@@ -73,6 +74,8 @@ def main() -> None:
             measuring = queries(given.rows, given.symbols, root)
         elif given.size:
             measuring = size(given.rows, given.symbols, root)
+        elif given.many_symbols:
+            measuring = many_symbols(given.rows, given.runs, root)
         else:
             measuring = _replay(root, given.rows, given.symbols)
         try:

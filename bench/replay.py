@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -26,8 +27,10 @@ from k2beam.config import NAMESPACE, LakeConfig
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import open_table
 from k2beam.schemas import event_arrow_schema
+from k2beam.simulate.simulate import Simulation, simulate
 
 CHUNK = 50_000
+FEW, MANY = 10, 20_000
 
 
 def replay(archive: Path, scratch: Path) -> Iterator[dict[str, Any]]:
@@ -43,7 +46,27 @@ def replay(archive: Path, scratch: Path) -> Iterator[dict[str, Any]]:
     for what, taken in measured.items():
         yield result_line(what, taken.rows, round(taken.rate), "rows/s", round(taken.rate / floor.rate, 2), "floor")
     for what, taken in measured.items():
-        yield result_line(what, taken.rows, round(taken.cpu_s / taken.rows * 1_000_000, 2), "CPU s/million")
+        yield result_line(what, taken.rows, round(taken.cpu_of_million, 2), "CPU s/million")
+
+
+def many_symbols(rows: int, runs: int, scratch: Path) -> Iterator[dict[str, Any]]:
+    """Rows a second and CPU seconds of a million, of 10 symbols and of 20,000: the medians of runs in turns."""
+    taken: dict[int, list[_Taken]] = {FEW: [], MANY: []}
+    for symbols in taken:
+        simulate(scratch / str(symbols), Simulation(rows=rows, symbols=symbols, seed=1, envelope="plain", files=8))
+    for run in range(runs):
+        for symbols, measured in taken.items():
+            archive = scratch / str(symbols)
+            measured.append(_job(archive, scratch / f"lake-{symbols}-{run}", "--runner=FnApiRunner"))
+    rates = {symbols: statistics.median(one.rate for one in measured) for symbols, measured in taken.items()}
+    costs = {symbols: statistics.median(one.cpu_of_million for one in measured) for symbols, measured in taken.items()}
+    for symbols in taken:
+        rate = rates[symbols]
+        yield result_line(f"{symbols:,} symbols", rows, round(rate), "rows/s", round(rate / rates[FEW], 2), "10 symbols")
+    for symbols in taken:
+        cost = costs[symbols]
+        ratio = round(cost / costs[FEW], 2)
+        yield result_line(f"{symbols:,} symbols", rows, round(cost, 2), "CPU s/million", ratio, "10 symbols")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +80,10 @@ class _Taken:
     @property
     def rate(self) -> float:
         return self.rows / self.seconds
+
+    @property
+    def cpu_of_million(self) -> float:
+        return self.cpu_s / self.rows * 1_000_000
 
 
 def _measured(run: Callable[[], int]) -> _Taken:
