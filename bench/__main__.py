@@ -3,14 +3,15 @@
 ``--live`` measures the live job instead, ``--flink`` that on Flink, ``--peers`` puts it beside what one would take
 instead, ``--commits N`` tells what a commit costs as a table gets old, ``--compaction`` that of small files,
 ``--queries`` what queries take beside plain scans, ``--size`` what a large warehouse costs a job and the audit,
-``--many-symbols`` what keys cost a replay; ``--demo N`` proves the live job: the demo N times in a row. Exits with 1 for what went wrong.
+``--many-symbols`` what keys cost a replay; ``--demo N`` proves the live job: the demo N times in a row. Exits with 1
+for what went wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def main() -> None:
     instead.add_argument(
         "--demo", type=_count, metavar="N", help="k2beam demo N times instead, clean and with faults in turns"
     )
-    parser.add_argument("--runs", type=_count, default=1, help="rounds of throughput: --live, --flink, --peers, --many-symbols")
+    parser.add_argument("--runs", type=_count, default=1, help="rounds: --live, --flink, --peers, --many-symbols")
     parser.add_argument("--rate", type=int, default=20_000, help="messages a second of the measurement of latency")
     parser.add_argument("--seconds", type=int, default=60, help="its length")
     given = parser.parse_args()
@@ -59,30 +60,28 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="k2beam-bench-") as folder:
         root = Path(folder)
-        measuring: Iterable[dict[str, Any]]
-        if given.live:
-            measuring = live(root, given.rows, given.rate, given.seconds, given.runs)
-        elif given.flink:
-            measuring = flink(root, given.rows, given.runs)
-        elif given.peers:
-            measuring = peers(root, given.rows, given.runs)
-        elif given.commits:
-            measuring = commits(given.commits, root)
-        elif given.compaction:
-            measuring = compaction(given.rows, given.symbols, root)
-        elif given.queries:
-            measuring = queries(given.rows, given.symbols, root)
-        elif given.size:
-            measuring = size(given.rows, given.symbols, root)
-        elif given.many_symbols:
-            measuring = many_symbols(given.rows, given.runs, root)
-        else:
-            measuring = _replay(root, given.rows, given.symbols)
+        measuring = _measuring(given, root)
         try:
             for result in measuring:
                 results.append(result)  # one by one: what was measured is shown, whatever fails later
         finally:
             emit_rows(("what", "rows", "value", "unit", "ratio", "beside"), results, OutputFormat(given.output))
+
+
+def _measuring(given: argparse.Namespace, root: Path) -> Iterable[dict[str, Any]]:
+    """What the options ask for."""
+    rows, symbols, runs = given.rows, given.symbols, given.runs
+    chosen: dict[str, Callable[[], Iterable[dict[str, Any]]]] = {
+        "live": lambda: live(root, rows, given.rate, given.seconds, runs),
+        "flink": lambda: flink(root, rows, runs),
+        "peers": lambda: peers(root, rows, runs),
+        "commits": lambda: commits(given.commits, root),
+        "compaction": lambda: compaction(rows, symbols, root),
+        "queries": lambda: queries(rows, symbols, root),
+        "size": lambda: size(rows, symbols, root),
+        "many_symbols": lambda: many_symbols(rows, runs, root),
+    }
+    return next((measure() for name, measure in chosen.items() if getattr(given, name)), _replay(root, rows, symbols))
 
 
 def _replay(root: Path, rows: int, symbols: int) -> Iterator[dict[str, Any]]:

@@ -59,14 +59,15 @@ def many_symbols(rows: int, runs: int, scratch: Path) -> Iterator[dict[str, Any]
             archive = scratch / str(symbols)
             measured.append(_job(archive, scratch / f"lake-{symbols}-{run}", "--runner=FnApiRunner"))
     rates = {symbols: statistics.median(one.rate for one in measured) for symbols, measured in taken.items()}
+    for symbols, rate in rates.items():
+        yield _beside_few(symbols, rows, round(rate), "rows/s", rate / rates[FEW])
     costs = {symbols: statistics.median(one.cpu_of_million for one in measured) for symbols, measured in taken.items()}
-    for symbols in taken:
-        rate = rates[symbols]
-        yield result_line(f"{symbols:,} symbols", rows, round(rate), "rows/s", round(rate / rates[FEW], 2), "10 symbols")
-    for symbols in taken:
-        cost = costs[symbols]
-        ratio = round(cost / costs[FEW], 2)
-        yield result_line(f"{symbols:,} symbols", rows, round(cost, 2), "CPU s/million", ratio, "10 symbols")
+    for symbols, cost in costs.items():
+        yield _beside_few(symbols, rows, round(cost, 2), "CPU s/million", cost / costs[FEW])
+
+
+def _beside_few(symbols: int, rows: int, value: float, unit: str, ratio: float) -> dict[str, Any]:
+    return result_line(f"{symbols:,} symbols", rows, value, unit, round(ratio, 2), f"{FEW} symbols")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from apache_beam.transforms.window import GlobalWindow, TimestampedValue
 from apache_beam.utils.timestamp import MIN_TIMESTAMP, Timestamp
 from apache_beam.utils.windowed_value import WindowedValue
 
-from k2beam.model import EventBatch
+from k2beam.model import EventBatch, Kind
 from k2beam.schemas import EVENT_TIME_COLUMN
 from k2beam.sequence import SequenceRules, Slice, format_key, slice_runs
 from k2beam.sequence.rules import NO_RULES, values_of
@@ -109,7 +109,7 @@ class GatheredMessages:
     def __init__(self, rules: SequenceRules = NO_RULES) -> None:
         self.rows = 0
         self._rules = rules
-        self._keys: dict[str, int] = {}
+        self._keys: dict[tuple[str, str, Kind], int] = {}
         self._columns: list[tuple[Any, Any, Any, Any]] = []
 
     def add(self, batch: EventBatch, read_at: int | None = None) -> None:
@@ -126,7 +126,7 @@ class GatheredMessages:
         rules = self._rules.of_kind(batch.kind)
         exchange, symbol = (_dictionary(data.column(name)) for name in ("exchange", "symbol"))
         codes, names, sequences = rules.number(exchange, symbol, times, sequences, values_of(data))
-        keys = (format_key(owner, name, batch.kind) for owner, name in names)
+        keys = ((owner, name, batch.kind) for owner, name in names)
         numbers = np.array([self._keys.setdefault(key, len(self._keys)) for key in keys], dtype=np.int64)
         if read_at is not None:
             element_times = np.full(len(times), read_at, dtype=np.int64)
@@ -140,7 +140,7 @@ class GatheredMessages:
         if not self._columns:
             return []
         codes, sequences, times, element_times = map(np.concatenate, zip(*self._columns, strict=True))
-        keys = list(self._keys)
+        keys = [format_key(*key) for key in self._keys]
         return [(keys[code], piece) for code, piece in slice_runs(codes, sequences, times, element_times=element_times)]
 
 

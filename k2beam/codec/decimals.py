@@ -25,6 +25,8 @@ WORD = 8
 WIDEST_SHOWN = 1024
 """Bytes of a decimal that is out of range and yet shown as a number: Python writes out 4300 digits at most."""
 
+_SHIFTED_PLACES = 12
+_WORD_VALUES = 2.0**64
 _EXACT = Context(prec=2 * WIDE_DIGITS)
 
 DecimalWords = npt.NDArray[np.int64]
@@ -52,6 +54,15 @@ def widened(values: Ints) -> DecimalWords:
     return words
 
 
+def shifted(values: Ints, places: int) -> DecimalWords:
+    """The words of values of at most 18 digits with ``places`` zeros after them, at most 12; faster than a cast."""
+    words = np.empty((len(values), 2), dtype=np.int64)
+    low = np.multiply(values, 10**places, out=words[:, 0])  # modulo 2**64, which is what the low word is
+    # So what the product has above it is near a whole number, and a double is not wrong by more than 1e-5.
+    words[:, 1] = np.rint(values * (10.0**places / _WORD_VALUES) - low.view(np.uint64) * (1 / _WORD_VALUES))
+    return words
+
+
 def of_words(words: DecimalWords, data_type: pa.Decimal128Type, validity: pa.Buffer | None = None) -> pa.Array:
     """A decimal128 array of unscaled values, which the caller has checked against its precision."""
     return pa.Array.from_buffers(data_type, len(words), [validity, pa.py_buffer(words)])
@@ -67,8 +78,9 @@ def overflows(words: DecimalWords, digits: int) -> Mask:
     """Which values have more digits: than 18, or than 38."""
     low, high = words[:, 0], words[:, 1]
     if digits <= NARROW_DIGITS:
-        limit = 10**NARROW_DIGITS
-        return np.asarray((high != low >> 63) | (low >= limit) | (low <= -limit))
+        most = 10**NARROW_DIGITS - 1
+        # Added to it, what is in range is from 0 to twice as much; all else is more, without a sign.
+        return np.asarray(((low + most).view(np.uint64) > np.uint64(2 * most)) | (high != low >> 63))
     limit_high, limit_low = divmod(10**WIDE_DIGITS, 1 << 64)
     negated = high < 0
     # Of a negative value the words of its negation: all bits turned, and one added.
@@ -81,8 +93,12 @@ def overflows(words: DecimalWords, digits: int) -> Mask:
 
 def to_column(array: pa.Array) -> tuple[pa.Array, Mask]:
     """Decimals of any precision and scale as :data:`k2beam.model.DECIMAL`, and which do not fit (anything there)."""
+    bad = np.zeros(len(array), dtype=np.bool_)
     if array.type == DECIMAL:
-        return array, np.zeros(len(array), dtype=np.bool_)
+        return array, bad
+    places = DECIMAL.scale - array.type.scale
+    if array.type.precision <= NARROW_DIGITS and 0 <= places <= _SHIFTED_PLACES and not array.offset:
+        return of_words(shifted(words_of(array)[:, 0], places), DECIMAL, array.buffers()[0]), bad
     bad = without_room(array, DECIMAL)
     if bad.any():
         array = pc.if_else(pa.array(bad), pa.scalar(0, array.type), array)

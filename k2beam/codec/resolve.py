@@ -83,6 +83,8 @@ class ColumnRule:
             return pa.repeat(pa.scalar(self.default, type=self.data_type), count), ()
         if self.text_of is not None:
             return as_text(column, self.text_of), ()
+        if column.type == self.data_type and not self.symbols and (self.nullable or not column.null_count):
+            return column, ()
         bad = np.zeros(count, dtype=np.bool_)
         if column.null_count and not self.nullable:
             bad |= column.is_null().to_numpy(zero_copy_only=False)

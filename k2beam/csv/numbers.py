@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from k2beam.arrays import Mask, mask_of, text_bytes, whole_numbers
-from k2beam.codec.decimals import NARROW_DIGITS, of_words, widened
+from k2beam.codec.decimals import NARROW_DIGITS, of_words, shifted
 from k2beam.model import DECIMAL
 
 _SHORT_SCALE = 8
@@ -62,7 +62,7 @@ def _short(whole: pa.Array, part: pa.Array, sign: pa.Array, fits: pa.Array) -> p
     digits = pc.binary_join_element_wise(whole, pc.utf8_rpad(part, _SHORT_SCALE, "0"), "")
     values = whole_numbers(pc.if_else(fits, digits, "0"))
     values[mask_of(pc.equal(sign, "-"))] *= -1
-    return of_words(widened(values), pa.decimal128(NARROW_DIGITS, _SHORT_SCALE)).cast(DECIMAL)
+    return of_words(shifted(values, DECIMAL.scale - _SHORT_SCALE), DECIMAL)
 
 
 def _long(whole: pa.Array, part: pa.Array, sign: pa.Array, fits: pa.Array) -> pa.Array:

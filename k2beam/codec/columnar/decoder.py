@@ -143,7 +143,8 @@ def _chunk(
             found = found.take(pa.array(np.arange(len(lanes)), mask=lanes.bad))
         column, faults = rule.apply(found, len(lanes))
         columns.append(column)
-        lanes.bad[[fault.row for fault in faults]] = True
+        if faults:
+            lanes.bad[[fault.row for fault in faults]] = True
     batch = pa.RecordBatch.from_arrays(columns, schema=schema.arrow_schema)
     return batch.filter(pa.array(~lanes.bad)) if lanes.bad.any() else batch, lanes.bad
 

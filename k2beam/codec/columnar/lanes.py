@@ -113,14 +113,14 @@ class Lanes:
 
         The cursor is *not* checked against the end of the lane, which it may have passed: the caller must.
         """
-        value = self.buffer.data[self.position].astype(np.int64)
-        long = value >= _CONTINUE
+        byte = self.buffer.data[self.position]
+        value = (byte >> 1 ^ -(byte & 1)).view(np.int8).astype(np.int64)
+        long = byte >= _CONTINUE
         if not long.any():
             self.position = self.position + 1
-            return value >> 1 ^ -(value & 1)
+            return value
         lanes = np.flatnonzero(long)
         rest = self.subset(lanes)
-        value = value >> 1 ^ -(value & 1)
         value[lanes] = rest.longs()
         self.position = self.position + 1
         self.join(lanes, rest)

@@ -186,7 +186,7 @@ class DecimalLeaf(Leaf):
         length = lanes.sizes(2 * WORD)
         start = lanes.spans(length)
         first = _big_endian(lanes.buffer, start)
-        words = widened(first >> 8 * (WORD - np.clip(length, 1, WORD)))
+        words = widened(first >> np.maximum(8 * WORD - 8 * length, 0))
         wide = np.flatnonzero(length > WORD)
         if len(wide):
             words[wide, 0] = _big_endian(lanes.buffer, start[wide] + length[wide] - WORD)
