@@ -20,6 +20,7 @@ setup(
         "k2beam": ["py.typed", "stack/jars.lock"],
         "k2beam._schemas": ["*.avsc"],
         "k2beam.csv": ["mappings/*.toml"],
+        "k2beam.sequence": ["known.toml"],
     },
     include_package_data=False,
     # An editable install is a path: with a finder, the default, Python that runs beside a clone named k2beam takes the

@@ -13,6 +13,9 @@ from k2beam.job.config import MAX_DEAD_SHARE
 if TYPE_CHECKING:
     from k2beam.sequence import SequenceRules
 
+KNOWN = "known"
+"""Of ``--sequences``: the rules that come with the package."""
+
 
 class IntakeOptions(NamedTuple):
     """What of an :class:`k2beam.job.config.IngestConfig` they say."""
@@ -34,7 +37,8 @@ def intake_options(
         ),
     ] = MAX_DEAD_SHARE,
     sequences: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="How exchanges number their messages, kept with the tables.")
+        str | None,
+        typer.Option(metavar="FILE", help="How exchanges number their messages, kept with the tables; or known."),
     ] = None,
     evolve: Annotated[
         bool, typer.Option("--evolve", help="Add columns for fields that the tables lack; else vendor_data has them.")
@@ -44,10 +48,11 @@ def intake_options(
     return IntakeOptions(adopt, max_dead_share, None if sequences is None else _rules(sequences), evolve)
 
 
-def _rules(path: Path) -> SequenceRules:
-    from k2beam.sequence import SequenceRules
+def _rules(given: str) -> SequenceRules:
+    import k2beam.sequence
 
+    path = Path(k2beam.sequence.__file__).with_name("known.toml") if given == KNOWN else Path(given)
     try:
-        return SequenceRules.parse(path.read_text("utf-8"), f"--sequences {path}")
+        return k2beam.sequence.SequenceRules.parse(path.read_text("utf-8"), f"--sequences {given}")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--sequences {path}: can't be read: {error}") from error
+        raise UsageError(f"--sequences {given}: can't be read: {error}") from error
