@@ -112,7 +112,7 @@ def test_the_archive_has_every_message_byte_for_byte(
     simulated(tmp_path / "in", rows=1500, files=1)
     ids = register(stack)
     topics = produce(stack, tmp_path / "in", unique("bytes"), ids)
-    odd = Producer({"bootstrap.servers": stack.bootstrap})
+    odd = Producer({"bootstrap.servers": stack.bootstrap, "enable.idempotence": True})
     headers: list[tuple[str, str | bytes | None]] = [("a", b"1"), ("a", None)]
     odd.produce(
         topics[0], value=b"\0\x7f\xff\xff\xff?", key=b"k", partition=0, timestamp=1_700_000_000_123, headers=headers
@@ -188,7 +188,7 @@ def test_schemas_named_in_headers_are_taken_live_and_from_an_archive(
     """As Confluent's HeaderSchemaIdSerializer writes them. Apicurio knows no GUIDs, so the registry is a stand-in."""
     (topic,) = (made.topic for made in create_topics(live.bootstrap, [TopicSpec(unique("headers"))]))
     guid = uuid.uuid4()
-    producer = Producer({"bootstrap.servers": live.bootstrap})
+    producer = Producer({"bootstrap.servers": live.bootstrap, "enable.idempotence": True})
     for number in range(3):
         headers: list[tuple[str, str | bytes | None]] = [(SCHEMA_HEADER, b"\1" + guid.bytes)]
         producer.produce(topic, encode_as("trade_v2", trade(number)), partition=0, headers=headers)

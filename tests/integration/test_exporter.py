@@ -112,7 +112,7 @@ def test_the_lag_is_what_the_audit_misses_before_during_and_after_an_ingest(
 
 def test_the_age_of_the_backlog_is_that_of_its_oldest_message(stack: LocalStack, topic: str, tmp_path: Path) -> None:
     now = int(time.time())
-    producer = Producer({"bootstrap.servers": stack.bootstrap})
+    producer = Producer({"bootstrap.servers": stack.bootstrap, "enable.idempotence": True})
     for age in (3000, 2000, 1000):
         producer.produce(topic, b"x", partition=0, timestamp=(now - age) * 1_000)
     assert producer.flush(30) == 0

@@ -147,7 +147,9 @@ def test_each_poison_message_is_a_dead_letter_at_its_offset_and_the_rest_is_writ
 def send(live: LocalStack, topic: str, values: list[bytes | None]) -> list[int]:
     """The offsets that the values got, in partition 0."""
     offsets: list[int] = []
-    producer = Producer({"bootstrap.servers": live.bootstrap, "message.max.bytes": 2_000_000})
+    producer = Producer(
+        {"bootstrap.servers": live.bootstrap, "message.max.bytes": 2_000_000, "enable.idempotence": True}
+    )
     for value in values:
         producer.produce(
             topic, value, partition=0, on_delivery=lambda _, message: offsets.append(message.offset() or 0)

@@ -93,7 +93,9 @@ def test_both_give_every_field_of_every_message(
     config = {"max.message.bytes": str(2 * LARGE), "retention.ms": "-1"}
     for future in admin.create_topics([NewTopic(name, 2, config=config) for name in names]).values():
         future.result(30)
-    producer = Producer({"bootstrap.servers": live.bootstrap, "message.max.bytes": 2 * LARGE})
+    # Idempotent, or a message that is sent again may come after later ones.
+    settings = {"bootstrap.servers": live.bootstrap, "message.max.bytes": 2 * LARGE, "enable.idempotence": True}
+    producer = Producer(settings)
     sent: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for number, message in enumerate(MESSAGES):
         place = names[number % 3 % 2], number // 3 % 2

@@ -69,7 +69,9 @@ def make_topic(stack: LocalStack, name: str) -> None:
 
 
 def produce(stack: LocalStack, topic: str, values: list[bytes]) -> None:
-    producer = Producer({"bootstrap.servers": stack.bootstrap, "linger.ms": 5, "message.max.bytes": 2 << 20})
+    producer = Producer(
+        {"bootstrap.servers": stack.bootstrap, "linger.ms": 5, "enable.idempotence": True, "message.max.bytes": 2 << 20}
+    )
     for value in values:
         producer.produce(topic, value=value, key=b"k")
     assert producer.flush(30) == 0
