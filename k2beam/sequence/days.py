@@ -118,8 +118,8 @@ class DayFold:
 
     def _told(self) -> _Rising | None:
         """What the slices say where they are few and their numbers only rise, as most do; None: they must be folded."""
-        folded = self._closed or self._numbers.shape[1] or self._tail.shape[1] or not self._waiting
-        if self._rising is None and not folded and self._waiting_bytes <= _FEW_BYTES:
+        folded = self._rows or self._unsequenced
+        if self._rising is None and self._waiting and not folded and self._waiting_bytes <= _FEW_BYTES:
             self._rising = _rising(self._waiting)
         return self._rising
 

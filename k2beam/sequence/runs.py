@@ -289,7 +289,7 @@ def _decode_few(values: list[int], unit: int) -> list[Run]:
     """The same of so few that columns would cost more."""
     runs, last, end = [], -1, 0
     numbers = iter(values[_HEADER:])
-    for step, length, wait, duration in zip(numbers, numbers, numbers, numbers, strict=False):
+    for step, length, wait, duration in zip(numbers, numbers, numbers, numbers, strict=True):
         last, end = signed(last + step + length + 1), signed(end + wait + duration)
         begin = signed(signed(end - duration) * unit)
         runs.append(Run(signed(last - length), last, begin, signed(end * unit)))

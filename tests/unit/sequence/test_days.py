@@ -127,3 +127,13 @@ def test_messages_without_a_number_are_counted_and_nothing_else() -> None:
     fold = folded([sliced([(0, -1), (1, -5)]), sliced([(DAY, 5), (DAY + 1, 5), (DAY + 1, 5), (DAY + 2, -1)])])
     assert (fold.rows, fold.unsequenced) == (3, 3)
     assert plain(fold.epochs) == [(1, [])]
+
+
+def test_what_was_counted_before_a_fold_stays_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages without a number leave no runs behind by which a fold could be told."""
+    monkeypatch.setattr(days, "WAITING_BYTES", 0)
+    fold = folded([sliced([(0, -1), (1, -5)])])
+    monkeypatch.undo()
+    fold.add(sliced([(DAY, 5)]))
+    assert (fold.rows, fold.unsequenced) == (1, 2)
+    assert plain(fold.epochs) == [(1, [])]

@@ -138,6 +138,14 @@ def test_more_keys_than_16_bits_and_an_empty_batch() -> None:
     assert slice_runs(empty, empty, empty) == []
 
 
+@pytest.mark.parametrize("runs", [1, 200])
+def test_a_slice_that_ends_within_a_run_is_no_slice(runs: int) -> None:
+    ((_, piece),) = slice_runs(np.zeros(runs, np.int64), np.arange(runs) * 2, np.arange(runs) * HOUR)
+    values = unpack_varints(piece.data)
+    with pytest.raises(ValueError, match=r"reshape|shorter"):
+        Slice(pack_varints(values[:-1])).read()
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(MICROS, max_size=100))
 def test_varints_come_back(values: list[int]) -> None:
