@@ -167,10 +167,10 @@ class ExchangeBound:
         self._given: dict[Kind, frozenset[str]] = {}
 
     def refused(self, kind: Kind, exchanges: pa.StringArray) -> tuple[Violation, ...]:
-        """The rows with a name that is one too many."""
+        """The rows with a name that is one too many; a null is no name."""
         if kind not in self._taken:
             return ()
-        beyond = [name for name in exchanges.unique().to_pylist() if not self._takes(kind, name)]
+        beyond = [name for name in exchanges.unique().drop_null().to_pylist() if not self._takes(kind, name)]
         if not beyond:
             return ()
         rows = np.flatnonzero(mask_of(pc.is_in(exchanges, pa.array(beyond))))

@@ -168,7 +168,7 @@ class _FoldSlices(_Fold):
     ) -> None:
         data = element[1]
         arrived.add(data)
-        at = self._due(Slice(data).read().highest_element_time)
+        at = self._due(Slice(data).highest_element_time)
         known = timer_at.read()
         # A later slice must not push the timer back, or a busy key would never be folded.
         if known is None or at.micros < known:

@@ -99,8 +99,7 @@ class _SliceBatches(beam.DoFn):  # type: ignore[misc]
         messages, self._messages = self._messages, GatheredMessages(self._rules)
         latest = GlobalWindow().max_timestamp()
         for key, piece in messages.slices():
-            moment = piece.read().highest_element_time if piece.latest is None else piece.latest
-            yield (key, piece), min(Timestamp(micros=moment), latest)
+            yield (key, piece), min(Timestamp(micros=piece.highest_element_time), latest)
 
 
 class GatheredMessages:

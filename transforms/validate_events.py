@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from apache_beam.pvalue import TaggedOutput
 
 import transforms.coders  # noqa: F401 - registers the coders of the batches
@@ -90,11 +91,10 @@ class _ValidateFn(beam.DoFn):  # type: ignore[misc]
     def process(self, batch: EventBatch) -> Iterator[Any]:
         now = self._clock()
         found = violations(batch.kind, batch.data, now, self._stored.get(batch.kind))
-        # What is refused for another reason takes no name of an exchange.
-        good = np.delete(np.arange(batch.num_rows), [violation.row for violation in found])
         names = batch.data.column("exchange")
-        beyond = self._bound.refused(batch.kind, names.take(pa.array(good)) if found else names)
-        found += tuple(replace(violation, row=int(good[violation.row])) for violation in beyond)
+        if found:  # what is refused for another reason takes no name of an exchange
+            names = pc.if_else(_good(batch, found), names, None)
+        found += self._bound.refused(batch.kind, names)
         if not found:
             yield replace(batch, origin=None)
             return
@@ -107,10 +107,14 @@ class _ValidateFn(beam.DoFn):  # type: ignore[misc]
         yield TaggedOutput("errs", DeadLetterBatch(dead_letters, () if kept.num_rows else batch.extents))
 
 
-def _without(batch: EventBatch, found: tuple[Violation, ...]) -> EventBatch:
+def _good(batch: EventBatch, found: tuple[Violation, ...]) -> pa.BooleanArray:
     good = np.ones(batch.num_rows, dtype=np.bool_)
     good[[violation.row for violation in found]] = False
-    mask = pa.array(good)
+    return pa.array(good)
+
+
+def _without(batch: EventBatch, found: tuple[Violation, ...]) -> EventBatch:
+    mask = _good(batch, found)
     element_time = None if batch.element_time is None else batch.element_time.filter(mask)
     return replace(batch, data=batch.data.filter(mask), element_time=element_time, origin=None)
 

@@ -41,9 +41,9 @@ def read_decimals(texts: pa.StringArray, scale: int = 0) -> Numbers:
     plain = mask_of(found.is_valid()) & ~unreadable
     whole, part, sign = (pc.fill_null(pc.struct_field(found, [name]), "") for name in ("whole", "part", "sign"))
     if scale:
-        shifted = pc.utf8_lpad(whole, scale, "0")
-        whole = pc.utf8_ltrim(pc.utf8_slice_codeunits(shifted, 0, -scale), "0")
-        part = pc.utf8_rtrim(pc.binary_join_element_wise(pc.utf8_slice_codeunits(shifted, -scale), part, ""), "0")
+        padded = pc.utf8_lpad(whole, scale, "0")
+        whole = pc.utf8_ltrim(pc.utf8_slice_codeunits(padded, 0, -scale), "0")
+        part = pc.utf8_rtrim(pc.binary_join_element_wise(pc.utf8_slice_codeunits(padded, -scale), part, ""), "0")
     digits, places = text_bytes(whole), text_bytes(part)
     fits = plain & (digits <= _WHOLE_DIGITS) & (places <= DECIMAL.scale)
     short = (digits <= NARROW_DIGITS - _SHORT_SCALE) & (places <= _SHORT_SCALE)

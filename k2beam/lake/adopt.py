@@ -14,7 +14,7 @@ from k2beam.coverage import Coverage
 from k2beam.errors import LakeError
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.offsets import count_offsets
-from k2beam.lake.scan import find_readable, plan_files, stop_at_unreadable, table_name
+from k2beam.lake.scan import find_readable, partition_value, plan_files, stop_at_unreadable, table_name
 from k2beam.lake.tables import (
     COVERED_TABLES,
     EVENT_TABLES,
@@ -59,11 +59,7 @@ def exchanges_of(lake: LakeConfig, kind: Kind) -> set[str]:
     table = find_readable(open_catalog(lake), lake.namespace, EVENT_TABLES[kind])
     if table is None:
         return set()
-    names = set[str]()
-    for task in plan_files(table):
-        fields = table.specs()[task.file.spec_id].fields
-        names |= {str(task.file.partition[place]) for place, field in enumerate(fields) if field.name == "exchange"}
-    return names
+    return {partition_value(table, task, "exchange") for task in plan_files(table)} - {None}
 
 
 def _adopt(table: Table) -> None:

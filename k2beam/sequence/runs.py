@@ -121,7 +121,7 @@ class SliceContent(NamedTuple):
 class Slice:
     """What one batch holds of one key; ``data`` is its packed form and its only content.
 
-    ``latest`` is its highest element time where that is known without unpacking, as it is of a slice made here.
+    ``latest``: the highest element time again, so that who has just made the slice need not unpack it (None: unknown).
     The layout, as zigzag varints: messages, nulls, duplicates, out of order, time unit (0: microseconds,
     1: milliseconds), how far the highest and the lowest element time are from those of the events; then
     for each run the step from the run before in sequence, its length less one, the step in time, its duration.
@@ -145,6 +145,11 @@ class Slice:
         begin, end = (runs[0].first_time, runs[-1].last_time) if runs else (0, 0)
         messages, nulls, duplicates, out_of_order, _, high, low = values[:_HEADER]
         return SliceContent(messages, nulls, duplicates, out_of_order, signed(begin + low), signed(end + high), runs)
+
+    @property
+    def highest_element_time(self) -> int:
+        """As :meth:`read` gives it, microseconds."""
+        return self.read().highest_element_time if self.latest is None else self.latest
 
 
 def slice_runs(

@@ -70,6 +70,8 @@ def test_a_slice_keeps_the_messages_of_its_key(batch: list[Row]) -> None:
         assert content.duplicates == len(sequenced) - len(distinct)
         assert content.lowest_element_time == min(time for _, _, time in mine)
         assert content.highest_element_time == max(time for _, _, time in mine)
+        packed = Slice(slices[key].data)
+        assert slices[key].highest_element_time == packed.highest_element_time == content.highest_element_time
         rest = iter(distinct)
         for run in content.runs:
             messages = [next(rest) for _ in range(run.last_sequence - run.first_sequence + 1)]
