@@ -1,7 +1,7 @@
-"""Flink as local servers: a session cluster of one JobManager and one TaskManager, Beam's job server
+"""Flink as local servers: a session cluster of one JobManager and one or two TaskManagers, Beam's job server
 for it, and an expansion service of the job server's version of Beam.
 
-The TaskManager and the job server find the JobManager by its record in the same state folder, so it is started
+The TaskManagers and the job server find the JobManager by its record in the same state folder, so it is started
 first. The cluster listens on this machine only; what is Beam's may listen on every interface. None has any protection.
 """
 
@@ -25,6 +25,7 @@ from k2beam.stack.server import HOST, Launch, connect
 
 JOB_MANAGER: Final = "flink-jobmanager"
 TASK_MANAGER: Final = "flink-taskmanager"
+SECOND_TASK_MANAGER: Final = "flink-taskmanager-2"
 JOB_SERVER: Final = "flink-job-server"
 EXPANSION: Final = "flink-expansion"
 FLINK_SERVICES: Final = (JOB_MANAGER, TASK_MANAGER, JOB_SERVER, EXPANSION)
@@ -98,18 +99,19 @@ class FlinkJobManager:
 
 @dataclass(frozen=True)
 class FlinkTaskManager:
-    """The TaskManager: one process of 1.6 GB with two slots."""
+    """A TaskManager: one process of 1.6 GB with two slots. ``number``: its usual ports are so many further."""
 
     name: str = TASK_MANAGER
+    number: int = 0
     patience_s: float = 120.0
 
     @property
     def default_ports(self) -> Mapping[str, int]:
-        return {"rpc": 6122, "data": 6121, "metrics": 9249}
+        return {"rpc": 6122 + 4 * self.number, "data": 6121 - 2 * self.number, "metrics": 9249 + self.number}
 
     def launch(self, folder: Path, ports: Mapping[str, int]) -> Launch:
         flink, java = ensure_flink(), str(ensure_java(*_JAVA))
-        job_manager = job_manager_ports(folder)
+        job_manager = server.ports_beside(folder, JOB_MANAGER)
         configuration = _configure(folder, task_manager_settings(folder, ports, job_manager))
         flags, dynamic = memory(java, flink, configuration)
         return _launch(java, (*flags, *java_flags()), flink, _TASK_MANAGER_MAIN, configuration, dynamic)
@@ -136,7 +138,7 @@ class FlinkJobServer:
 
     def launch(self, folder: Path, ports: Mapping[str, int]) -> Launch:
         java = str(ensure_java(*_JAVA))
-        job_manager = job_manager_ports(folder)
+        job_manager = server.ports_beside(folder, JOB_MANAGER)
         options = (
             f"--flink-master={HOST}:{job_manager['rest']}",
             f"--artifacts-dir={folder / 'artifacts'}",
@@ -180,20 +182,6 @@ class FlinkExpansion(Expansion):
         java = str(ensure_java(*_JAVA))
         command = (java, "-Xms64m", "-Xmx512m", _SHOW_TIME, "-cp", classpath(JOB_SERVER), _EXPANSION_MAIN)
         return Launch((*command, str(ports["grpc"]), *options), {})
-
-
-def job_manager_ports(folder: Path) -> Mapping[str, int]:
-    """The ports of the JobManager in the same state folder as ``folder``.
-
-    Raises:
-        PlatformError: none was started there.
-    """
-    running = server.recorded(folder.parent / JOB_MANAGER)
-    if running is None:
-        raise PlatformError(
-            f"{folder.name} needs {JOB_MANAGER}, which was not started under {folder.parent}: name both"
-        )
-    return running.ports
 
 
 def job_manager_settings(folder: Path, ports: Mapping[str, int]) -> dict[str, str | int]:

@@ -41,10 +41,11 @@ be given the very port as its own, and find itself connected to itself."""
 
 @dataclass(frozen=True)
 class Launch:
-    """How a process is started; ``environment`` is added to the caller's."""
+    """How a process is started and asked to end; ``environment`` is added to the caller's."""
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
+    end_signal: int = signal.SIGTERM
 
 
 class Service(Protocol):
@@ -86,6 +87,7 @@ class Running:
     began: str
     ports: Mapping[str, int]
     command: tuple[str, ...]
+    end_signal: int = signal.SIGTERM
 
 
 def log_path(folder: Path) -> Path:
@@ -115,7 +117,7 @@ def start(folder: Path, launch: Launch, ports: Mapping[str, int]) -> Running:
     # Popen would warn of a child that runs on when it is collected; whether it lives is asked of the system instead.
     process.returncode = 0
     state = _state(process.pid)
-    running = Running(process.pid, state[1] if state else "", dict(ports), launch.command)
+    running = Running(process.pid, state[1] if state else "", dict(ports), launch.command, launch.end_signal)
     _write(folder, running)
     return running
 
@@ -139,11 +141,24 @@ def recorded(folder: Path) -> Running | None:
     path = folder / _RECORD
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return Running(content["pid"], content["began"], content["ports"], tuple(content["command"]))
+        end_signal = content.get("end_signal", signal.SIGTERM)
+        return Running(content["pid"], content["began"], content["ports"], tuple(content["command"]), end_signal)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PlatformError(f"{path} can't be read ({error!r}): end its server by hand and delete the file") from error
+
+
+def ports_beside(folder: Path, name: str) -> Mapping[str, int]:
+    """The ports of another server in the same state folder as ``folder``, which the server of ``folder`` needs.
+
+    Raises:
+        PlatformError: none was started there.
+    """
+    running = recorded(folder.parent / name)
+    if running is None:
+        raise PlatformError(f"{folder.name} needs {name}, which was not started under {folder.parent}: name both")
+    return running.ports
 
 
 def is_alive(running: Running) -> bool:
@@ -195,7 +210,7 @@ def stop(running: Running, grace_s: float) -> bool:
     """
     if not is_alive(running):
         return True
-    graceful = grace_s > 0 and _end(running, signal.SIGTERM, grace_s)
+    graceful = grace_s > 0 and _end(running, running.end_signal, grace_s)
     if not _end(running, signal.SIGKILL, _KILL_WAIT_S):  # also for what the process started itself and left
         raise PlatformError(f"process {running.pid} could not be killed: {' '.join(running.command)[:200]}")
     return graceful
@@ -258,7 +273,7 @@ def answers(url: str, timeout_s: float = 5.0) -> None:
         raise NotReady(f"GET {url}: {error}") from error
 
 
-def _end(running: Running, number: signal.Signals, wait_s: float) -> bool:
+def _end(running: Running, number: int, wait_s: float) -> bool:
     """Signals the group once, since some servers break off their work at a second one; whether the process ended."""
     _signal(running.pid, number)
     deadline = time.monotonic() + wait_s
@@ -269,7 +284,7 @@ def _end(running: Running, number: signal.Signals, wait_s: float) -> bool:
     return True
 
 
-def _signal(group: int, number: signal.Signals) -> None:
+def _signal(group: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, number)
 

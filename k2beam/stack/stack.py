@@ -1,5 +1,5 @@
-"""The local stack: Kafka, a Schema Registry, Prism, Flink, the Java expansion service and
-Prometheus as processes of this machine.
+"""The local stack: Kafka, a Schema Registry, Prism, Flink, the Java expansion service, Prometheus,
+PostgreSQL, an object store and a REST catalog as processes of this machine.
 
 ::
 
@@ -24,11 +24,20 @@ from k2beam.cache import cache_dir
 from k2beam.errors import NotReady, PlatformError
 from k2beam.stack import server
 from k2beam.stack.expansion import Expansion
-from k2beam.stack.flink import FlinkExpansion, FlinkJobManager, FlinkJobServer, FlinkTaskManager
+from k2beam.stack.flink import (
+    SECOND_TASK_MANAGER,
+    FlinkExpansion,
+    FlinkJobManager,
+    FlinkJobServer,
+    FlinkTaskManager,
+)
 from k2beam.stack.kafka import Kafka
+from k2beam.stack.postgres import Postgres
 from k2beam.stack.prism_server import PrismServer
 from k2beam.stack.prometheus import Prometheus, targets_folder
 from k2beam.stack.registry import Apicurio
+from k2beam.stack.rest_catalog import Nessie
+from k2beam.stack.s3 import VersityGateway
 from k2beam.stack.server import Service
 
 SERVICES: Final[Mapping[str, Service]] = {
@@ -40,9 +49,13 @@ SERVICES: Final[Mapping[str, Service]] = {
         Expansion(),
         FlinkJobManager(),
         FlinkTaskManager(),
+        FlinkTaskManager(SECOND_TASK_MANAGER, 1),
         FlinkJobServer(),
         FlinkExpansion(),
         Prometheus(),
+        Postgres(),
+        VersityGateway(),
+        Nessie(),
     )
 }
 """In the order of starting: some find others by their record. They end in the reverse order."""
@@ -136,6 +149,21 @@ class LocalStack:
     def prometheus_url(self) -> str:
         """Prometheus' page and the base of its API, as a URL."""
         return self._address("prometheus", "prometheus_url")
+
+    @property
+    def postgres_url(self) -> str:
+        """PostgreSQL's default database, as a URL for SQLAlchemy."""
+        return self._address("postgres", "postgres_url")
+
+    @property
+    def s3_endpoint(self) -> str:
+        """The object store, as a URL."""
+        return self._address("s3", "s3_endpoint")
+
+    @property
+    def rest_catalog_url(self) -> str:
+        """Iceberg's REST catalog, as a URL."""
+        return self._address("rest-catalog", "rest_catalog_url")
 
     def prometheus_targets(self, job: str = "k2beam-workers") -> Path:
         """The folder whose ``*.json`` (``file_sd``) name what Prometheus scrapes as ``job``; made where it is missing.

@@ -100,7 +100,7 @@ def test_it_is_built_once_with_everything_under_the_cache(cache: Path, go_log: P
 def test_a_failed_build_says_why_and_places_nothing(cache: Path, go_log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GO_FAILS", "1")
     with pytest.raises(
-        PlatformError, match=r"could not build Prism 9\.9\.9: exit code 3(.|\n)*module is gone"
+        PlatformError, match=r"could not build prism 9\.9\.9: exit code 3(.|\n)*module is gone"
     ) as caught:
         ensure_prism()
     assert "Set K2BEAM_PRISM" in str(caught.value)
