@@ -50,12 +50,14 @@ setup(
         ],
         "query": ["duckdb>=1.1"],
         "pandas": ["pandas>=2.2"],
+        "postgres": ["psycopg2-binary>=2.9"],
         "test": [
             "duckdb>=1.1",
             "hypothesis>=6.115",
             "pandas>=2.2",
             "promql-parser>=0.12",
             "psutil>=6",
+            "psycopg2-binary>=2.9",
             "pytest>=8.3",
             "pytest-xdist>=3.6",
             "pyyaml>=6",
@@ -70,5 +72,5 @@ setup(
             "uv>=0.9",
         ],
     },
-    entry_points={"console_scripts": ["k2beam=k2beam.cli.main:main"]},
+    entry_points={"console_scripts": ["k2beam=k2beam.cli.main:main", "k2beam-boot=k2beam.job.boot:boot_main"]},
 )

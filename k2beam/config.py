@@ -26,12 +26,14 @@ NAMESPACE = "market_data"
 class LakeConfig:
     """Where the tables are: a warehouse folder, or the name of a configured catalog; never both.
 
-    Raises UsageError where both or neither are given.
+    ``identity`` is what the workers of a job compare, so that none writes into another warehouse of the same name
+    (:func:`k2beam.lake.identity.settled`; None: nothing is compared). Raises UsageError where both or neither of a
+    warehouse and a catalog are given.
 
     Examples:
         >>> from k2beam import LakeConfig
-        >>> LakeConfig(warehouse="warehouse")
-        LakeConfig(warehouse='warehouse', catalog=None, namespace='market_data')
+        >>> LakeConfig(warehouse="warehouse").namespace
+        'market_data'
         >>> LakeConfig(catalog="prod", namespace="ticks").describe()
         'catalog prod'
     """
@@ -39,6 +41,7 @@ class LakeConfig:
     warehouse: str | None = None
     catalog: str | None = None
     namespace: str = NAMESPACE
+    identity: str | None = None
 
     def __post_init__(self) -> None:
         if (self.warehouse is None) == (self.catalog is None):

@@ -25,6 +25,7 @@
     ├── PlatformError           a program or server that is needed can't be had
     │   └── FlinkRestError      Flink's REST API refused or did not answer
     ├── RunnerGone              the runner of a job does not answer any more
+    ├── WorkerRefused           a worker can't do the work of its job
     ├── InvalidRecord           the producer refuses a record; names the field
     ├── NotDelivered            messages that the broker did not take
     ├── SpoolError              a spool file can't be read
@@ -37,6 +38,8 @@
     │   └── NotRegistered       it has no such schema or subject
     └── LakeError               a table can't be read or written
         ├── UnreadableFile      a data file is lost or damaged
+        ├── StoreUnavailable    the catalog or the store did not answer while it was waited for
+        ├── StoreRefused        the store does not let this program read or write
         ├── CommitConflict      another writer won, and the retries are used up
         └── CommitUnknown       the outcome of a commit could not be found out
 
@@ -175,6 +178,10 @@ class RunnerGone(K2BeamError):
     """The runner of a job does not answer any more."""
 
 
+class WorkerRefused(K2BeamError):
+    """A worker of a cluster can't do the work of its job: it has other versions, or its runner does not answer."""
+
+
 class InvalidRecord(K2BeamError):
     """A record can't be produced; ``field`` says which of its fields is wrong."""
 
@@ -238,6 +245,14 @@ class UnreadableFile(LakeError):
 
     def __reduce__(self) -> tuple[type[UnreadableFile], tuple[str, str, str]]:
         return type(self), (self.table, self.path, self.reason)
+
+
+class StoreUnavailable(LakeError):
+    """The catalog, or the store of the tables, did not answer. Tried again later, it may."""
+
+
+class StoreRefused(LakeError):
+    """The store of the tables refuses: the credentials, the rights or the bucket are not right."""
 
 
 class CommitConflict(LakeError):

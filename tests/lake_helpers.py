@@ -11,6 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import requests
+from pyiceberg.catalog.rest.response import _handle_non_200_response
+from pyiceberg.exceptions import RESTError
 from pyiceberg.table import Table
 
 from k2beam.config import NAMESPACE, LakeConfig, RetryPolicy, WriteConfig
@@ -132,3 +135,12 @@ def raw_batch(offsets: Iterable[tuple[str, int, int]], value: bytes = b"x") -> R
         for source, partition, offset in offsets
     ]
     return RawBatch(pa.RecordBatch.from_pylist(rows, schema=RAW_BATCH_SCHEMA))
+
+
+def answered(status: int) -> RESTError:
+    """What pyiceberg makes of an answer of a REST catalog without a proper text."""
+    answer = requests.Response()
+    answer.status_code, answer._content = status, b"no"
+    with pytest.raises(RESTError) as raised:
+        _handle_non_200_response(requests.HTTPError(response=answer), {})
+    return raised.value

@@ -22,8 +22,8 @@ def run_guarded(function: Callable[P, _T], /, *args: P.args, **kwargs: P.kwargs)
     """Call ``function``; what k2beam raises on purpose becomes one line on standard error and an exit code.
 
     UsageError exits with 2, any other K2BeamError with 1, a reader of the pipe that went away with
-    141. So does an error of the operating system, such as a full disk, with 1; its traceback is in the log at DEBUG.
-    Everything else is a defect and keeps its traceback.
+    141. So does an error of the operating system, such as a full disk, with 1, and one of a catalog, a store or their
+    drivers by what it means; its traceback is in the log at DEBUG. Everything else is a defect and keeps its traceback.
     """
     try:
         return function(*args, **kwargs)
@@ -32,10 +32,28 @@ def run_guarded(function: Callable[P, _T], /, *args: P.args, **kwargs: P.kwargs)
         raise SystemExit(2 if isinstance(error, UsageError) else 1) from error
     except BrokenPipeError:
         raise SystemExit(BROKEN_PIPE) from None
-    except OSError as error:
+    except Exception as error:
+        own = _own(error)
+        if own is None and not isinstance(error, OSError):
+            raise
         get_logger("cli").debug("where it came from", exc_info=True)
-        sys.stderr.write(f"Error: {printable(str(error))}\n")
-        raise SystemExit(1) from error
+        sys.stderr.write(f"Error: {printable(str(own or error))}\n")
+        raise SystemExit(2 if isinstance(own, UsageError) else 1) from error
+
+
+def _own(error: Exception) -> K2BeamError | None:
+    """Only what is loaded already can have raised it, and takes seconds to load."""
+    if "strictyaml" in sys.modules:
+        from strictyaml import YAMLError
+
+        if isinstance(error, YAMLError):  # then pyiceberg itself can't be imported
+            said = " ".join(str(error).split())
+            return UsageError(f"the configuration of pyiceberg, .pyiceberg.yaml, is not the YAML that it takes: {said}")
+    if "k2beam.lake.patience" not in sys.modules:
+        return None
+    from k2beam.lake.patience import own_error
+
+    return own_error(error)
 
 
 def guarded(command: Callable[P, _T]) -> Callable[P, _T]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from k2beam.config import RetryPolicy, WriteConfig
 from k2beam.errors import K2BeamError, Stopped
-from k2beam.lake.transaction import UNREACHABLE
+from k2beam.lake.patience import is_away
 from k2beam.logs import get_logger
 
 TRIES = 3
@@ -27,5 +27,7 @@ def warned(said: str) -> Iterator[None]:
         yield
     except Stopped:
         return
-    except (K2BeamError, OSError, *UNREACHABLE) as error:
+    except Exception as error:
+        if not (isinstance(error, (K2BeamError, OSError)) or is_away(error)):
+            raise
         get_logger("live").warning(said, error=str(error))

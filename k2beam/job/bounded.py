@@ -26,6 +26,7 @@ from k2beam.lake.adopt import check_tables
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.evolve import ColumnCheck
+from k2beam.lake.identity import settled
 from k2beam.lake.kept_schemas import keep_schemas
 from k2beam.lake.reconcile import reconcile
 from k2beam.lake.rules import keep_rules
@@ -56,9 +57,11 @@ def run_ingest(
         >>> again.written["trades_v2"], again.already_covered
         (0, 856)
     """
-    config, resolver = config.for_one_run(), keep_schemas(resolver, config.lake)
     catalog, namespace = open_catalog(config.lake), config.lake.namespace
     check_tables(catalog, namespace, adopt=config.adopt)
+    config = replace(config.for_one_run(), lake=settled(config.lake, catalog))
+    catalog = open_catalog(config.lake)
+    resolver = keep_schemas(resolver, config.lake)
     if config.sequences is not None:
         keep_rules(catalog, namespace, config.sequences)
     files, covered = TakenFiles.of(catalog, namespace, source), read_coverage(catalog, namespace)

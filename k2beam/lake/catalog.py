@@ -17,7 +17,9 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ra
 
 from k2beam.config import LakeConfig
 from k2beam.errors import UsageError
+from k2beam.lake.identity import same_catalog
 from k2beam.lake.lean import LeanSqlCatalog, lean
+from k2beam.lake.patience import own_error, patient, waiting
 from k2beam.lake.place import CATALOG_FILE, check_place, check_there, warehouse_folder
 
 SQLITE_BUSY_SECONDS = 60
@@ -27,8 +29,21 @@ def open_catalog(config: LakeConfig, *, create: bool = True) -> Catalog:
     """Open the catalog of ``config``; ``create`` makes the embedded warehouse where it's absent.
 
     Raises UsageError when the warehouse isn't there (and ``create`` is off), isn't a folder, can't be written
-    or was copied or moved and not completed (:mod:`k2beam.lake.place`), or when the named catalog isn't configured.
+    or was copied or moved and not completed (:mod:`k2beam.lake.place`), when the named catalog isn't configured, and
+    when it is not the one that ``config.identity`` is of (:mod:`k2beam.lake.identity`).
     """
+    if config.identity is not None:
+        return same_catalog(config, lambda: patient(waiting(_opened)(config, create=False)))
+    try:
+        return _opened(config, create=create)
+    except Exception as error:
+        own = own_error(error, f"catalog {config.catalog}: ")
+        if own is None:
+            raise
+        raise own from error
+
+
+def _opened(config: LakeConfig, *, create: bool) -> Catalog:
     if config.warehouse is not None:
         return _embedded(warehouse_folder(config.warehouse), create=create)
     try:

@@ -14,14 +14,14 @@ from typing import Any
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
-from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.exceptions import CommitFailedException, TableAlreadyExistsError
 from pyiceberg.manifest import ManifestContent, ManifestFile
 from pyiceberg.table import CommitTableResponse, Table, Transaction
 from pyiceberg.table.metadata import TableMetadata, TableMetadataV1, TableMetadataV2, TableMetadataV3
 from pyiceberg.table.snapshots import Operation, Summary
 from pyiceberg.table.update import RemoveSnapshotsUpdate, TableRequirement, TableUpdate
 from pyiceberg.table.update.snapshot import _FastAppendFiles, _ManifestMergeManager, _OverwriteFiles
-from pyiceberg.typedef import EMPTY_DICT
+from pyiceberg.typedef import EMPTY_DICT, Identifier
 
 MERGED_AT_ONCE = 10
 """So many manifests of about one size become one."""
@@ -124,6 +124,19 @@ class LeanSqlCatalog(SqlCatalog):
         self._parsed[name] = table.metadata_location, table.metadata
         return table
 
+    def create_table(self, identifier: str | Identifier, *args: Any, **kwargs: Any) -> Table:
+        """Create as SqlCatalog does; where another process was first, what was written for this table is deleted.
+
+        A metadata file that no table has would pass for one of another warehouse later.
+        """
+        staged = self._create_staged_table(identifier, *args, **kwargs)
+        self._write_metadata(staged.metadata, staged.io, staged.metadata_location)
+        try:
+            return self.register_table(identifier, staged.metadata_location)
+        except TableAlreadyExistsError:
+            staged.io.delete(staged.metadata_location)
+            raise
+
     def commit_table(
         self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
     ) -> CommitTableResponse:
@@ -143,8 +156,11 @@ class LeanSqlCatalog(SqlCatalog):
 
 
 def lean(catalog: Catalog) -> Catalog:
-    """The catalog, as a :class:`LeanSqlCatalog` where it is pyiceberg's own SQL catalog."""
+    """The catalog, as a :class:`LeanSqlCatalog` where it is pyiceberg's own SQL catalog.
+
+    Unless its configuration says otherwise a connection is tried before it is used: the database may have restarted.
+    """
     if type(catalog) is not SqlCatalog:
         return catalog
     catalog.close()
-    return LeanSqlCatalog(catalog.name, **catalog.properties)
+    return LeanSqlCatalog(catalog.name, **{"pool_pre_ping": "true", **catalog.properties})

@@ -31,7 +31,8 @@ from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.types import DecimalType
 
-from k2beam.errors import LakeError, UnreadableFile
+from k2beam.errors import LakeError, StoreRefused, StoreUnavailable, UnreadableFile
+from k2beam.lake.patience import is_away, is_refused
 from k2beam.lake.tables import find_table, own_types, stored_schema
 
 EVERYTHING = AlwaysTrue()
@@ -40,6 +41,7 @@ _FEW_VALUES = ("symbol", "exchange", "asset_class", "currency", "side", "_source
 _FILES_AT_ONCE = min(4, os.cpu_count() or 1)
 _BYTES_AT_ONCE = 32 << 20
 
+_KEY = re.compile(r"key '([^\n]*?)' in bucket '([^'\n]*)'")
 _PATH = re.compile(r"'([^\n]*/[^\n]*)'|: (\S*/\S*)$", re.MULTILINE)
 
 
@@ -57,7 +59,7 @@ def blaming(table: str, path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, EOFError) as error:
-        raise UnreadableFile(table, _path_in(error) or path, why_unreadable(error)) from error
+        raise read_error(table, _path_in(error) or path, error) from error
 
 
 def find_readable(catalog: Catalog, namespace: str, name: str) -> Table | None:
@@ -113,7 +115,7 @@ def read_file(
                 if batch.num_rows:
                     yield batch.replace_schema_metadata()
     except (OSError, pa.ArrowInvalid) as error:
-        raise UnreadableFile(table_name(table), _blamed(error, task), why_unreadable(error)) from error
+        raise read_error(table_name(table), _blamed(error, task), error) from error
 
 
 def _as_written(
@@ -251,7 +253,7 @@ def read_whole(table: Table, file: DataFile, dictionaries: bool = False) -> Iter
                 rows += group.num_rows
                 yield group.replace_schema_metadata()
     except (OSError, pa.ArrowInvalid) as error:
-        raise UnreadableFile(table_name(table), file.file_path, why_unreadable(error)) from error
+        raise read_error(table_name(table), file.file_path, error) from error
     if rows != file.record_count:
         raise UnreadableFile(table_name(table), file.file_path, other_rows(rows, file.record_count))
 
@@ -296,11 +298,17 @@ def other_rows(found: int, promised: int) -> str:
     return f"has {found:,} rows, but the snapshot says {promised:,}"
 
 
-def why_unreadable(error: Exception) -> str:
-    """What is wrong with a file that could not be read."""
-    if isinstance(error, FileNotFoundError):
-        return "is gone"
-    return f"can't be read: {error}".splitlines()[0]
+def read_error(table: str, path: str, error: Exception) -> LakeError:
+    """The error for a file of ``table`` (its dotted name) that could not be read: it's damaged only if nothing else is.
+
+    UnreadableFile, or StoreUnavailable and StoreRefused, which say nothing of the file.
+    """
+    said = f"{error}".splitlines()[0]
+    if is_away(error):
+        return StoreUnavailable(f"table {table}: the store did not answer for file {path}: {said}; run it again")
+    if is_refused(error):
+        return StoreRefused(f"table {table}: the store refuses file {path}: {said}; look at its credentials and rights")
+    return UnreadableFile(table, path, "is gone" if isinstance(error, FileNotFoundError) else f"can't be read: {said}")
 
 
 def _blamed(error: Exception, task: FileScanTask) -> str:
@@ -314,6 +322,8 @@ def _blamed(error: Exception, task: FileScanTask) -> str:
 def _path_in(error: Exception) -> str | None:
     """The path that an error is about: Arrow's and pyiceberg's have it in their text only."""
     named = getattr(error, "filename", None)
+    if key := _KEY.search(str(error)):
+        return f"s3://{key[2]}/{key[1]}"
     found = _PATH.search(str(error)) if named is None else None
     return str(named) if named is not None else next(filter(None, found.groups()), None) if found else None
 

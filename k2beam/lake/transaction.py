@@ -34,6 +34,7 @@ from k2beam.config import Retention, RetryPolicy
 from k2beam.errors import CommitConflict, CommitUnknown, LakeError
 from k2beam.lake.expiry import expirable, remembered, removal_of
 from k2beam.lake.lean import LeanTransaction, MergingAppend, MergingOverwrite, MergingReplace
+from k2beam.lake.patience import is_away, is_refused, own_error
 from k2beam.lake.runs import RUN_ID, RunRecord, run_record, with_run
 
 COMMIT_ID = "k2.commit-id"
@@ -41,9 +42,6 @@ COMMIT_ID = "k2.commit-id"
 
 UNKNOWN_OUTCOME = (CommitStateUnknownException, RESTError, DBAPIError, OSError)
 """Errors after which a commit may or may not have landed."""
-
-UNREACHABLE = (RESTError, DBAPIError, ConnectionError, TimeoutError)
-"""Errors of a catalog that may soon answer again."""
 
 _NOT_WRITTEN = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR}
@@ -240,7 +238,8 @@ def commit_loop(
     the catalog gave no table) before each further try.
 
     Raises CommitConflict, CommitUnknown or, where no try was made at all, LakeError when ``policy.attempts`` are used
-    up; at once what ``plan`` raises, and OSError where the store has no room or no place for the commit's metadata.
+    up; at once what ``plan`` raises, StoreRefused, and OSError where the store has no room or no place for the
+    commit's metadata.
     """
     reason, unsure, last = "", False, Exception()
     for attempt in range(1, policy.attempts + 1):
@@ -249,7 +248,9 @@ def commit_loop(
             policy.wait(attempt - 1)
         try:
             table = open_table()
-        except UNREACHABLE as error:
+        except Exception as error:
+            if not is_away(error):
+                raise
             reason, last = "unreachable", error
             continue
         change = plan(table)
@@ -262,6 +263,9 @@ def commit_loop(
         except UNKNOWN_OUTCOME as error:
             if isinstance(error, OSError) and error.errno in _NOT_WRITTEN:
                 raise
+            if is_refused(error):  # also metadata that could not be written: that comes before the commit
+                name = ".".join(table.name())
+                raise own_error(error, f"table {name}: nothing of this commit landed: ") or error from error
             reason, last, unsure = "unknown", error, True
         else:
             return Outcome(table, attempt)

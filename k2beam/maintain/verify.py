@@ -11,7 +11,7 @@ from pyiceberg.manifest import DataFile, FileFormat, ManifestFile
 from pyiceberg.table import Table
 
 from k2beam.errors import UnreadableFile
-from k2beam.lake.scan import blaming, other_rows, table_name, why_unreadable
+from k2beam.lake.scan import blaming, other_rows, read_error, table_name
 from k2beam.lake.storage import TableFolder, bare, files_in, manifests_of
 
 
@@ -97,5 +97,8 @@ def _problem(table: Table, file: DataFile, listed: int | None) -> str | None:
         with source.open() as stream:
             rows = pq.read_metadata(stream).num_rows
     except (OSError, pa.ArrowInvalid) as error:
-        return why_unreadable(error)
+        found = read_error(table_name(table), file.file_path, error)
+        if isinstance(found, UnreadableFile):
+            return found.reason
+        raise found from error
     return None if rows == file.record_count else other_rows(rows, file.record_count)

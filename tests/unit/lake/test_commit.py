@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 from k2beam.audit.audit import audit
 from k2beam.config import NAMESPACE, Retention, RetryPolicy
 from k2beam.coverage import Coverage
-from k2beam.errors import CommitConflict, CommitUnknown, LakeError, UnreadableFile
+from k2beam.errors import CommitConflict, CommitUnknown, LakeError, StoreRefused, UnreadableFile
 from k2beam.lake import commit as commit_module
 from k2beam.lake import transaction
 from k2beam.lake.catalog import open_catalog
@@ -29,7 +29,7 @@ from k2beam.lake.tables import EVENT_TABLES, open_table
 from k2beam.lake.transaction import Append
 from k2beam.model import CommitReceipt, Kind
 from tests.audit_helpers import Row, event_table
-from tests.lake_helpers import QUICK, lake_config, offsets_in, stage
+from tests.lake_helpers import QUICK, answered, lake_config, offsets_in, stage
 
 
 def commit(
@@ -281,6 +281,25 @@ def test_a_catalog_that_gives_no_table_is_waited_for(
     with pytest.raises(LakeError, match=r"gave no table in 2 tries[\s\S]*nothing of this commit landed") as told:
         commit(tmp_path, file, policy=RetryPolicy(2, 0.001))
     assert not isinstance(told.value, CommitUnknown)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        answered(413),
+        answered(403),
+        OSError("When initiating multiple part upload for key 'x' in bucket 'lake': AWS Error ACCESS_DENIED"),
+    ],
+    ids=["413", "403", "s3"],
+)
+def test_what_the_catalog_or_the_store_refuses_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    file = stage(tmp_path, range(3))
+    failures = failing_once(monkeypatch, error, landed=False, times=5)
+    with pytest.raises(StoreRefused, match=r"table market_data\.trades_v2: nothing of this commit landed"):
+        commit(tmp_path, file)
+    assert failures() == 1
 
 
 def test_a_catalog_that_goes_away_after_a_commit_leaves_its_outcome_unknown(

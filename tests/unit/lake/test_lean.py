@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.memory import InMemoryCatalog
 from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import TableAlreadyExistsError
 from pyiceberg.manifest import ManifestEntryStatus
+from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadataUtil
-from pyiceberg.types import StringType
+from pyiceberg.types import NestedField, StringType
 
 from k2beam.config import NAMESPACE, Retention
 from k2beam.lake import lean as lean_module
@@ -154,7 +159,29 @@ def test_a_configured_sql_catalog_is_lean_and_others_are_left(tmp_path: Path) ->
     plain.create_namespace("n")
     found = lean(plain)
     assert isinstance(found, LeanSqlCatalog)
-    assert (found.name, found.properties, found.list_namespaces()) == ("c", plain.properties, [("n",)])
+    assert (found.name, found.list_namespaces()) == ("c", [("n",)])
+    assert found.properties == {**plain.properties, "pool_pre_ping": "true"}, "a database may have restarted"
     assert lean(found) is found
     other = InMemoryCatalog("m")
     assert lean(other) is other
+
+
+def test_who_comes_second_in_making_a_table_leaves_no_metadata_behind(tmp_path: Path) -> None:
+    """A file that no table has would pass for one of another warehouse."""
+    config, together = lake_config(tmp_path), threading.Barrier(6)
+    catalogs = [open_catalog(config) for _ in range(6)]
+    for catalog in catalogs:
+        catalog.create_namespace_if_not_exists("x")
+    schema = Schema(NestedField(1, "a", StringType()))
+
+    def make(catalog: Catalog) -> bool:
+        together.wait()
+        try:
+            catalog.create_table("x.y", schema)
+        except TableAlreadyExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(make, catalogs)) == 1
+    assert len(list((tmp_path / "x" / "y" / "metadata").iterdir())) == 1
