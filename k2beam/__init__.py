@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from k2beam.version import RELEASE
+
 if TYPE_CHECKING:
     from k2beam.config import LakeConfig, Retention, RetryPolicy, WriteConfig
     from k2beam.errors import K2BeamError
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from k2beam.registry.resolver import RegistryResolver
     from k2beam.sequence.tracker import SequenceTracker
 
-__version__ = "0.1.0"
+__version__ = RELEASE
 
 __all__ = [
     "EventSelection",

@@ -29,6 +29,8 @@ _CANCEL_S: Final = 60.0
 _SETTLE_S: Final = 2.0
 _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _METRICS_A_CALL: Final = 20
+_EXCEPTION: Final = re.compile(r"(?:Caused by: )?[\w.$]+: ")
+"""A line of a traceback that names an exception, in Python or in Java; places have a space before the colon."""
 _COUNTER_MARK: Final = ".k2beam_"
 _COUNTER: Final = re.compile(r"\.k2beam_\w+$")
 """How Beam names a counter of the namespace ``k2beam`` among the metrics of a Flink task."""
@@ -41,6 +43,14 @@ class FlinkJob:
     id: str
     name: str
     state: str
+
+
+@dataclass(frozen=True)
+class JobFailure:
+    """Why a job failed, whether it was started again or not: when (milliseconds UTC), and the cause in one line."""
+
+    at_ms: int
+    cause: str
 
 
 class FlinkJobs:
@@ -67,6 +77,11 @@ class FlinkJobs:
     def checkpoints(self, job_id: str) -> dict[str, Any]:
         """Flink's statistics of a job's checkpoints: ``counts``, ``summary``, ``latest``. Raises FlinkRestError."""
         return self._ask(f"/jobs/{job_id}/checkpoints")
+
+    def failures(self, job_id: str) -> list[JobFailure]:
+        """The failures of a job that Flink remembers (by default 16), the newest first. Raises FlinkRestError."""
+        entries = self._ask(f"/jobs/{job_id}/exceptions").get("exceptionHistory", {}).get("entries", [])
+        return [JobFailure(int(entry["timestamp"]), root_cause(entry["stacktrace"])) for entry in entries]
 
     def counters(self, job_id: str) -> Counter[str]:
         """The project's Beam counters of a job, by name, summed over its tasks. Raises FlinkRestError.
@@ -117,6 +132,18 @@ class FlinkJobs:
             raise FlinkRestError(f"{method} {self.url}{path} was not answered: {error}") from error
 
 
+def root_cause(trace: str) -> str:
+    """The line of a stack trace of Java or Python that says why: the last one that names an exception.
+
+    Examples:
+        >>> root_cause("java.lang.RuntimeException: Error\\nTraceback:\\n  File x\\nValueError: seven\\n\\tat org.x")
+        'ValueError: seven'
+    """
+    lines = [line.strip() for line in trace.splitlines() if line.strip()]
+    named = [line for line in lines if _EXCEPTION.match(line)]
+    return (named or lines or ["unknown"])[-1]
+
+
 @dataclass(frozen=True)
 class FlinkRun:
     """One run of the pipeline on a cluster, known there by a name that no other job has."""
@@ -136,6 +163,10 @@ class FlinkRun:
             time.sleep(settle_s)
             found += self.cluster.counters(job.id)
         return found
+
+    def failures(self) -> list[JobFailure]:
+        """Why the job failed so far, the newest failure first. Raises FlinkRestError."""
+        return [failure for job in self.cluster.jobs(self.name) for failure in self.cluster.failures(job.id)]
 
     def end(self, submitted: bool = True, submission_s: float = _SUBMISSION_S, cancel_s: float = _CANCEL_S) -> None:
         """Cancel the job and wait until it has ended.

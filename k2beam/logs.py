@@ -96,6 +96,9 @@ _SHARED: tuple[Processor, ...] = (
 class _StandardError(logging.StreamHandler[TextIO]):
     """Writes to whatever standard error is at the time: tests and the command line replace it."""
 
+    libraries = logging.NOTSET
+    """The level below which lines that are not the project's own are left out."""
+
     def __init__(self) -> None:
         super().__init__(sys.stderr)
 
@@ -107,12 +110,21 @@ class _StandardError(logging.StreamHandler[TextIO]):
 _handler = _StandardError()
 
 
-_NO_NEWS = ("apitools not found", "Really starting service", "Really destroying service", "Worker: %s")
-"""What Beam warns of at every import (Google's clients, which nothing here uses) and at every start of Prism, and its
-copy of a line that a worker process has written to the same standard error itself."""
+_NO_NEWS = (
+    "apitools not found",
+    "Not setting flag with value None",
+    "No semi_persistent_directory",
+    "Really starting service",
+    "Really destroying service",
+    "Worker: %s",
+)
+"""What Beam warns of at every import (Google's clients, which nothing here uses), at every start of Prism and of a
+worker, and its copy of a line that a worker process has written to the same standard error itself."""
 
 
 def _is_news(record: logging.LogRecord) -> bool:
+    if record.levelno < _handler.libraries and not record.name.startswith(OWN):
+        return False  # Beam's harness sets the level of all loggers
     return not (str(record.msg).startswith(_NO_NEWS) or _is_told_at_the_end(record))
 
 
@@ -152,6 +164,7 @@ def configure_logging(level: str | int = "INFO", json: bool = False, library_lev
     root = logging.getLogger()
     root.handlers = [handler for handler in root.handlers if handler is not _handler] + [_handler]
     root.setLevel(libraries)
+    _handler.libraries = libraries
     for name in OWN:
         logging.getLogger(name).setLevel(own)
     os.environ[LOG_VARIABLE] = f"{own},{libraries},{'json' if json else 'text'}"

@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "k2beam.signals",
         "k2beam.cache",
         "k2beam.moved",
+        "k2beam.version",
     ),
     (
         "k2beam.config",

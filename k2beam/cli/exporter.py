@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from k2beam.cli.addresses import host_and_port
 from k2beam.cli.durations import positive_seconds
 from k2beam.cli.guard import guarded
 from k2beam.cli.kafka_options import kafka_security, optional_kafka
 from k2beam.cli.lake_options import lake_config
 from k2beam.cli.option_groups import with_options
 from k2beam.config import LakeConfig
-from k2beam.errors import UsageError
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.login import check_login
 
@@ -47,7 +47,7 @@ def exporter(
     """Freshness, lag, sizes and coverage for Prometheus, read from the tables and from Kafka. Writes nothing."""
     from k2beam.exporter.service import ExporterConfig, serve, snapshot
 
-    host, port = _address(listen)
+    host, port = host_and_port(listen, "--listen")
     every = positive_seconds(interval, "--interval")
     config = ExporterConfig(
         lake=lake,
@@ -65,11 +65,3 @@ def exporter(
     sys.stdout.write(text)
     if not good:
         raise typer.Exit(1)
-
-
-def _address(text: str) -> tuple[str, int]:
-    """Host and port of ``--listen``; an IPv6 address is in square brackets."""
-    host, colon, port = text.rpartition(":")
-    if not (colon and host and port.isdecimal() and int(port) <= 65_535):
-        raise UsageError(f"--listen takes HOST:PORT, not {text!r}")
-    return host.removeprefix("[").removesuffix("]"), int(port)

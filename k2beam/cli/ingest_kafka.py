@@ -24,7 +24,7 @@ from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.cli.registry_options import OptionalRegistryOption, optional_registry, registry_login
 from k2beam.config import COMMIT_AGE_OF_GOAL_SECONDS, COMMIT_AGE_SECONDS, LakeConfig, Retention, WriteConfig
 from k2beam.errors import UsageError
-from k2beam.job.config import LOCAL_EXPANSION, IngestConfig, LiveConfig, Reader
+from k2beam.job.config import LOCAL_EXPANSION, STALL_SECONDS, IngestConfig, LiveConfig, Reader
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.login import check_login
 from k2beam.registry.config import RegistryConfig
@@ -67,6 +67,10 @@ def kafka(
         bool, typer.Option("--until-caught-up", help="End when all that is there at the start is committed.")
     ] = False,
     max_messages: Annotated[int | None, typer.Option(min=1, help="End after about so many messages.")] = None,
+    stall_after: Annotated[
+        str,
+        typer.Option(help="Fail when nothing is taken for so long while the broker has messages; 0: never."),
+    ] = f"{STALL_SECONDS / 60:g}m",
     security: KafkaConfig,
     kafka_property: JavaOption = None,
     window: Annotated[str, typer.Option(help="Window of the log's time; rows of two windows share no file.")] = "60s",
@@ -94,6 +98,7 @@ def kafka(
         max_messages=max_messages,
         retention=retention,
         reader=reader,
+        stall_seconds=seconds(stall_after, "--stall-after"),
     )
     if not live.has_goal:
         metrics.refuse_push_for("a job without --until-caught-up or --max-messages")

@@ -27,6 +27,7 @@ from k2beam.cli import (
     stack,
     topics,
     warehouse,
+    worker,
 )
 from k2beam.cli.guard import run_guarded
 
@@ -58,6 +59,7 @@ for group in (
     topics,
     produce,
     stack,
+    worker,
 ):
     group.register(app)
 

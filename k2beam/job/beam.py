@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import re
 import signal
 import subprocess
 import threading
@@ -25,12 +24,11 @@ from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import bundle_processor, sdk_worker
 from apache_beam.utils import subprocess_server
 
-from k2beam.errors import RunnerGone
+from k2beam.errors import RunnerGone, WorkerRefused
+from k2beam.flink import root_cause
 from k2beam.logs import get_logger
 
 CANCEL_SECONDS = 30.0
-_EXCEPTION = re.compile(r"(?:Caused by: )?[\w.$]+: ")
-"""A line of a traceback that names an exception, in Python or in Java; places have a space before the colon."""
 vars(sdk_worker)["print"] = lambda *_, **__: None  # the worker prints a traceback besides logging it
 ENDED_STATES = frozenset({PipelineState.DONE, PipelineState.FAILED, PipelineState.CANCELLED, PipelineState.DRAINED})
 AGAIN = "run it again: what was committed is left out, the rest is taken"
@@ -52,9 +50,7 @@ def reason_of(result: Any) -> str:
     try:
         result.wait_until_finish()
     except (RuntimeError, grpc.RpcError, ValueError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        named = [line for line in lines if _EXCEPTION.match(line)]
-        return (named or lines or [type(error).__name__])[-1]
+        return root_cause(str(error) or type(error).__name__)
     finally:
         root.removeFilter(_nothing)
     return "its input came to an end"
@@ -156,17 +152,50 @@ def signals_to_us() -> Iterator[None]:
 _split = bundle_processor.BundleProcessor.try_split
 
 
-def whole_bundles_of_state() -> None:
-    """From now on, workers in this process do not split a bundle of a step that has timers, as all of ours with state.
+_begin = bundle_processor.BundleProcessor.__init__
 
-    Prism (2.77) asks any slow bundle to be split, between two elements of one key too, and then runs both parts at
-    the same time: the state that one of them wrote is lost, and with it files that wait for their commit. Other
-    runners split no such bundle. A worker may always answer that it can't (Beam Fn API, ProcessBundleSplitResponse).
+
+def work_as_we_need() -> None:
+    """From now on, workers in this process keep bundles of state whole, and tell why one could not begin.
+
+    They do not split a bundle of a step that has timers, as all of ours with state. Prism (2.77) asks any slow bundle
+    to be split, between two elements of one key too, and then runs both parts at the same time: the state that one of
+    them wrote is lost, and with it files that wait for their commit. Other runners split no such bundle. A worker may
+    always answer that it can't (Beam Fn API, ProcessBundleSplitResponse).
+
+    They connect for a bundle's data before the setup of its steps. Flink's runner (Beam 2.70) waits three minutes for
+    that connection, and does not look meanwhile whether the worker has answered that the setup failed: a job whose
+    first bundle fails then stands still, with no failure, no checkpoint, and nothing done.
     """
     bundle_processor.BundleProcessor.try_split = _split_unless_state
+    bundle_processor.BundleProcessor.__init__ = _begin_connected
+
+
+def refuse_work(said: str) -> None:
+    """From now on, workers in this process fail each bundle with one sentence."""
+
+    def refuse(_processor: Any, _capabilities: Any, descriptor: Any, _state: Any, channels: Any, *_: Any) -> None:
+        _connect(descriptor, channels)
+        raise WorkerRefused(said)
+
+    bundle_processor.BundleProcessor.__init__ = refuse
 
 
 def _split_unless_state(processor: Any, request: Any) -> Any:
     if processor.timers_info:
         return beam_fn_api_pb2.ProcessBundleSplitResponse()
     return _split(processor, request)
+
+
+def _begin_connected(
+    processor: Any, capabilities: Any, descriptor: Any, state: Any, channels: Any, *further: Any, **named: Any
+) -> None:
+    _connect(descriptor, channels)
+    _begin(processor, capabilities, descriptor, state, channels, *further, **named)
+
+
+def _connect(descriptor: Any, channels: Any) -> None:
+    """Open the connections that a bundle of this description gets its data by; the bundle itself finds them open."""
+    for transform in descriptor.transforms.values():
+        if transform.spec.urn in (bundle_processor.DATA_INPUT_URN, bundle_processor.DATA_OUTPUT_URN):
+            channels.create_data_channel(beam_fn_api_pb2.RemoteGrpcPort.FromString(transform.spec.payload))

@@ -69,6 +69,10 @@ LOCAL_EXPANSION = "localhost:8097"
 """Where ``k2beam stack`` starts the Java expansion service."""
 
 
+STALL_SECONDS = 600.0
+"""Longer than a broker, a catalog or a store is waited for."""
+
+
 class Reader(StrEnum):
     """What reads the topics: Beam's ReadFromKafka, in Java, or librdkafka, in Python."""
 
@@ -85,6 +89,8 @@ class LiveConfig:
     properties of the Java consumer are given, and Beam's on every other runner. ``topics`` are names, ``topic_pattern``
     is a regular expression that whole names match. ``retention``: which snapshots each commit leaves in its table
     (None: all), unless the WriteConfig has one of its own: a job that commits for years would pile them up.
+    ``stall_seconds``: a job that takes nothing for so long, and longer than rows wait for their commit, while the
+    broker has messages for it, ends with an error (0: it never does).
 
     Examples:
         >>> from k2beam import KafkaConfig, LiveConfig
@@ -101,6 +107,7 @@ class LiveConfig:
     max_messages: int | None = None
     retention: Retention | None = field(default_factory=Retention)
     reader: Reader | None = None
+    stall_seconds: float = STALL_SECONDS
 
     def reader_on(self, *, prism: bool, flink: bool = False) -> Reader:
         """The reader to take on a runner; ``flink`` is a cluster. Raises UsageError for librdkafka's where it can't be.

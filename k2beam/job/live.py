@@ -26,6 +26,7 @@ from k2beam.job.first import FIRST_MESSAGES, check_first
 from k2beam.job.holes import HoleKeeper
 from k2beam.job.options import beam_options, flink_run, is_prism, uneven_readers
 from k2beam.job.pipeline import build
+from k2beam.job.progress import Restarts, Stall
 from k2beam.job.stats import IngestStats, check_sum, ingest_stats, rows_counted, rows_of_run
 from k2beam.kafka.cluster import ASK_SECONDS, Bounds, Cluster, Topic, first_wanted, start_offsets
 from k2beam.kafka.count import missing_of
@@ -37,6 +38,7 @@ from k2beam.lake.adopt import check_tables
 from k2beam.lake.catalog import Catalog, open_catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.evolve import ColumnCheck
+from k2beam.lake.identity import settled
 from k2beam.lake.kept_schemas import keep_schemas
 from k2beam.lake.publish import commits_done
 from k2beam.lake.reconcile import reconcile
@@ -107,6 +109,10 @@ class _Start:
     probe: HoleProbe
     keeper: HoleKeeper
 
+    def waiting(self, covered: Coverage) -> dict[tuple[str, int], BitMap64]:
+        """What the broker has now, of what the job is to take, and ``covered`` has not."""
+        return Goal(self.goal.starts, self.cluster.bounds(self.topics)).missing(covered)
+
     def is_caught_up(self) -> bool:
         """Whether nothing was left to take, by what the probe knows already."""
         return not self.probe.known(self.goal.missing(self.covered))
@@ -130,10 +136,12 @@ def run_live(
     started = time.monotonic()
     counted: Mapping[str, int] = {}
     config = replace(config, write=live.of(config.write)).for_one_run()
-    resolver = keep_schemas(resolver, config.lake)
     with stop_signal() as stop:
         catalog = open_catalog(config.lake)
         check_tables(catalog, config.lake.namespace, adopt=config.adopt)
+        config = replace(config, lake=settled(config.lake, catalog))
+        catalog = open_catalog(config.lake)
+        resolver = keep_schemas(resolver, config.lake)
         if config.sequences is not None:
             keep_rules(catalog, config.lake.namespace, config.sequences)
         cluster = Cluster(live.kafka)
@@ -189,7 +197,20 @@ def _run(
         result = pipeline.run()
     try:
         ending = _Ending(live, config, start, by_itself=isinstance(source, LibrdkafkaReader) and live.until_caught_up)
-        _follow(result, stop, guard, ending, _Watch(live, config, start, guard, reader).look)
+        restarts, watch = Restarts(on_flink), _Watch(live, config, start, guard, reader)
+        stall = Stall(
+            live.stall_seconds and live.stall_seconds + config.write.commit_age,
+            partial(read_coverage, start.catalog, config.lake.namespace),
+            start.waiting,
+            start.probe,
+            lambda: restarts.cause,
+        )
+
+        def between() -> None:
+            for look in (restarts.look, watch.look, stall.look):
+                look()
+
+        _follow(result, stop, guard, ending, between)
         # A streaming job on Flink tells its job server no counters while it runs.
         ask = partial(counters, result) if on_flink is None else on_flink.counters
         counted = _settled(ask, rows_of_run(start.catalog, config.lake.namespace, str(config.write.run_id)))

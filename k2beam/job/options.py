@@ -15,6 +15,7 @@ from apache_beam.options.pipeline_options import (
 
 from k2beam.errors import UsageError
 from k2beam.flink import FlinkJobs, FlinkRun
+from k2beam.job.versions import made_by
 from k2beam.stack.prism import find_prism
 
 DEFAULT_RUNNER = "FnApiRunner"
@@ -57,6 +58,8 @@ def beam_options(
             given += [f"--prism_location={prism}", "--environment_type=LOOPBACK"]
     if streaming:
         given.append("--streaming")
+    if chosen["runner"] not in IN_PROCESS_RUNNERS:
+        given.append(f"--experiments={made_by()}")
     return PipelineOptions(given)
 
 

@@ -10,7 +10,7 @@ from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 from apache_beam.transforms.error_handling import ErrorHandler
 
 from k2beam.errors import UsageError
-from k2beam.job.beam import whole_bundles_of_state
+from k2beam.job.beam import work_as_we_need
 from k2beam.job.config import IngestConfig
 from k2beam.lake.adopt import event_columns, exchanges_of
 from k2beam.lake.seed import LedgerSeed
@@ -44,7 +44,7 @@ def build(
     run: keys go on from the rows that the tables have now, and what is committed later is taken for the job's own.
     Raises UsageError when an error output of any transform has no consumer.
     """
-    whole_bundles_of_state()
+    work_as_we_need()
     seed = LedgerSeed.of_now(config.lake)
     read: ReadResult = pipeline | "Read" >> source
     fresh = read.batches | "FilterCovered" >> FilterCovered(config.lake, config.metrics)

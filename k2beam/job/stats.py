@@ -63,8 +63,8 @@ def ingest_stats(
     left_out = {table: counters.get(f"left_out_{table}", 0) for table in _COUNTED}
     events = sum(written[name] for name in EVENT_TABLES.values())
     # A runner that restarted the job, or tells no counters, knows of fewer rows than the tables.
-    told = rows_counted(counters) == events + written[DEAD_LETTERS]
     dead = counters.get("dead_letter_offsets", 0) - left_out[DEAD_LETTERS]
+    told = rows_counted(counters) == events + written[DEAD_LETTERS] and dead >= written[DEAD_LETTERS]
     already_covered = counters.get("already_covered", 0) + sum(left_out.values())
     return IngestStats(
         consumed=consumed,

@@ -9,6 +9,7 @@ import pytest
 
 from k2beam.errors import PlatformError
 from k2beam.job.config import Reader
+from k2beam.stack.flink import FLINK_SERVICES
 from k2beam.stack.stack import LocalStack
 
 
@@ -37,6 +38,20 @@ def live(stack: LocalStack) -> LocalStack:
     except PlatformError as error:
         pytest.skip(f"no expansion service: {error}")
     return stack
+
+
+@pytest.fixture(scope="module")
+def flink(stack: LocalStack) -> Iterator[LocalStack]:
+    """The session's stack with Flink beside it."""
+    beside = LocalStack(stack.state, FLINK_SERVICES, free_ports=True)
+    try:
+        beside.up()
+    except PlatformError as error:
+        pytest.skip(f"no Flink: {error}")
+    try:
+        yield beside
+    finally:
+        beside.down(FLINK_SERVICES)
 
 
 @pytest.fixture(params=list(Reader), ids=str)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,23 +91,36 @@ class FlinkIngest:
 
 @contextmanager
 def flink_ingest(
-    stack: LocalStack, topics: Sequence[str], warehouse: Path, *options: str, reader: Reader = Reader.BEAM
+    stack: LocalStack,
+    topics: Sequence[str],
+    warehouse: Path,
+    *options: str,
+    reader: Reader = Reader.BEAM,
+    workers: Sequence[str] = ("--environment_type=LOOPBACK",),
+    parallelism: int = 2,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[FlinkIngest]:
-    """A job over ``topics``; at the end the client is killed if it still runs, and its job cancelled."""
+    """A job over ``topics``; at the end the client is killed if it still runs, and its job cancelled.
+
+    ``env``: variables that only the client has.
+    """
     name = warehouse.name
     command = [
         *(sys.executable, "-m", "k2beam.cli.main", "ingest", "kafka"),
         *(word for topic in topics for word in ("--topic", topic)),
         *("--bootstrap", stack.bootstrap, "--registry", stack.registry_url),
         *("--expansion", stack.flink_expansion_address, "--reader", reader, "--commit-age", "500ms"),
-        *("--warehouse", str(warehouse), "--output", "json", *options, "--", "--runner=FlinkRunner"),
+        *(() if "--catalog" in options else ("--warehouse", str(warehouse))),
+        *("--output", "json", *options, "--", "--runner=FlinkRunner"),
         *(f"--flink_master={stack.flink_rest_url}", f"--job_endpoint={stack.job_endpoint}", f"--job_name={name}"),
-        *("--environment_type=LOOPBACK", "--parallelism=2"),
+        *(*workers, f"--parallelism={parallelism}"),
         *("--checkpointing_interval=2000", "--max_bundle_size=20000"),
     ]
     out, log = (warehouse.parent / f"{name}.{suffix}" for suffix in ("out", "log"))
     with out.open("w") as output, log.open("w") as errors:
-        process = subprocess.Popen(command, stdout=output, stderr=errors, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=errors, start_new_session=True, env={**os.environ, **(env or {})}
+        )
     job = FlinkIngest(process, FlinkJobs(stack.flink_rest_url), name, warehouse, out, log)
     try:
         yield job

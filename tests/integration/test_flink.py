@@ -6,20 +6,19 @@ import time
 import urllib.request
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from k2beam.errors import PlatformError
 from k2beam.flink import ENDED
 from k2beam.job.config import Reader
 from k2beam.model import Severity, Stage
 from k2beam.produce.republish import ArchivedMessage, republish
 from k2beam.simulate.truth import Truth
-from k2beam.stack.flink import FLINK_SERVICES, TASK_MANAGER
+from k2beam.stack.flink import TASK_MANAGER
 from k2beam.stack.stack import LocalStack
 from k2beam.validation import RULES
 from tests.integration.flink_job import FlinkIngest, flink_ingest
@@ -42,20 +41,6 @@ FAULTS = "gaps=40,duplicates=15,out-of-order=10"
 MALFORMED = 18
 LATE = "late=10"
 """What comes late may close a gap that was counted as declared, so that counters and ledger differ by right."""
-
-
-@pytest.fixture(scope="module")
-def flink(stack: LocalStack) -> Iterator[LocalStack]:
-    """The session's stack with Flink beside it."""
-    beside = LocalStack(stack.state, FLINK_SERVICES, free_ports=True)
-    try:
-        beside.up()
-    except PlatformError as error:
-        pytest.skip(f"no Flink: {error}")
-    try:
-        yield beside
-    finally:
-        beside.down(FLINK_SERVICES)
 
 
 REPORTED = "flink_taskmanager_job_task_operator_k2beam_"

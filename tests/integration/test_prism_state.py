@@ -18,7 +18,7 @@ from apache_beam.coders import VarIntCoder
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, TimerSpec, on_timer
 from apache_beam.transforms.window import GlobalWindow
-from k2beam.job.beam import whole_bundles_of_state
+from k2beam.job.beam import work_as_we_need
 from k2beam.job.options import beam_options
 
 class Slow(beam.DoFn):
@@ -34,7 +34,7 @@ class Slow(beam.DoFn):
     def at_end(self, bag=beam.DoFn.StateParam(BAG)):
         yield len(list(bag.read()))
 
-whole_bundles_of_state()
+work_as_we_need()
 pipeline = beam.Pipeline(options=beam_options(["--runner=PrismRunner"]))
 numbers = pipeline | beam.Create(range(20)) | beam.Map(lambda n: ("key", n)).with_output_types(tuple[str, int])
 numbers | beam.Reshuffle() | beam.ParDo(Slow()) | beam.Map(lambda kept: print("kept", kept, flush=True))
@@ -43,7 +43,7 @@ pipeline.run().wait_until_finish()
 
 
 def test_what_a_slow_bundle_wrote_to_the_state_of_its_key_is_kept(prism: Path) -> None:
-    """Without ``whole_bundles_of_state`` about half of it is lost."""
+    """Without ``work_as_we_need`` about half of it is lost."""
     done = subprocess.run(
         [sys.executable, "-c", JOB],
         env=os.environ | {"K2BEAM_PRISM": str(prism)},
