@@ -37,8 +37,20 @@ def pool(
 
 @worker_app.command("boot", context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @guarded
-def boot(context: typer.Context) -> None:
-    """Be one worker, as a runner's --id and --provision_endpoint say: k2beam-boot does it for PROCESS."""
-    from k2beam.job.boot import boot_main
+def boot(
+    *,
+    worker_id: Annotated[str, typer.Option("--id", help="The worker's name.")],
+    provision_endpoint: Annotated[
+        str, typer.Option("--provision_endpoint", metavar="HOST:PORT", help="Where the runner says what to do.")
+    ],
+    control_endpoint: Annotated[
+        str, typer.Option("--control_endpoint", metavar="HOST:PORT", help="Where its instructions come from.")
+    ] = "",
+    logging_endpoint: Annotated[
+        str, typer.Option("--logging_endpoint", metavar="HOST:PORT", help="Where it takes logs.")
+    ] = "",
+) -> None:
+    """Be one worker. A runner adds these options itself, and more: k2beam-boot is the same as one program."""
+    from k2beam.job.boot import Endpoints, boot
 
-    boot_main(context.args)
+    boot(worker_id, Endpoints(provision_endpoint, control_endpoint, logging_endpoint))
