@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,7 +105,8 @@ def flink_ingest(
 
     ``env``: variables that only the client has.
     """
-    name = warehouse.name
+    # The cluster still knows the jobs of other tests, and lists all in no order.
+    name = f"{warehouse.name}-{uuid.uuid4().hex[:8]}"
     command = [
         *(sys.executable, "-m", "k2beam.cli.main", "ingest", "kafka"),
         *(word for topic in topics for word in ("--topic", topic)),
