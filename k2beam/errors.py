@@ -271,14 +271,20 @@ class Stopped(Exception):
     """The job was told to stop while an answer was waited for."""
 
 
-def mendable(trace: str) -> str | None:
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or the name of one that says nothing."""
+    return next(iter(f"{error}".splitlines()), "") or type(error).__name__
+
+
+def mendable(trace: str, *kinds: type[BaseException]) -> str | None:
     """The last exception that a traceback names, where it tells whoever runs the program all that there is to mend.
 
-    That is a K2BeamError, or an error of the operating system; None for anything else, which is a defect.
+    That is one of ``kinds`` (without any: a K2BeamError, or an error of the operating system); None for anything else,
+    which is a defect.
     """
     lines = (line.strip().removeprefix("RuntimeError: ") for line in reversed(trace.splitlines()))
     named = next((found for line in lines if (found := _NAMED.fullmatch(line))), None)
-    known = {kind.__name__ for kind in _kinds_of(K2BeamError, OSError)}
+    known = {kind.__name__ for kind in _kinds_of(*(kinds or (K2BeamError, OSError)))}
     return named["text"] or named["name"] if named is not None and named["name"] in known else None
 
 

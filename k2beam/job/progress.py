@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -10,7 +9,15 @@ from contextlib import suppress
 from pyroaring import BitMap64
 
 from k2beam.coverage import Coverage
-from k2beam.errors import FlinkRestError, K2BeamError, KafkaUnreachable, StoreRefused, UsageError, WorkerRefused
+from k2beam.errors import (
+    FlinkRestError,
+    K2BeamError,
+    KafkaUnreachable,
+    StoreRefused,
+    UsageError,
+    WorkerRefused,
+    mendable,
+)
 from k2beam.flink import FlinkRun
 from k2beam.kafka.holes import HoleProbe
 from k2beam.logs import get_logger
@@ -20,11 +27,7 @@ FAILURES_SECONDS = 2.0
 LOOKS = 10
 """So many times within the time of a stall the coverage is looked at."""
 
-_NAMES = "|".join(kind.__name__ for kind in (UsageError, WorkerRefused, StoreRefused))
-_FINAL = re.compile(
-    rf"(?:RuntimeError: )*(?:[\w.]+\.)?(?:{_NAMES}): (?P<said>.*?)"
-    r"(?: \[while running '[^']*'\])*"
-)
+_FINAL = (UsageError, WorkerRefused, StoreRefused)
 """What does not mend by itself, so that a further restart would fail alike."""
 
 _Missing = Mapping[tuple[str, int], BitMap64]
@@ -51,8 +54,8 @@ class Restarts:
             if failure.at_ms <= self._seen:
                 continue
             self._seen = failure.at_ms
-            if final := _FINAL.fullmatch(failure.cause):
-                raise K2BeamError(final["said"])
+            if final := mendable(failure.cause, *_FINAL):
+                raise K2BeamError(final)
             if failure.cause != self.cause:
                 self.cause = failure.cause
                 get_logger("live").warning("the job failed in the cluster and begins again", cause=failure.cause)

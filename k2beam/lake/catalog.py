@@ -37,7 +37,7 @@ def open_catalog(config: LakeConfig, *, create: bool = True) -> Catalog:
     try:
         return _opened(config, create=create)
     except Exception as error:
-        own = own_error(error, f"catalog {config.catalog}: ")
+        own = own_error(error, f"{config.describe()}: ")
         if own is None:
             raise
         raise own from error

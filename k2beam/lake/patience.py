@@ -27,7 +27,7 @@ from pyiceberg.io import S3_RETRY_STRATEGY_IMPL
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from tenacity import RetryCallState, retry, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from k2beam.errors import K2BeamError, LakeError, StoreRefused, StoreUnavailable, UsageError
+from k2beam.errors import K2BeamError, LakeError, StoreRefused, StoreUnavailable, UsageError, first_line
 from k2beam.logs import get_logger
 
 AWAY_SECONDS = 300.0
@@ -93,7 +93,7 @@ def is_refused(error: BaseException) -> bool:
 
 def own_error(error: BaseException, said_before: str = "") -> K2BeamError | None:
     """What an error of a catalog, a store or their drivers means to a user, in a sentence; None for anything else."""
-    said = said_before + (f"{error}".splitlines() or [repr(error)])[0]
+    said = said_before + first_line(error)
     lacks = error.__cause__ if isinstance(error, NotInstalledError) else error
     if isinstance(lacks, ModuleNotFoundError) and (lacks is not error or lacks.name in _DRIVERS):
         brought_by = _DRIVERS.get(str(lacks.name), lacks.name)
@@ -147,9 +147,10 @@ class PatientRetries(AwsStandardS3RetryStrategy):  # type: ignore[misc]
 
 def _tell(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome is not None else None
+    said = "" if error is None else first_line(error)
     get_logger("lake").warning(
         "the catalog or its store does not answer and is waited for",
-        error=str(error).splitlines()[0],
+        error=said,
         waited_s=round(state.seconds_since_start or 0.0, 1),
         gives_up_after_s=AWAY_SECONDS,
     )

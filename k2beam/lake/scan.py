@@ -31,7 +31,7 @@ from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.types import DecimalType
 
-from k2beam.errors import LakeError, StoreRefused, StoreUnavailable, UnreadableFile
+from k2beam.errors import LakeError, StoreRefused, StoreUnavailable, UnreadableFile, first_line
 from k2beam.lake.patience import is_away, is_refused
 from k2beam.lake.tables import find_table, own_types, stored_schema
 
@@ -303,7 +303,7 @@ def read_error(table: str, path: str, error: Exception) -> LakeError:
 
     UnreadableFile, or StoreUnavailable and StoreRefused, which say nothing of the file.
     """
-    said = f"{error}".splitlines()[0]
+    said = first_line(error)
     if is_away(error):
         return StoreUnavailable(f"table {table}: the store did not answer for file {path}: {said}; run it again")
     if is_refused(error):

@@ -151,6 +151,13 @@ def test_a_call_is_made_again_while_the_store_is_away() -> None:
 
 
 @pytest.mark.usefixtures("no_pause")
+def test_an_error_that_says_nothing_is_named() -> None:
+    assert waiting(failing(TimeoutError(), ConnectionError()))() == "answer"
+    assert str(read_error("t", "x", EOFError())).endswith("can't be read: EOFError")
+    assert str(own_error(TimeoutError())).startswith("TimeoutError; it does not answer")
+
+
+@pytest.mark.usefixtures("no_pause")
 def test_a_refusal_is_raised_at_once() -> None:
     call = waiting(failing(S3_DOWN, S3_DENIED))
     with pytest.raises(OSError, match="ACCESS_DENIED"):
