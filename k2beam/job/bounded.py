@@ -18,18 +18,14 @@ from k2beam.errors import K2BeamError, mendable
 from k2beam.job.beam import AGAIN
 from k2beam.job.config import IngestConfig
 from k2beam.job.first import LocalSource, check_first
+from k2beam.job.opening import opened
 from k2beam.job.options import beam_options
 from k2beam.job.pipeline import build
 from k2beam.job.stats import IngestStats, check_sum, ingest_stats
 from k2beam.job.taken import TakenFiles
-from k2beam.lake.adopt import check_tables
-from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.evolve import ColumnCheck
-from k2beam.lake.identity import settled
-from k2beam.lake.kept_schemas import keep_schemas
 from k2beam.lake.reconcile import reconcile
-from k2beam.lake.rules import keep_rules
 from k2beam.logs import get_logger
 
 
@@ -57,13 +53,8 @@ def run_ingest(
         >>> again.written["trades_v2"], again.already_covered
         (0, 856)
     """
-    catalog, namespace = open_catalog(config.lake), config.lake.namespace
-    check_tables(catalog, namespace, adopt=config.adopt)
-    config = replace(config.for_one_run(), lake=settled(config.lake, catalog))
-    catalog = open_catalog(config.lake)
-    resolver = keep_schemas(resolver, config.lake)
-    if config.sequences is not None:
-        keep_rules(catalog, namespace, config.sequences)
+    config, catalog, resolver = opened(config, resolver)
+    namespace = config.lake.namespace
     files, covered = TakenFiles.of(catalog, namespace, source), read_coverage(catalog, namespace)
     if isinstance(source, LocalSource):
         columns = ColumnCheck(catalog, namespace) if config.evolve else None

@@ -24,6 +24,7 @@ from k2beam.job.bounded import counters
 from k2beam.job.config import LOCAL_EXPANSION, IngestConfig, LiveConfig, Reader
 from k2beam.job.first import FIRST_MESSAGES, check_first
 from k2beam.job.holes import HoleKeeper
+from k2beam.job.opening import opened
 from k2beam.job.options import beam_options, flink_run, is_prism, uneven_readers
 from k2beam.job.pipeline import build
 from k2beam.job.progress import Restarts, Stall
@@ -34,16 +35,12 @@ from k2beam.kafka.discovery import Discovery
 from k2beam.kafka.guard import TopicGuard
 from k2beam.kafka.holes import HoleProbe
 from k2beam.kafka.reader import TopicReader, first_positions
-from k2beam.lake.adopt import check_tables
-from k2beam.lake.catalog import Catalog, open_catalog
+from k2beam.lake.catalog import Catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.evolve import ColumnCheck
-from k2beam.lake.identity import settled
-from k2beam.lake.kept_schemas import keep_schemas
 from k2beam.lake.publish import commits_done
 from k2beam.lake.reconcile import reconcile
 from k2beam.lake.recorded import record_first_offsets
-from k2beam.lake.rules import keep_rules
 from k2beam.logs import get_logger
 from k2beam.model import RawBatch
 from k2beam.signals import stop_signal
@@ -135,15 +132,9 @@ def run_live(
     """
     started = time.monotonic()
     counted: Mapping[str, int] = {}
-    config = replace(config, write=live.of(config.write)).for_one_run()
+    config = replace(config, write=live.of(config.write))
     with stop_signal() as stop:
-        catalog = open_catalog(config.lake)
-        check_tables(catalog, config.lake.namespace, adopt=config.adopt)
-        config = replace(config, lake=settled(config.lake, catalog))
-        catalog = open_catalog(config.lake)
-        resolver = keep_schemas(resolver, config.lake)
-        if config.sequences is not None:
-            keep_rules(catalog, config.lake.namespace, config.sequences)
+        config, catalog, resolver = opened(config, resolver)
         cluster = Cluster(live.kafka)
         topics = cluster.topics(live.topics, live.topic_pattern)
         bounds = cluster.bounds(topics)
