@@ -1,6 +1,7 @@
 """Packaging of k2beam; also what ships the code to Beam workers (``--setup_file``)."""
 
 from pathlib import Path
+from runpy import run_path
 
 from setuptools import find_packages, setup
 
@@ -8,7 +9,7 @@ ROOT = Path(__file__).parent
 
 setup(
     name="k2beam",
-    version="0.1.0",
+    version=run_path(str(ROOT / "k2beam" / "version.py"))["RELEASE"],
     description="Market data from Kafka or archives through Apache Beam into Apache Iceberg, exactly once",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

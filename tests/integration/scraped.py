@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from k2beam.config import NAMESPACE
 from k2beam.demo import audit_topics
-from k2beam.errors import PlatformError
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import SEQUENCE_GAPS, find_table
 from k2beam.stack.stack import LocalStack
 from tests.integration.prometheus_helpers import query, wait_for
+from tests.integration.servers import servers_up
 from tests.lake_helpers import lake_config
 
 PATIENT = ("--gap-grace", "20s")
@@ -28,14 +26,8 @@ _REPLACED = re.compile(r"rows_left_out=(\d+) .*table=sequence_gaps")
 def prometheus(stack: LocalStack) -> Iterator[LocalStack]:
     """Prometheus under the state of ``stack``; it scrapes every second."""
     beside = LocalStack(stack.state, ("prometheus",), free_ports=True)
-    try:
-        beside.up()
-    except PlatformError as error:
-        pytest.skip(f"no Prometheus: {error}")
-    try:
+    with servers_up(beside, "Prometheus", ("prometheus",)):
         yield beside
-    finally:
-        beside.down(("prometheus",))
 
 
 def metrics_options(watcher: LocalStack, environment: str) -> tuple[str, ...]:

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
-from k2beam.errors import PlatformError
 from k2beam.simulate.truth import Truth
 from k2beam.stack.s3 import s3_properties
 from k2beam.stack.stack import LocalStack
+from tests.integration.servers import servers_up
 from tests.replay_helpers import ingest, simulated
 
 pytestmark = pytest.mark.integration
@@ -68,14 +68,8 @@ def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     stack = LocalStack(tmp_path_factory.mktemp("stores"), services=("postgres", "s3", "rest-catalog"))
-    try:
-        stack.up()
-    except PlatformError as error:
-        pytest.skip(f"no PostgreSQL, object store or REST catalog: {error}")
-    try:
+    with servers_up(stack, "PostgreSQL, object store or REST catalog"):
         yield stack
-    finally:
-        stack.down()
 
 
 def configured(name: str, stack: LocalStack, home: Path) -> Place:

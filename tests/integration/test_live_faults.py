@@ -21,7 +21,7 @@ from pyiceberg.table import Table
 from k2beam.cli.main import main
 from k2beam.config import NAMESPACE
 from k2beam.coverage import Coverage
-from k2beam.errors import K2BeamError, PlatformError
+from k2beam.errors import K2BeamError
 from k2beam.job.config import Reader
 from k2beam.kafka.topics import FOREVER_MS, TopicSpec, create_topics
 from k2beam.lake.catalog import open_catalog
@@ -34,6 +34,7 @@ from k2beam.registry.subjects import schema_text
 from k2beam.simulate.truth import Truth
 from k2beam.stack.stack import LocalStack
 from tests.integration.live_job import PATIENT_COMMAND, Feeder, LiveJob, live_job
+from tests.integration.servers import servers_up
 from tests.lake_helpers import lake_config, offsets_in
 from tests.live_helpers import assert_live_audit, halves, ingest_live, produce_more, register
 from tests.replay_helpers import contents, open_gaps, simulated, true_gaps
@@ -48,14 +49,8 @@ FAULTS = "gaps=10,duplicates=8"
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """Servers of this file's own, since its tests stop them."""
     local = LocalStack(tmp_path_factory.mktemp("faults"), services=("kafka", "registry", "expansion"))
-    try:
-        local.up()
-    except PlatformError as error:
-        pytest.skip(f"no local stack (kafka, registry, expansion): {error}")
-    try:
+    with servers_up(local, "local stack (kafka, registry, expansion)"):
         yield local
-    finally:
-        local.down()
 
 
 @dataclass(frozen=True)
