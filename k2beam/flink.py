@@ -1,10 +1,13 @@
 """Jobs of a Flink cluster over its REST API: found by name, cancelled, waited for.
 
-A job outlives the client that submitted it, so a client that ends has to see to it that the job does.
+A job outlives the client that submitted it, so a client that ends has to see to it that the job does. One that is
+killed can't: the name of a job says which other start would be the same job (:func:`job_key`), so that the next
+client finds it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
@@ -12,11 +15,11 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from k2beam.errors import FlinkRestError, PlatformError
+from k2beam.errors import FlinkRestError, PlatformError, UsageError
 
 ENDED: Final = frozenset({"FINISHED", "FAILED", "CANCELED"})
 """The states of Flink that a job does not leave."""
@@ -26,11 +29,15 @@ _POLL_S: Final = 0.2
 _SUBMISSION_S: Final = 90.0
 """What a submission may take from the client's end on: the job server uploads its archives first."""
 _CANCEL_S: Final = 60.0
+_RUNNING_S: Final = 300.0
+"""What a job may take until all its tasks run: each TaskManager loads the archives, and workers start."""
 _SETTLE_S: Final = 2.0
 _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _METRICS_A_CALL: Final = 20
 _EXCEPTION: Final = re.compile(r"(?:Caused by: )?[\w.$]+: ")
 """A line of a traceback that names an exception, in Python or in Java; places have a space before the colon."""
+_NAME: Final = re.compile(r".*-(?P<key>[0-9a-f]{12})-(?P<run_id>[^-].*)")
+"""The name of a job: what the user calls it, its key, the id of its run."""
 _COUNTER_MARK: Final = ".k2beam_"
 _COUNTER: Final = re.compile(r"\.k2beam_\w+$")
 """How Beam names a counter of the namespace ``k2beam`` among the metrics of a Flink task."""
@@ -38,11 +45,33 @@ _COUNTER: Final = re.compile(r"\.k2beam_\w+$")
 
 @dataclass(frozen=True)
 class FlinkJob:
-    """A job: its id, name, and state in Flink's words (``RUNNING``, ``RESTARTING``, ``CANCELED``, …)."""
+    """A job: its id, name, and state in Flink's words (``RUNNING``, ``RESTARTING``, ``CANCELED``, …).
+
+    ``started_ms`` is when the cluster got it (milliseconds UTC); ``tasks`` are its tasks, ``tasks_started`` those that
+    are at work or through with it.
+    """
 
     id: str
     name: str
     state: str
+    started_ms: int = 0
+    tasks: int = 0
+    tasks_started: int = 0
+
+    @property
+    def key(self) -> str | None:
+        """What it has in common with every start of the same job (:func:`job_key`); None for a job of others."""
+        return _part(self.name, "key")
+
+    @property
+    def run_id(self) -> str | None:
+        """The id of its run, by which its snapshots are known; None for a job of others."""
+        return _part(self.name, "run_id")
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its state is one that a job does not leave."""
+        return self.state in ENDED
 
 
 @dataclass(frozen=True)
@@ -67,8 +96,23 @@ class FlinkJobs:
 
     def jobs(self, name: str | None = None) -> list[FlinkJob]:
         """Every job that the cluster knows, also ended ones, or those of one name. Raises FlinkRestError."""
-        found = (FlinkJob(job["jid"], job["name"], job["state"]) for job in self._ask("/jobs/overview")["jobs"])
+        found = map(_job, self._ask("/jobs/overview")["jobs"])
         return [job for job in found if name is None or job.name == name]
+
+    def find(self, text: str) -> FlinkJob:
+        """The job with this id, name or key: of several that which has not ended, or the latest.
+
+        Raises UsageError where there is none, and where two of them run; and FlinkRestError.
+        """
+        found = [job for job in self.jobs() if text in (job.id, job.name, job.key)]
+        running = [job for job in found if not job.has_ended]
+        if len(running) > 1:
+            raise UsageError(
+                f"{len(running)} jobs run as {text}: name one by its id, {', '.join(one.id for one in running)}"
+            )
+        if not found:
+            raise UsageError(f"{self.url} knows no job {text}: k2beam job list shows ids, keys and names")
+        return max(running or found, key=lambda job: job.started_ms)
 
     def started(self, job_id: str) -> float:
         """When the cluster got a job, in seconds since the epoch. Raises FlinkRestError."""
@@ -132,6 +176,35 @@ class FlinkJobs:
             raise FlinkRestError(f"{method} {self.url}{path} was not answered: {error}") from error
 
 
+def job_key(*parts: str | Iterable[str]) -> str:
+    """Twelve hex digits that two starts of one job have in common, and two jobs have not.
+
+    ``parts`` say what makes it the same job: the tables, and its sources, in any order.
+
+    Examples:
+        >>> job_key("tables", ["trades", "quotes"]) == job_key("tables", ["quotes", "trades"])
+        True
+        >>> len(job_key("tables", ["trades"]))
+        12
+    """
+    plain = [part if isinstance(part, str) else sorted(part) for part in parts]
+    return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:12]
+
+
+def _part(name: str, part: str) -> str | None:
+    found = _NAME.fullmatch(name)
+    return None if found is None else found[part]
+
+
+def _job(entry: dict[str, Any]) -> FlinkJob:
+    """A job as ``/jobs/overview`` lists it."""
+    tasks = entry.get("tasks", {})
+    started = tasks.get("running", 0) + tasks.get("finished", 0)
+    return FlinkJob(
+        entry["jid"], entry["name"], entry["state"], entry.get("start-time", 0), tasks.get("total", 0), started
+    )
+
+
 def root_cause(trace: str) -> str:
     """The line of a stack trace of Java or Python that says why: the last one that names an exception.
 
@@ -151,9 +224,20 @@ class FlinkRun:
     cluster: FlinkJobs
     name: str
 
-    def check(self) -> None:
-        """Raises FlinkRestError unless the cluster answers: without it the job could not be ended later."""
-        self.cluster.overview()
+    @property
+    def run_id(self) -> str | None:
+        """The id of the run, from the name."""
+        return _part(self.name, "run_id")
+
+    def job(self) -> FlinkJob | None:
+        """The job as the cluster knows it; None where it does not. Raises FlinkRestError."""
+        return next(iter(self.cluster.jobs(self.name)), None)
+
+    def rivals(self) -> list[FlinkJob]:
+        """Other runs of the same job, by its key, that have not ended, the oldest first. Raises FlinkRestError."""
+        key = _part(self.name, "key")
+        same = [job for job in self.cluster.jobs() if job.key == key and job.name != self.name and not job.has_ended]
+        return sorted(same, key=lambda job: job.started_ms)
 
     def counters(self, settle_s: float = _SETTLE_S) -> Counter[str]:
         """The counters of the job, asked twice with a pause, as the first question is what makes Flink look."""
@@ -168,6 +252,27 @@ class FlinkRun:
         """Why the job failed so far, the newest failure first. Raises FlinkRestError."""
         return [failure for job in self.cluster.jobs(self.name) for failure in self.cluster.failures(job.id)]
 
+    def wait_running(self, look: Callable[[], None] = lambda: None, patience_s: float = _RUNNING_S) -> FlinkJob:
+        """Wait until all tasks of the job run, and give it; ``look`` is called meanwhile.
+
+        Raises:
+            FlinkRestError: the API does not answer, the job did not come up in ``patience_s`` seconds, or it ended.
+        """
+        found: list[FlinkJob] = []
+
+        def runs() -> bool:
+            look()
+            found[:] = self.cluster.jobs(self.name)
+            if found and found[0].has_ended:
+                causes = [failure.cause for failure in self.failures()]
+                raise FlinkRestError(
+                    f"job {self.name} ended as {found[0].state}: {(causes or ['no cause is known'])[0]}"
+                )
+            return bool(found) and found[0].state == "RUNNING" and found[0].tasks == found[0].tasks_started > 0
+
+        self._until(runs, patience_s, "does not run")
+        return found[0]
+
     def end(self, submitted: bool = True, submission_s: float = _SUBMISSION_S, cancel_s: float = _CANCEL_S) -> None:
         """Cancel the job and wait until it has ended.
 
@@ -181,10 +286,14 @@ class FlinkRun:
             self._until(lambda: bool(self.cluster.jobs(self.name)), submission_s, "has not come up")
         for job in self._running():
             self.cluster.cancel(job.id)
-        self._until(lambda: not self._running(), cancel_s, "has not ended")
+        self.wait_ended(cancel_s)
+
+    def wait_ended(self, patience_s: float = _CANCEL_S) -> None:
+        """Wait until the job has ended. Raises FlinkRestError as :meth:`end` does."""
+        self._until(lambda: not self._running(), patience_s, "has not ended")
 
     def _running(self) -> list[FlinkJob]:
-        return [job for job in self.cluster.jobs(self.name) if job.state not in ENDED]
+        return [job for job in self.cluster.jobs(self.name) if not job.has_ended]
 
     def _until(self, reached: Callable[[], bool], patience_s: float, what: str) -> None:
         deadline = time.monotonic() + patience_s

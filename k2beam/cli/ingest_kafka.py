@@ -10,6 +10,7 @@ import k2beam
 from k2beam.cli.durations import seconds, whole_seconds
 from k2beam.cli.ingest import ingest_app, verdict
 from k2beam.cli.intake_options import IntakeOptions, intake_options
+from k2beam.cli.job import job_row
 from k2beam.cli.kafka_options import (
     LOCAL_BOOTSTRAP,
     BootstrapOption,
@@ -24,7 +25,7 @@ from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.cli.registry_options import OptionalRegistryOption, optional_registry, registry_login
 from k2beam.config import COMMIT_AGE_OF_GOAL_SECONDS, COMMIT_AGE_SECONDS, LakeConfig, Retention, WriteConfig
 from k2beam.errors import UsageError
-from k2beam.job.config import LOCAL_EXPANSION, STALL_SECONDS, IngestConfig, LiveConfig, Reader
+from k2beam.job.config import LOCAL_EXPANSION, STALL_SECONDS, Existing, IngestConfig, LiveConfig, Reader
 from k2beam.kafka.config import KafkaConfig
 from k2beam.kafka.login import check_login
 from k2beam.registry.config import RegistryConfig
@@ -71,6 +72,15 @@ def kafka(
         str,
         typer.Option(help="Fail when nothing is taken for so long while the broker has messages; 0: never."),
     ] = f"{STALL_SECONDS / 60:g}m",
+    attach: Annotated[
+        bool, typer.Option("--attach", help="Where the same job runs on Flink already, follow it, else start it.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Where the same job runs on Flink already, end it first.")
+    ] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave the job on Flink once it runs: k2beam job lists, stops it.")
+    ] = False,
     security: KafkaConfig,
     kafka_property: JavaOption = None,
     window: Annotated[str, typer.Option(help="Window of the log's time; rows of two windows share no file.")] = "60s",
@@ -89,6 +99,8 @@ def kafka(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Read topics into the tables, from where the tables stand. Beam's own options follow after --."""
+    if attach and replace:
+        raise UsageError("--attach follows a job that runs already and --replace ends it: leave one of the two out")
     live = LiveConfig(
         kafka=security.at(bootstrap, pairs("--kafka-property", kafka_property)),
         expansion=expansion,
@@ -99,6 +111,7 @@ def kafka(
         retention=retention,
         reader=reader,
         stall_seconds=seconds(stall_after, "--stall-after"),
+        existing=Existing.ATTACH if attach else Existing.REPLACE if replace else Existing.REFUSE,
     )
     if not live.has_goal:
         metrics.refuse_push_for("a job without --until-caught-up or --max-messages")
@@ -116,7 +129,15 @@ def kafka(
     if schemas is None:
         raise UsageError("--registry URL is needed: without schemas every message would be a dead letter")
     check_login(live.kafka)
-    stats = k2beam.run_live(live, config, context.obj or (), resolver=k2beam.RegistryResolver(schemas))
+    resolver = k2beam.RegistryResolver(schemas)
+    if detach:
+        from k2beam.job.live import detach_live
+
+        job = detach_live(live, config, context.obj or (), resolver=resolver)
+        emit_object(job_row(job), output, title="ingest kafka --detach")
+        typer.echo(f"The job runs on: k2beam job stop {job.id} ends it, --attach follows it.", err=True)
+        return
+    stats = k2beam.run_live(live, config, context.obj or (), resolver=resolver)
     metrics.push(stats)
     emit_object(stats.as_dict(), output, title="ingest kafka")
     typer.echo(verdict(stats), err=True)

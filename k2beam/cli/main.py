@@ -18,6 +18,7 @@ from k2beam.cli import (
     gaps,
     ingest,
     ingest_kafka,
+    job,
     maintain,
     produce,
     query,
@@ -60,6 +61,7 @@ for group in (
     produce,
     stack,
     worker,
+    job,
 ):
     group.register(app)
 

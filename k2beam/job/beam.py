@@ -29,6 +29,8 @@ from k2beam.flink import root_cause
 from k2beam.logs import get_logger
 
 CANCEL_SECONDS = 30.0
+POLL_SECONDS = 0.5
+"""How often a job that is followed is looked at."""
 vars(sdk_worker)["print"] = lambda *_, **__: None  # the worker prints a traceback besides logging it
 ENDED_STATES = frozenset({PipelineState.DONE, PipelineState.FAILED, PipelineState.CANCELLED, PipelineState.DRAINED})
 AGAIN = "run it again: what was committed is left out, the rest is taken"

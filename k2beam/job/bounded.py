@@ -15,18 +15,21 @@ import apache_beam as beam
 from apache_beam.runners.runner import PipelineState
 
 from k2beam.errors import K2BeamError, mendable
-from k2beam.job.beam import AGAIN
+from k2beam.flink import FlinkRun, job_key
+from k2beam.job.beam import AGAIN, ENDED_STATES, POLL_SECONDS, cancel, signals_to_us, state_of
 from k2beam.job.config import IngestConfig
 from k2beam.job.first import LocalSource, check_first
 from k2beam.job.opening import opened
-from k2beam.job.options import beam_options
+from k2beam.job.options import beam_options, flink_run
 from k2beam.job.pipeline import build
+from k2beam.job.progress import Restarts
 from k2beam.job.stats import IngestStats, check_sum, ingest_stats
 from k2beam.job.taken import TakenFiles
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.evolve import ColumnCheck
 from k2beam.lake.reconcile import reconcile
 from k2beam.logs import get_logger
+from k2beam.signals import stop_signal
 
 
 def run_ingest(
@@ -35,7 +38,8 @@ def run_ingest(
     """Run a bounded source into the tables, reconcile the ledger of gaps, and return the stats.
 
     Raises K2BeamError when the job did not end well; what it had committed by then stays, and
-    running it again takes the rest. Raises K2BeamError before anything is taken where others have changed a table so
+    running it again takes the rest; on a Flink cluster a SIGINT or SIGTERM ends the job there, and raises the same.
+    Raises K2BeamError before anything is taken where others have changed a table so
     that it can't be written to, and where too many of the first messages would be dead letters.
 
     ``source`` gives ``batches`` and ``errs``, as :class:`transforms.read_archive.ReadArchive` does; ``beam_arguments``
@@ -76,11 +80,17 @@ def run_ingest(
 
 def _run(source: beam.PTransform, config: IngestConfig, beam_arguments: Sequence[str], resolver: Any) -> Any:
     """The result of the job, which has ended well."""
-    pipeline = beam.Pipeline(options=beam_options(beam_arguments))
+    options = beam_options(beam_arguments)
+    run_id = str(config.write.run_id)
+    on_flink = flink_run(options, job_key(str(config.lake.identity), run_id), run_id)
+    pipeline = beam.Pipeline(options=options)
     build(pipeline, source, config, resolver=resolver)
     try:
-        with quoted_executable():
-            result = pipeline.run()
+        if on_flink is not None:
+            result = _followed(pipeline, on_flink)
+        else:
+            with quoted_executable():
+                result = pipeline.run()
         state = result.wait_until_finish()
     except (K2BeamError, OSError, RuntimeError) as error:
         reason = mendable(f"{type(error).__name__}: {error}")
@@ -90,6 +100,24 @@ def _run(source: beam.PTransform, config: IngestConfig, beam_arguments: Sequence
         raise K2BeamError(f"the job ended: {reason}; {AGAIN}") from error
     if state not in (PipelineState.DONE, None):
         raise K2BeamError(f"the job ended as {state}; {AGAIN}")
+    return result
+
+
+def _followed(pipeline: beam.Pipeline, run: FlinkRun) -> Any:
+    """The result of the job once it has ended. A signal ends it in the cluster too, which would run it to its end."""
+    run.cluster.overview()  # refused before anything is submitted: without the API it could not be ended
+    with stop_signal() as stop:
+        with signals_to_us():
+            result = pipeline.run()
+        restarts = Restarts(run)
+        try:
+            while state_of(result) not in ENDED_STATES:
+                if stop.wait(POLL_SECONDS):
+                    raise K2BeamError("a signal ended it")
+                restarts.look()
+        except BaseException:
+            run.end(submitted=cancel(result))
+            raise
     return result
 
 

@@ -80,6 +80,18 @@ class Reader(StrEnum):
     LIBRDKAFKA = "librdkafka"
 
 
+class Existing(StrEnum):
+    """What to do where the same job runs on its Flink cluster already, such as one whose client was killed.
+
+    ``REFUSE`` starts nothing, ``ATTACH`` follows the job that runs, and ``REPLACE`` ends it first. Without such a job
+    all three start one.
+    """
+
+    REFUSE = "refuse"
+    ATTACH = "attach"
+    REPLACE = "replace"
+
+
 @dataclass(frozen=True, slots=True)
 class LiveConfig:
     """What to read and when to stop: never (both off), at the ends found at the start, or after a number of offsets.
@@ -90,7 +102,8 @@ class LiveConfig:
     is a regular expression that whole names match. ``retention``: which snapshots each commit leaves in its table
     (None: all), unless the WriteConfig has one of its own: a job that commits for years would pile them up.
     ``stall_seconds``: a job that takes nothing for so long, and longer than rows wait for their commit, while the
-    broker has messages for it, ends with an error (0: it never does).
+    broker has messages for it, ends with an error (0: it never does). ``existing``: what to do on Flink where the same
+    job runs already.
 
     Examples:
         >>> from k2beam import KafkaConfig, LiveConfig
@@ -108,6 +121,7 @@ class LiveConfig:
     retention: Retention | None = field(default_factory=Retention)
     reader: Reader | None = None
     stall_seconds: float = STALL_SECONDS
+    existing: Existing = Existing.REFUSE
 
     def reader_on(self, *, prism: bool, flink: bool = False) -> Reader:
         """The reader to take on a runner; ``flink`` is a cluster. Raises UsageError for librdkafka's where it can't be.

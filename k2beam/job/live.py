@@ -6,36 +6,43 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
-from pyroaring import BitMap64
 
-from k2beam.coverage import Coverage, span
-from k2beam.errors import K2BeamError
-from k2beam.flink import FlinkRun
-from k2beam.job.beam import AGAIN, ENDED_STATES, cancel, quiet, reason_of, signals_to_us, state_of
+from k2beam.errors import K2BeamError, UsageError
+from k2beam.flink import FlinkJob, FlinkRun, job_key
+from k2beam.job.attached import AttachedJob, take_over
+from k2beam.job.beam import AGAIN, ENDED_STATES, POLL_SECONDS, cancel, quiet, reason_of, signals_to_us, state_of
 from k2beam.job.beside import few_tries, warned
 from k2beam.job.bounded import counters
-from k2beam.job.config import LOCAL_EXPANSION, IngestConfig, LiveConfig, Reader
+from k2beam.job.config import LOCAL_EXPANSION, Existing, IngestConfig, LiveConfig, Reader
 from k2beam.job.first import FIRST_MESSAGES, check_first
+from k2beam.job.goal import Ending, Goal, Start
 from k2beam.job.holes import HoleKeeper
 from k2beam.job.opening import opened
-from k2beam.job.options import beam_options, flink_run, is_prism, uneven_readers
+from k2beam.job.options import (
+    beam_options,
+    check_on_flink,
+    check_outlives_client,
+    flink_run,
+    is_prism,
+    uneven_readers,
+)
 from k2beam.job.pipeline import build
 from k2beam.job.progress import Restarts, Stall
 from k2beam.job.stats import IngestStats, check_sum, ingest_stats, rows_counted, rows_of_run
-from k2beam.kafka.cluster import ASK_SECONDS, Bounds, Cluster, Topic, first_wanted, start_offsets
+from k2beam.kafka.cluster import ASK_SECONDS, Cluster, Topic, first_wanted, start_offsets
 from k2beam.kafka.count import missing_of
 from k2beam.kafka.discovery import Discovery
 from k2beam.kafka.guard import TopicGuard
 from k2beam.kafka.holes import HoleProbe
 from k2beam.kafka.reader import TopicReader, first_positions
-from k2beam.lake.catalog import Catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.evolve import ColumnCheck
 from k2beam.lake.publish import commits_done
@@ -50,7 +57,6 @@ from transforms.read_kafka import ReadKafka
 from transforms.ticked_reader import TickedReader
 
 LIVE_RUNNER = "PrismRunner"
-POLL_SECONDS = 0.5
 BEGINNING_SECONDS = 30.0
 """How long the first messages are waited for, at most."""
 LEAST_WAITING = 20
@@ -60,59 +66,10 @@ GUARD_SECONDS = 10.0
 LEAST_BUNDLE_SECONDS = 0.25
 COUNTERS_SECONDS = 5.0
 """How long the end of a job waits for the counters of its last commits."""
-COMMITTED_SECONDS = 5.0
-"""How often a job that ends by itself looks whether all is committed: it costs the reading of all tables' metadata."""
-DRAIN_SECONDS = 30.0
-"""How long a job that ends by itself may take for it, once all is committed."""
 ENDED_SECONDS = 330.0
 """How long a job that has ended by itself asks the broker about what is missing: longer than a broker is waited for."""
 COMMIT_SECONDS = 30.0
 """How long commits that were under way when the job was cancelled are waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """The offsets of each partition that are to be taken: from the start to the end as found then."""
-
-    starts: Mapping[tuple[str, int], int]
-    bounds: Mapping[tuple[str, int], Bounds]
-
-    def missing(self, covered: Coverage) -> dict[tuple[str, int], BitMap64]:
-        """What is not covered yet, by source partition."""
-        return self._missing_below({key: bound.end for key, bound in self.bounds.items()}, covered)
-
-    def taken(self, covered: Coverage, holes: Coverage) -> int:
-        """How many offsets of these source partitions are covered, but for ``holes``."""
-        return sum(len(covered[key] - holes[key]) for key in self.bounds)
-
-    def missing_within(self, covered: Coverage) -> dict[tuple[str, int], BitMap64]:
-        """What is not covered between the starts and the last offsets that are, by source partition."""
-        return self._missing_below({key: covered[key].max() for key in self.bounds if covered[key]}, covered)
-
-    def _missing_below(self, ends: Mapping[tuple[str, int], int], covered: Coverage) -> dict[tuple[str, int], BitMap64]:
-        missing = {key: span(self.starts[key], end) - covered[key] for key, end in ends.items()}
-        return {key: left for key, left in missing.items() if left}
-
-
-@dataclass(frozen=True, slots=True)
-class _Start:
-    """What a job begins with: its topics, what is to be taken of them, and what the tables had."""
-
-    cluster: Cluster
-    topics: Sequence[Topic]
-    goal: Goal
-    catalog: Catalog
-    covered: Coverage
-    probe: HoleProbe
-    keeper: HoleKeeper
-
-    def waiting(self, covered: Coverage) -> dict[tuple[str, int], BitMap64]:
-        """What the broker has now, of what the job is to take, and ``covered`` has not."""
-        return Goal(self.goal.starts, self.cluster.bounds(self.topics)).missing(covered)
-
-    def is_caught_up(self) -> bool:
-        """Whether nothing was left to take, by what the probe knows already."""
-        return not self.probe.known(self.goal.missing(self.covered))
 
 
 def run_live(
@@ -122,6 +79,8 @@ def run_live(
 
     Exactly once, whatever happens: the next run starts from the coverage. A Kafka that goes away under the job is
     waited for. Raises K2BeamError when Kafka can't be reached at the start, and when the job ends before its goal.
+    Raises UsageError where the same job runs on its Flink cluster already, unless ``live.existing`` says what to do:
+    the stats of a job that is followed are those of its whole life.
 
     Examples:
         >>> from k2beam import IngestConfig, KafkaConfig, LakeConfig, LiveConfig, RegistryResolver, run_live
@@ -131,86 +90,182 @@ def run_live(
         {'trades_v2': 3, 'quotes_v2': 0, 'reference_data_v2': 0}
     """
     started = time.monotonic()
-    counted: Mapping[str, int] = {}
-    config = replace(config, write=live.of(config.write))
-    with stop_signal() as stop:
-        config, catalog, resolver = opened(config, resolver)
-        cluster = Cluster(live.kafka)
-        topics = cluster.topics(live.topics, live.topic_pattern)
-        bounds = cluster.bounds(topics)
-        covered = read_coverage(catalog, config.lake.namespace)
-        # Before anything is read: what retention takes of a partition from now on is seen to be lost.
-        first_offsets = {key: first_wanted(bound, covered[key]) for key, bound in bounds.items()}
-        record_first_offsets(catalog, config.lake.namespace, first_offsets, config.write.retry)
-        keeper = HoleKeeper(catalog, config.lake, config.write, partial(cluster.keep_every_message, topics))
-        holes = keeper.read(missing_of(bounds, covered))
-        with closing(HoleProbe(live.kafka, topics, ASK_SECONDS, stop, holes)) as probe:
-            goal = Goal(start_offsets(bounds, covered, probe.first_given), bounds)
-            keeper.save(probe.holes)
-            start = _Start(cluster, topics, goal, catalog, covered, probe, keeper)
-            if not (stop.is_set() or (live.until_caught_up and start.is_caught_up())):
-                counted = _run(live, config, beam_arguments, resolver, start, stop)
+    with stop_signal() as stop, _begun(live, config, beam_arguments, resolver, stop) as job:
+        counted = job.run() if job.has_work else {}
+    return job.stats(counted, time.monotonic() - started)
+
+
+def detach_live(
+    live: LiveConfig, config: IngestConfig, beam_arguments: Sequence[str] = (), *, resolver: Any = None
+) -> FlinkJob:
+    """Start the job of ``live`` on a Flink cluster, wait until its tasks run, and leave it there; returns the job.
+
+    Exactly once, as by :func:`run_live`. Nobody looks after its holes, its topics and its failures before a client
+    attaches. Raises UsageError for a goal, which a client would have to wait for, and for a job that can't work
+    without this process, and otherwise as :func:`run_live`.
+    """
+    if live.has_goal:
+        raise UsageError("--detach leaves a job without an end: give --until-caught-up or --max-messages to --attach")
+    check_outlives_client(_options(beam_arguments), "--detach")
+    with stop_signal() as stop, _begun(live, config, beam_arguments, resolver, stop) as job:
+        return job.detach()
+
+
+def _options(beam_arguments: Sequence[str]) -> PipelineOptions:
+    return beam_options(beam_arguments, streaming=True, default_runner=LIVE_RUNNER)
+
+
+@contextmanager
+def _begun(
+    live: LiveConfig, config: IngestConfig, beam_arguments: Sequence[str], resolver: Any, stop: threading.Event
+) -> Iterator[_Job]:
+    """The job with what it begins from; nothing of it runs yet, unless it is one to be followed."""
+    options = _options(beam_arguments)
+    if live.existing is not Existing.REFUSE:
+        check_on_flink(options, f"--{live.existing}")
+    if live.existing is Existing.ATTACH:
+        check_outlives_client(options, "--attach")
+    config, catalog, resolver = opened(replace(config, write=live.of(config.write)), resolver)
+    cluster = Cluster(live.kafka)
+    topics = cluster.topics(live.topics, live.topic_pattern)
+    run, attached = _in_cluster(options, live, config, topics)
+    if attached is not None:
+        config = replace(config, write=replace(config.write, run_id=str(attached.run_id)))
+    bounds = cluster.bounds(topics)
+    covered = read_coverage(catalog, config.lake.namespace)
+    # Before anything is read: what retention takes of a partition from now on is seen to be lost.
+    first_offsets = {key: first_wanted(bound, covered[key]) for key, bound in bounds.items()}
+    record_first_offsets(catalog, config.lake.namespace, first_offsets, config.write.retry)
+    keeper = HoleKeeper(catalog, config.lake, config.write, partial(cluster.keep_every_message, topics))
+    holes = keeper.read(missing_of(bounds, covered))
+    with closing(HoleProbe(live.kafka, topics, ASK_SECONDS, stop, holes)) as probe:
+        goal = Goal(start_offsets(bounds, covered, probe.first_given), bounds)
+        keeper.save(probe.holes)
+        start = Start(cluster, topics, goal, catalog, covered, probe, keeper)
+        yield _Job(live, config, options, resolver, start, stop, attached or run, attached is not None)
     keeper.save(probe.holes)
-    reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
-    stats = ingest_stats(catalog, config.lake.namespace, config.write.run_id, counted, time.monotonic() - started)
-    check_sum(stats, bounded=False)
-    return stats
 
 
-def _run(
-    live: LiveConfig,
-    config: IngestConfig,
-    beam_arguments: Sequence[str],
-    resolver: Any,
-    start: _Start,
-    stop: threading.Event,
-) -> Mapping[str, int]:
-    guard = TopicGuard(live.kafka, tuple(start.topics))
-    guarded = replace(config, write=replace(config.write, guard=guard))
-    options = beam_options(beam_arguments, streaming=True, default_runner=LIVE_RUNNER)
-    on_flink = flink_run(options, guard.job[-12:])
-    reader = live.reader_on(prism=is_prism(options), flink=on_flink is not None)
-    if on_flink is not None:
-        on_flink.check()
-        if reader is Reader.BEAM and (uneven := uneven_readers(options, len(start.goal.bounds))):
+def _in_cluster(
+    options: PipelineOptions, live: LiveConfig, config: IngestConfig, topics: Sequence[Topic]
+) -> tuple[FlinkRun | None, FlinkRun | None]:
+    """The run as its Flink cluster is to know it, and that of the same job that is there and to be followed."""
+    kafka = topics[0].source.partition("/")[0]
+    named = [f"{kafka}/{name}" for name in live.topics]
+    key = job_key(str(config.lake.identity), named, live.topic_pattern or "")
+    run = flink_run(options, key, str(config.write.run_id))
+    return run, None if run is None else take_over(run, live.existing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A job with all that it needs; ``attached`` is one that runs on Flink already."""
+
+    live: LiveConfig
+    config: IngestConfig
+    options: PipelineOptions
+    resolver: Any
+    start: Start
+    stop: threading.Event
+    on_flink: FlinkRun | None
+    attached: bool
+
+    @property
+    def has_work(self) -> bool:
+        """Whether it is to be run: one that runs already is to be ended, whatever there is to take."""
+        return self.attached or not (self.stop.is_set() or (self.live.until_caught_up and self.start.is_caught_up()))
+
+    def run(self) -> Mapping[str, int]:
+        """Run it to its goal or a signal, or follow the one that runs; gives its counters."""
+        guard = self._guard()
+        reader = self._reader()
+        if self.attached and self.on_flink is not None:
+            result: Any = AttachedJob(self.on_flink)
+            by_itself, since_ms = False, round(time.time() * 1000)
+        else:
+            source, result = self._submitted(guard, reader)
+            by_itself, since_ms = isinstance(source, LibrdkafkaReader) and self.live.until_caught_up, 0
+        live, config, start, on_flink = self.live, self.config, self.start, self.on_flink
+        try:
+            ending = Ending(live, config, start, by_itself=by_itself)
+            restarts, watch = Restarts(on_flink, since_ms), _Watch(live, config, start, guard, reader)
+            stall = Stall(
+                live.stall_seconds and live.stall_seconds + config.write.commit_age,
+                partial(read_coverage, start.catalog, config.lake.namespace),
+                start.waiting,
+                start.probe,
+                lambda: restarts.cause,
+            )
+
+            def between() -> None:
+                for look in (restarts.look, watch.look, stall.look):
+                    look()
+
+            _follow(result, self.stop, guard, ending, between)
+            # A streaming job on Flink tells its job server no counters while it runs.
+            ask = partial(counters, result) if on_flink is None else on_flink.counters
+            counted = _settled(ask, rows_of_run(start.catalog, config.lake.namespace, str(config.write.run_id)))
+        finally:
+            _end(result, on_flink, guard)
+        return counted
+
+    def detach(self) -> FlinkJob:
+        """Submit it and wait until its tasks run; one that does not come up, or not before a signal, is ended."""
+        run = self.on_flink
+        assert run is not None
+        if self.attached:
+            return run.wait_running()
+        guard = self._guard()
+        _, result = self._submitted(guard, self._reader())
+        restarts = Restarts(run)
+
+        def look() -> None:
+            restarts.look()
+            if self.stop.is_set():
+                raise K2BeamError(f"a signal came before the job ran, so that it was ended; {AGAIN}")
+
+        try:
+            return run.wait_running(look)
+        except BaseException:
+            _end(result, run, guard)
+            raise
+
+    def stats(self, counted: Mapping[str, int], seconds: float) -> IngestStats:
+        """Put the ledger right, and say what the run has done."""
+        config, catalog = self.config, self.start.catalog
+        reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
+        stats = ingest_stats(catalog, config.lake.namespace, str(config.write.run_id), counted, seconds)
+        check_sum(stats, bounded=False)
+        return stats
+
+    def _guard(self) -> TopicGuard:
+        return TopicGuard(self.live.kafka, tuple(self.start.topics))
+
+    def _reader(self) -> Reader:
+        return self.live.reader_on(prism=is_prism(self.options), flink=self.on_flink is not None)
+
+    def _submitted(self, guard: TopicGuard, reader: Reader) -> tuple[Any, Any]:
+        """The source of the new job, and Beam's result of it."""
+        live, start, config, on_flink = self.live, self.start, self.config, self.on_flink
+        uneven = uneven_readers(self.options, len(start.goal.bounds))
+        if on_flink is not None and reader is Reader.BEAM and uneven:
             get_logger("live").warning(uneven)
-    waiting = _beginning(live, start, stop)
-    columns = ColumnCheck(start.catalog, config.lake.namespace) if config.evolve else None
-    share = config.max_dead_share
-    check_first(waiting, start.covered, resolver, share, least=LEAST_WAITING, columns=columns)
-    # Rows that a job committed before it died count as seen from here on, with or without their gaps in the ledger.
-    reconcile(start.catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
-    pipeline = beam.Pipeline(options=options)
-    source = _reader(reader, live, config.write.commit_age, start, on_flink is not None)
-    build(pipeline, ReadKafka(source), guarded, resolver=resolver)
-    quiet.end()
-    with signals_to_us():
-        result = pipeline.run()
-    try:
-        ending = _Ending(live, config, start, by_itself=isinstance(source, LibrdkafkaReader) and live.until_caught_up)
-        restarts, watch = Restarts(on_flink), _Watch(live, config, start, guard, reader)
-        stall = Stall(
-            live.stall_seconds and live.stall_seconds + config.write.commit_age,
-            partial(read_coverage, start.catalog, config.lake.namespace),
-            start.waiting,
-            start.probe,
-            lambda: restarts.cause,
-        )
-
-        def between() -> None:
-            for look in (restarts.look, watch.look, stall.look):
-                look()
-
-        _follow(result, stop, guard, ending, between)
-        # A streaming job on Flink tells its job server no counters while it runs.
-        ask = partial(counters, result) if on_flink is None else on_flink.counters
-        counted = _settled(ask, rows_of_run(start.catalog, config.lake.namespace, str(config.write.run_id)))
-    finally:
-        _end(result, on_flink, guard)
-    return counted
+        waiting = _beginning(live, start, self.stop)
+        columns = ColumnCheck(start.catalog, config.lake.namespace) if config.evolve else None
+        share = config.max_dead_share
+        check_first(waiting, start.covered, self.resolver, share, least=LEAST_WAITING, columns=columns)
+        # Rows that a job committed before it died count as seen from here on, with or without their gaps in the ledger.
+        reconcile(start.catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
+        pipeline = beam.Pipeline(options=self.options)
+        source = _reader(reader, live, config.write.commit_age, start, on_flink is not None)
+        guarded = replace(config, write=replace(config.write, guard=guard))
+        build(pipeline, ReadKafka(source), guarded, resolver=self.resolver)
+        quiet.end()
+        with signals_to_us():
+            return source, pipeline.run()
 
 
-def _beginning(live: LiveConfig, start: _Start, stop: threading.Event) -> Iterator[RawBatch]:
+def _beginning(live: LiveConfig, start: Start, stop: threading.Event) -> Iterator[RawBatch]:
     """The messages that wait for the job, from where it is to begin; what comes later is not waited for."""
     ends = {key: bound.end for key, bound in start.goal.bounds.items()}
     with closing(TopicReader(live.kafka, FIRST_MESSAGES)) as reader:
@@ -218,38 +273,6 @@ def _beginning(live: LiveConfig, start: _Start, stop: threading.Event) -> Iterat
         until = time.monotonic() + BEGINNING_SECONDS
         while not (reader.is_behind(ends) or stop.is_set() or time.monotonic() > until):
             yield from reader.read(wait_s=POLL_SECONDS)
-
-
-class _Ending:
-    """When a job is over, by what is committed. One that ends ``by_itself`` (its reader has an end) is let run on."""
-
-    def __init__(self, live: LiveConfig, config: IngestConfig, start: _Start, *, by_itself: bool) -> None:
-        self.by_itself = by_itself
-        self._live = live
-        self._namespace = config.lake.namespace
-        self._start = start
-        self._all_there_at: float | None = None
-        self._look_at = 0.0
-        self._taken_before = start.goal.taken(start.covered, start.probe.holes) if live.has_goal else 0
-
-    def is_reached(self, *, ended: bool) -> bool:
-        """Whether the goal is; ``ended``: the job has come to its end."""
-        start, live = self._start, self._live
-        if not live.has_goal:
-            return False
-        if self.by_itself and not ended and live.max_messages is None:
-            if time.monotonic() < self._look_at:
-                return False
-            self._look_at = time.monotonic() + COMMITTED_SECONDS
-        covered = read_coverage(start.catalog, self._namespace)
-        taken = start.goal.taken(covered, start.probe.holes) - self._taken_before
-        if live.max_messages is not None and taken >= live.max_messages:
-            return True
-        if not live.until_caught_up or start.probe.without_holes(start.goal.missing(covered)):
-            return False
-        if self._all_there_at is None:
-            self._all_there_at = time.monotonic()
-        return ended or not self.by_itself or time.monotonic() - self._all_there_at > DRAIN_SECONDS
 
 
 def _settled(ask: Callable[[], Mapping[str, int]], rows: int) -> Mapping[str, int]:
@@ -261,7 +284,7 @@ def _settled(ask: Callable[[], Mapping[str, int]], rows: int) -> Mapping[str, in
 
 
 def _reader(
-    reader: Reader, live: LiveConfig, age: float, start: _Start, flink: bool
+    reader: Reader, live: LiveConfig, age: float, start: Start, flink: bool
 ) -> BeamReader | LibrdkafkaReader | TickedReader:
     """The source; ``age`` is how old a row may get before it's committed, seconds."""
     expansion = live.expansion or LOCAL_EXPANSION
@@ -281,9 +304,7 @@ def _reader(
 class _Watch:
     """What a running job looks after: its holes, and what its topics have got since it started."""
 
-    def __init__(
-        self, live: LiveConfig, config: IngestConfig, start: _Start, guard: TopicGuard, reader: Reader
-    ) -> None:
+    def __init__(self, live: LiveConfig, config: IngestConfig, start: Start, guard: TopicGuard, reader: Reader) -> None:
         self._known = {(topic.source, partition) for topic in start.topics for partition in topic.partitions}
         self._discovery = Discovery(live.kafka, live.topic_pattern)
         self._config = config
@@ -325,7 +346,7 @@ def _follow(
     result: Any,
     stop: threading.Event,
     guard: TopicGuard,
-    ending: _Ending,
+    ending: Ending,
     between: Callable[[], None] = lambda: None,
 ) -> None:
     """Wait until the goal is reached, or until told to stop; ``between`` is called again and again meanwhile.

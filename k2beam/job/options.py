@@ -79,11 +79,11 @@ def is_prism(options: PipelineOptions) -> bool:
     return options.get_all_options()["runner"] in DIRECT_RUNNERS
 
 
-def flink_run(options: PipelineOptions, unique: str) -> FlinkRun | None:
+def flink_run(options: PipelineOptions, key: str, run_id: str) -> FlinkRun | None:
     """The run as its Flink cluster will know it, or None where the job ends with its client.
 
-    Adds ``unique`` to the job's name (``--job_name``, or ``k2beam``), by which the job is found. Raises
-    UsageError for a job server without the address of its cluster, since the job could not be ended.
+    Adds the key of the job and the id of the run to the job's name (``--job_name``, or ``k2beam``), by which it is
+    found. Raises UsageError for a job server without the address of its cluster, since the job could not be ended.
     """
     master: str = options.view_as(FlinkRunnerOptions).flink_master
     on_flink = options.get_all_options()["runner"] == "FlinkRunner"
@@ -95,8 +95,24 @@ def flink_run(options: PipelineOptions, unique: str) -> FlinkRun | None:
             )
         return None
     named = options.view_as(GoogleCloudOptions)  # where Python keeps the name, whatever the runner
-    named.job_name = f"{named.job_name or 'k2beam'}-{unique}"
+    named.job_name = f"{named.job_name or 'k2beam'}-{key}-{run_id}"
     return FlinkRun(FlinkJobs(master), named.job_name)
+
+
+def check_on_flink(options: PipelineOptions, option: str) -> None:
+    """Raises UsageError, naming ``option``, unless the job is to run on a Flink cluster."""
+    if options.view_as(FlinkRunnerOptions).flink_master in _EMBEDDED_FLINK:
+        raise UsageError(f"{option} is for Flink clusters: elsewhere a job ends with its client")
+
+
+def check_outlives_client(options: PipelineOptions, option: str) -> None:
+    """Raises UsageError, naming ``option``, unless a job with these options works on without its client."""
+    check_on_flink(options, option)
+    if options.view_as(PortableOptions).environment_type == "LOOPBACK":
+        raise UsageError(
+            f"{option} is not for --environment_type=LOOPBACK: there the client is the worker, and no job works on "
+            "without it. Take EXTERNAL, with k2beam worker pool"
+        )
 
 
 def uneven_readers(options: PipelineOptions, partitions: int) -> str | None:

@@ -34,12 +34,15 @@ _Missing = Mapping[tuple[str, int], BitMap64]
 
 
 class Restarts:
-    """Why a job on Flink failed: said once for each cause, and raised where another start would fail alike."""
+    """Why a job on Flink failed: said once for each cause, and raised where another start would fail alike.
 
-    def __init__(self, run: FlinkRun | None) -> None:
+    What was before ``since_ms`` (milliseconds UTC) is over, and says nothing of the job as it is now.
+    """
+
+    def __init__(self, run: FlinkRun | None, since_ms: int = 0) -> None:
         self._run = run
         self._due = 0.0
-        self._seen = 0
+        self._seen = since_ms
         self.cause: str | None = None
 
     def look(self) -> None:

@@ -22,6 +22,7 @@ from k2beam.flink import ENDED, FlinkJob, FlinkJobs
 from k2beam.job.config import Reader
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import read_coverage
+from k2beam.stack.server import free_ports
 from k2beam.stack.stack import LocalStack
 from tests.lake_helpers import lake_config
 
@@ -71,6 +72,11 @@ class FlinkIngest:
             assert time.monotonic() < deadline, f"not in time: {what}; {self.in_cluster()}; the log: {self.said()}"
             time.sleep(POLL_S)
 
+    def kill(self) -> None:
+        """SIGKILL to the client, which then can't end its job."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
     def stop(self) -> None:
         """SIGTERM to the client, as a supervisor does."""
         self.process.send_signal(signal.SIGTERM)
@@ -91,6 +97,19 @@ class FlinkIngest:
 
 
 @contextmanager
+def worker_pool(env: Mapping[str, str] | None = None, cwd: Path = Path("/")) -> Iterator[tuple[int, Sequence[str]]]:
+    """A pool in a folder of its own, its process id, and Beam's options for it; ``env`` are its own variables."""
+    address = f"127.0.0.1:{free_ports(('pool',))['pool']}"
+    command = [sys.executable, "-m", "k2beam.cli.main", "worker", "pool", "--listen", address]
+    process = subprocess.Popen(command, cwd=cwd, env={**os.environ, **(env or {})})
+    try:
+        yield process.pid, ("--environment_type=EXTERNAL", f"--environment_config={address}")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+@contextmanager
 def flink_ingest(
     stack: LocalStack,
     topics: Sequence[str],
@@ -100,10 +119,11 @@ def flink_ingest(
     workers: Sequence[str] = ("--environment_type=LOOPBACK",),
     parallelism: int = 2,
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> Iterator[FlinkIngest]:
     """A job over ``topics``; at the end the client is killed if it still runs, and its job cancelled.
 
-    ``env``: variables that only the client has.
+    ``env``: variables that only the client has. ``cwd``: its folder, whose packages Python takes first.
     """
     # The cluster still knows the jobs of other tests, and lists all in no order.
     name = f"{warehouse.name}-{uuid.uuid4().hex[:8]}"
@@ -121,14 +141,13 @@ def flink_ingest(
     out, log = (warehouse.parent / f"{name}.{suffix}" for suffix in ("out", "log"))
     with out.open("w") as output, log.open("w") as errors:
         process = subprocess.Popen(
-            command, stdout=output, stderr=errors, start_new_session=True, env={**os.environ, **(env or {})}
+            command, cwd=cwd, stdout=output, stderr=errors, start_new_session=True, env={**os.environ, **(env or {})}
         )
     job = FlinkIngest(process, FlinkJobs(stack.flink_rest_url), name, warehouse, out, log)
     try:
         yield job
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            job.kill()
         if (left := job.in_cluster()) is not None and left.state not in ENDED:
             job.cluster.cancel(left.id)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -19,9 +15,8 @@ import yaml
 from k2beam.flink import ENDED, FlinkJobs
 from k2beam.produce.republish import republish
 from k2beam.stack.flink import SECOND_TASK_MANAGER, TASK_MANAGER
-from k2beam.stack.server import free_ports
 from k2beam.stack.stack import LocalStack
-from tests.integration.flink_job import FlinkIngest, flink_ingest
+from tests.integration.flink_job import FlinkIngest, flink_ingest, worker_pool
 from tests.live_helpers import assert_live_audit, halves, produce, produce_more, register
 from tests.replay_helpers import open_gaps, simulated, true_gaps
 
@@ -29,19 +24,6 @@ pytestmark = pytest.mark.integration
 
 ROWS = 60_000
 BOOT = "k2beam.job.boot"
-
-
-@contextmanager
-def worker_pool(env: Mapping[str, str] | None = None) -> Iterator[tuple[int, Sequence[str]]]:
-    """A pool in the root folder, its process id, and Beam's options for it; ``env`` are variables of its own."""
-    address = f"127.0.0.1:{free_ports(('pool',))['pool']}"
-    command = [sys.executable, "-m", "k2beam.cli.main", "worker", "pool", "--listen", address]
-    process = subprocess.Popen(command, cwd="/", env={**os.environ, **(env or {})})
-    try:
-        yield process.pid, ("--environment_type=EXTERNAL", f"--environment_config={address}")
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
 
 
 def boot_script(folder: Path) -> Sequence[str]:

@@ -14,7 +14,7 @@ import pytest
 from apache_beam.runners.runner import PipelineState
 
 from k2beam.errors import K2BeamError, RunnerGone
-from k2beam.job import live
+from k2beam.job import goal, live
 from k2beam.job.beam import quiet, reason_of
 from k2beam.job.config import IngestConfig, LiveConfig
 from k2beam.kafka.cluster import Topic
@@ -229,13 +229,13 @@ def test_the_tables_are_asked_seldom_by_a_job_that_ends_by_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_itself: bool, most: int | None, ended: bool, looks: int
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(live, "read_coverage", lambda *of: asked.append(of))
+    monkeypatch.setattr(goal, "read_coverage", lambda *of: asked.append(of))
     config = IngestConfig(lake_config(tmp_path), write_config())
-    goal = LiveConfig(KafkaConfig("broker:9092"), until_caught_up=True, max_messages=most)
-    ending = live._Ending(goal, config, cast("Any", Caught()), by_itself=by_itself)
+    wanted = LiveConfig(KafkaConfig("broker:9092"), until_caught_up=True, max_messages=most)
+    ending = goal.Ending(wanted, config, cast("Any", Caught()), by_itself=by_itself)
     for _ in range(3):
         ending.is_reached(ended=ended)
     assert len(asked) == looks
-    monkeypatch.setattr(live, "COMMITTED_SECONDS", 0.0)
+    monkeypatch.setattr(goal, "COMMITTED_SECONDS", 0.0)
     monkeypatch.setattr(ending, "_look_at", 0.0)
     assert ending.is_reached(ended=True)

@@ -11,7 +11,9 @@ import pytest
 
 from k2beam.coverage import Coverage
 from k2beam.job import live
-from k2beam.job.config import IngestConfig
+from k2beam.job.config import IngestConfig, LiveConfig
+from k2beam.job.goal import Start
+from k2beam.job.options import beam_options
 from k2beam.kafka.config import KafkaConfig
 from k2beam.lake.ledger import read_ledger
 from k2beam.lake.seed import LedgerSeed
@@ -45,12 +47,14 @@ def test_gaps_of_rows_without_their_ledger_are_there_before_the_seed_is_taken(
         seed_group=lambda *_: None, starts={}, bounds={}, missing=lambda _: {}, known=lambda _: {}
     )
     with pytest.raises(Built):
-        live._run(
-            live=live.LiveConfig(KafkaConfig("broker:9092"), "localhost:1"),
+        live._Job(
+            live=LiveConfig(KafkaConfig("broker:9092"), "localhost:1"),
             config=config,
-            beam_arguments=["--runner=FnApiRunner"],
+            options=beam_options(["--runner=FnApiRunner"], streaming=True),
             resolver=None,
-            start=live._Start(nothing, (), nothing, lake.catalog, Coverage(), nothing, nothing),
+            start=Start(nothing, (), nothing, lake.catalog, Coverage(), nothing, nothing),
             stop=threading.Event(),
-        )
+            on_flink=None,
+            attached=False,
+        ).run()
     assert found == [(11, 13)]

@@ -5,32 +5,45 @@ from __future__ import annotations
 import pytest
 
 from k2beam.errors import UsageError
-from k2beam.job.options import beam_options, flink_run, uneven_readers
+from k2beam.job.options import beam_options, check_on_flink, check_outlives_client, flink_run, uneven_readers
 
 ON_FLINK = ("--runner=FlinkRunner", "--flink_master=here:8081", "--job_endpoint=here:8099")
 
 
+KEY = "0123456789ab"
+
+
 def test_a_run_on_a_cluster_has_a_name_of_its_own() -> None:
     options = beam_options((*ON_FLINK, "--job_name=ticks"), streaming=True)
-    run = flink_run(options, "0a1b")
+    run = flink_run(options, KEY, "0a1b")
     assert run is not None
-    assert (run.name, run.cluster.url) == ("ticks-0a1b", "http://here:8081")
-    assert options.get_all_options()["job_name"] == "ticks-0a1b", "the name that Flink is given"
-    unnamed = flink_run(beam_options(ON_FLINK), "0a1b")
+    assert (run.name, run.run_id, run.cluster.url) == (f"ticks-{KEY}-0a1b", "0a1b", "http://here:8081")
+    assert options.get_all_options()["job_name"] == run.name, "the name that Flink is given"
+    unnamed = flink_run(beam_options(ON_FLINK), KEY, "0a1b")
     assert unnamed is not None
-    assert unnamed.name == "k2beam-0a1b"
+    assert unnamed.name == f"k2beam-{KEY}-0a1b"
 
 
 @pytest.mark.parametrize(
     "arguments", [(), ("--runner=FlinkRunner",), ("--runner=FlinkRunner", "--flink_master=[auto]")]
 )
 def test_a_job_that_ends_with_its_client_needs_none(arguments: tuple[str, ...]) -> None:
-    assert flink_run(beam_options(arguments), "x") is None
+    assert flink_run(beam_options(arguments), KEY, "x") is None
+    with pytest.raises(UsageError, match="--replace is for Flink clusters"):
+        check_on_flink(beam_options(arguments), "--replace")
 
 
 def test_a_job_server_without_the_address_of_its_cluster_is_refused() -> None:
     with pytest.raises(UsageError, match="--flink_master=HOST:PORT"):
-        flink_run(beam_options(("--runner=FlinkRunner", "--job_endpoint=here:8099")), "x")
+        flink_run(beam_options(("--runner=FlinkRunner", "--job_endpoint=here:8099")), KEY, "x")
+
+
+def test_a_job_whose_worker_is_the_client_does_not_work_without_it() -> None:
+    check_outlives_client(beam_options((*ON_FLINK, "--environment_type=EXTERNAL")), "--detach")
+    with pytest.raises(UsageError, match="--detach is not for --environment_type=LOOPBACK"):
+        check_outlives_client(beam_options((*ON_FLINK, "--environment_type=LOOPBACK")), "--detach")
+    with pytest.raises(UsageError, match="--detach is for Flink clusters"):
+        check_outlives_client(beam_options(()), "--detach")
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,17 @@ def test_each_cause_is_said_once(clock: list[float], caplog: pytest.LogCaptureFi
     assert restarts.cause == "ValueError: seven"
 
 
+def test_what_was_before_a_client_came_is_over(clock: list[float]) -> None:
+    """A worker that differed was mended, and the job began again."""
+    run = Run(JobFailure(1_000, "k2beam.errors.UsageError: no variable"))
+    restarts = Restarts(run, since_ms=1_000)  # type: ignore[arg-type]
+    restarts.look()
+    run.known.insert(0, JobFailure(1_001, "k2beam.errors.UsageError: no variable"))
+    clock[0] += progress.FAILURES_SECONDS
+    with pytest.raises(K2BeamError, match=r"^no variable$"):
+        restarts.look()
+
+
 def test_failures_are_not_asked_for_at_each_look(clock: list[float]) -> None:
     run = Run()
     restarts = Restarts(run)  # type: ignore[arg-type]

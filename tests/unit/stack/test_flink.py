@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import io
-import json
 import stat
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
 
-from k2beam.errors import FlinkRestError, PlatformError
-from k2beam.flink import FlinkJobs, FlinkRun
+from k2beam.errors import PlatformError
 from k2beam.stack import flink, flink_dist, stack
 from k2beam.stack.jars import locked_artifacts
 from k2beam.stack.server import Launch
 from k2beam.stack.stack import SERVICES, LocalStack
-from tests.http_servers import QuietHandler, serving
 
 PACKAGE = "apache-flink-libraries-1.19.3"
 WANTED = {
@@ -191,128 +187,3 @@ def test_a_tool_that_says_no_memory_is_an_error(tmp_path: Path, code: int) -> No
     broken = program(tmp_path / "broken", f"echo sizes do not add up >&2; exit {code}")
     with pytest.raises(PlatformError, match=r"memory from (.|\n)*sizes do not add up"):
         flink.memory(str(broken), tmp_path, tmp_path)
-
-
-class Cluster:
-    """Flink's REST API with jobs that end some calls after they are cancelled."""
-
-    def __init__(self) -> None:
-        self.states: dict[str, list[str]] = {}
-        """The states of each job, named by its id, one for each time it is listed; the last stays."""
-        self.cancelled: list[str] = []
-        self.stubborn: set[str] = set()
-        self.answers: dict[str, object] = {}
-        self.listed = 0
-        self.comes_at = 0
-
-    def answer(self, method: str, path: str) -> tuple[int, object]:
-        if method == "PATCH":
-            return self._cancel(path.split("/")[2].partition("?")[0])
-        if path == "/jobs/overview":
-            self.listed += 1
-            jobs = self.states if self.listed > self.comes_at else {}
-            return 200, {"jobs": [{"jid": job, "name": f"name-{job}", "state": self._state(job)} for job in jobs]}
-        found = self.answers.get(unquote(path))
-        return (404, {"errors": ["not found"]}) if found is None else (200, found)
-
-    def _state(self, job: str) -> str:
-        states = self.states[job]
-        return states.pop(0) if len(states) > 1 else states[0]
-
-    def _cancel(self, job: str) -> tuple[int, object]:
-        if job in self.stubborn:
-            return 404, {"errors": ["Job could not be found."]}
-        self.cancelled.append(job)
-        self.states[job] = ["CANCELLING", "CANCELED"]
-        return 202, {}
-
-
-@pytest.fixture
-def cluster() -> Iterator[tuple[Cluster, FlinkJobs]]:
-    made = Cluster()
-
-    class Handler(QuietHandler):
-        def _reply(self) -> None:
-            code, content = made.answer(self.command, self.path)
-            self.answer(code, json.dumps(content).encode())
-
-        do_GET = do_PATCH = _reply  # noqa: N815 - the names that http.server calls
-
-    with serving(Handler) as url:
-        yield made, FlinkJobs(url.removeprefix("http://"))
-
-
-def test_a_cluster_on_this_machine_is_not_asked_through_a_proxy(
-    cluster: tuple[Cluster, FlinkJobs], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
-    made, jobs = cluster
-    made.states = {"a": ["RUNNING"]}
-    assert [job.id for job in jobs.jobs("name-a")] == ["a"]
-    with pytest.raises(FlinkRestError, match="was not answered"):
-        FlinkJobs("flink.example:8081").overview()
-
-
-def test_a_run_ends_its_own_job_alone(cluster: tuple[Cluster, FlinkJobs]) -> None:
-    made, jobs = cluster
-    made.states = {"a": ["RUNNING"], "b": ["RUNNING"]}
-    FlinkRun(jobs, "name-a").end()
-    assert made.cancelled == ["a"]
-    assert [job.state for job in jobs.jobs("name-a")] == ["CANCELED"]
-    assert [job.state for job in jobs.jobs("name-b")] == ["RUNNING"]
-
-
-def test_a_job_that_is_still_being_submitted_is_waited_for(cluster: tuple[Cluster, FlinkJobs]) -> None:
-    made, jobs = cluster
-    made.states, made.comes_at = {"a": ["INITIALIZING"]}, 2
-    FlinkRun(jobs, "name-a").end()
-    assert made.cancelled == ["a"]
-
-
-def test_a_job_that_never_comes_is_an_error_unless_it_failed_before(cluster: tuple[Cluster, FlinkJobs]) -> None:
-    _, jobs = cluster
-    FlinkRun(jobs, "name-a").end(submitted=False)
-    with pytest.raises(FlinkRestError, match=r"job name-a has not come up at http://127.* after 0 s: .*by hand"):
-        FlinkRun(jobs, "name-a").end(submission_s=0)
-
-
-def test_one_that_does_not_end_is_an_error(cluster: tuple[Cluster, FlinkJobs], monkeypatch: pytest.MonkeyPatch) -> None:
-    made, jobs = cluster
-    made.states = {"a": ["RUNNING"]}
-    monkeypatch.setattr(FlinkJobs, "cancel", lambda *_: None)
-    with pytest.raises(FlinkRestError, match="job name-a has not ended"):
-        FlinkRun(jobs, "name-a").end(cancel_s=0)
-
-
-def test_one_that_ended_meanwhile_is_left_alone_and_a_refusal_is_told(cluster: tuple[Cluster, FlinkJobs]) -> None:
-    made, jobs = cluster
-    made.stubborn.add("a")
-    made.answers["/jobs/a"] = {"state": "FINISHED"}
-    jobs.cancel("a")
-    made.answers["/jobs/a"] = {"state": "RUNNING"}
-    with pytest.raises(FlinkRestError, match=r"PATCH .*/jobs/a\?mode=cancel was refused: .*could not be found"):
-        jobs.cancel("a")
-
-
-def test_counters_are_summed_over_the_tasks(cluster: tuple[Cluster, FlinkJobs]) -> None:
-    made, jobs = cluster
-    made.states = {"a": ["RUNNING"]}
-    made.answers["/jobs/a"] = {"vertices": [{"id": "v"}, {"id": "w"}]}
-    one, two = "[1]{Read__Decode}.k2beam_consumed", "Commit.k2beam_rows_written_trades_v2"
-    made.answers["/jobs/a/vertices/v/subtasks/metrics"] = [{"id": "numRecordsIn"}, {"id": one}]
-    made.answers["/jobs/a/vertices/w/subtasks/metrics"] = [{"id": two}, {"id": one}]
-    made.answers[f"/jobs/a/vertices/v/subtasks/metrics?get={one}&agg=sum"] = [{"id": one, "sum": 40.0}]
-    both = [{"id": two, "sum": 5.0}, {"id": one, "sum": 2.0}]
-    made.answers[f"/jobs/a/vertices/w/subtasks/metrics?get={two},{one}&agg=sum"] = both
-    assert FlinkRun(jobs, "name-a").counters(settle_s=0) == {"consumed": 42, "rows_written_trades_v2": 5}
-
-
-def test_a_cluster_that_does_not_answer_is_named() -> None:
-    with pytest.raises(FlinkRestError, match=r"GET http://127\.0\.0\.1:1/overview was not answered: .*refused"):
-        FlinkRun(FlinkJobs("127.0.0.1:1"), "x").check()
-
-
-def test_an_address_is_a_host_and_port_or_a_url() -> None:
-    assert FlinkJobs("here:1").url == FlinkJobs("http://here:1/").url == "http://here:1"
-    with pytest.raises(PlatformError, match="file:///x is not the address"):
-        FlinkJobs("file:///x")
