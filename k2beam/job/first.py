@@ -40,12 +40,16 @@ class LocalSource(Protocol):
 
 
 class _Judged(NamedTuple):
-    """A message, or offsets that are a dead letter together; ``error_class`` is empty where it is good."""
+    """A message, or offsets that are a dead letter together; ``error_class`` is empty where it is good.
+
+    ``place`` is its source partition.
+    """
 
     offset: int
     offsets: int = 1
     error_class: str = ""
     message: str = ""
+    place: tuple[str, int] = ("", 0)
 
 
 def check_first(
@@ -60,8 +64,9 @@ def check_first(
     """Decode and validate the first messages of ``batches`` that are not ``covered``, and write nothing.
 
     ``resolver`` gives writer schemas by id (None: the batches bring them along); fewer than ``least`` messages are not
-    judged. ``columns`` sees those that the messages bring along, if the tables are to have them. Raises K2BeamError
-    where more than ``max_dead_share`` of the messages (from 0.0 to 1.0) would be dead
+    judged. Covered offsets between those that are looked at count as good: a run that was killed between the commits of
+    two tables has left its dead letters alone. ``columns`` sees the fields that messages bring along, if the tables are
+    to have them. Raises K2BeamError where more than ``max_dead_share`` of the messages (from 0.0 to 1.0) would be dead
     letters, with the classes and an example.
     """
     if max_dead_share == 1 and columns is None:
@@ -75,7 +80,7 @@ def check_first(
     finally:
         if resolver is not None:
             resolver.close()
-    looked = sum(one.offsets for one in first)
+    looked = sum(one.offsets for one in first) + _taken_between(first, covered)
     failed = [one for one in first if one.error_class]
     if looked >= least and sum(one.offsets for one in failed) > max_dead_share * looked:
         raise K2BeamError(_refusal(failed, looked, max_dead_share))
@@ -92,6 +97,15 @@ def _first(batches: Iterable[list[_Judged]]) -> list[_Judged]:
     return found[:FIRST_MESSAGES]
 
 
+def _taken_between(first: list[_Judged], covered: Coverage) -> int:
+    """How many offsets are covered from the first to the last that is looked at, of each source partition."""
+    ends: dict[tuple[str, int], tuple[int, int]] = {}
+    for one in first:
+        begin, end = ends.get(one.place, (one.offset, one.offset))
+        ends[one.place] = min(begin, one.offset), max(end, one.offset)
+    return sum(covered[place].range_cardinality(begin, end + 1) for place, (begin, end) in ends.items())
+
+
 def _beginning(batch: Batch) -> Batch:
     """So much of a batch as is looked at."""
     if isinstance(batch, RawBatch):
@@ -106,14 +120,20 @@ def _beginning(batch: Batch) -> Batch:
 def _judged(batch: Batch, decoder: BatchDecoder, columns: ColumnCheck | None) -> list[_Judged]:
     """What becomes of each message, by offset."""
     events, dead_letters = ((), batch.dead_letters) if isinstance(batch, DeadLetterBatch) else decoder.decode(batch)
-    found = [_Judged(one.offset, one.last - one.offset + 1, one.error_class, one.error_message) for one in dead_letters]
+    found = [
+        _Judged(one.offset, one.last - one.offset + 1, one.error_class, one.error_message, (one.source, one.partition))
+        for one in dead_letters
+    ]
     for part in events:
         if columns is not None:
             columns.see(part.kind, part.data.schema)
         broken = {one.row: one for one in violations(part.kind, part.data, now_us())}
-        for row, offset in enumerate(part.data.column("_offset").to_pylist()):
+        names = ("_offset", "_source", "_partition")
+        rows = zip(*(part.data.column(name).to_pylist() for name in names), strict=True)
+        for row, (offset, *place) in enumerate(rows):
             one = broken.get(row)
-            found.append(_Judged(offset) if one is None else _Judged(offset, 1, one.error_class, one.message))
+            told = ("", "") if one is None else (one.error_class, one.message)
+            found.append(_Judged(offset, 1, *told, place=(place[0], place[1])))
     return sorted(found)
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyroaring import BitMap64
 
 from k2beam.clock import now_us
 from k2beam.config import NAMESPACE
-from k2beam.coverage import Coverage
+from k2beam.coverage import Coverage, SourcePartition
 from k2beam.csv.mapping import parse_mapping
 from k2beam.errors import K2BeamError, SchemaError, UsageError
 from k2beam.job.bounded import run_ingest
@@ -18,7 +19,7 @@ from k2beam.job.config import IngestConfig
 from k2beam.job.first import FIRST_MESSAGES, check_first
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import read_coverage
-from k2beam.model import RawBatch
+from k2beam.model import DeadLetterBatch, RawBatch
 from tests.lake_helpers import lake_config, raw_batch
 from transforms.read_archive import ReadArchive
 from transforms.read_csv import ReadCsv
@@ -129,3 +130,21 @@ def test_messages_and_blocks_of_archives_are_looked_at(tmp_path: Path) -> None:
 def test_a_share_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"--max-dead-share must be from 0 to 1, not 1\.5"):
         IngestConfig(lake_config(tmp_path), max_dead_share=1.5)
+
+
+def test_dead_letters_that_a_killed_run_left_are_taken_by_the_next(tmp_path: Path) -> None:
+    """Each table has a commit of its own: after a run that was killed between two, only dead letters are left."""
+    source = read(tmp_path / "a.csv", GOOD, BAD, GOOD, GOOD, BAD, GOOD)
+    name = next(batch.source for batch in source.local_batches() if not isinstance(batch, DeadLetterBatch))
+    taken = Coverage({SourcePartition(name, 0): BitMap64([0, 2, 3, 5])})
+    check_first(source.local_batches(), taken, None, 0.5)
+    with pytest.raises(K2BeamError, match="2 of the first 4 messages would be dead letters"):
+        check_first(source.local_batches(), taken, None, 0.4)
+
+
+def test_what_was_taken_before_says_nothing_of_what_comes_after_it(tmp_path: Path) -> None:
+    source = read(tmp_path / "a.csv", GOOD, GOOD, GOOD, BAD, BAD)
+    name = next(batch.source for batch in source.local_batches() if not isinstance(batch, DeadLetterBatch))
+    taken = Coverage({SourcePartition(name, 0): BitMap64([0, 1, 2])})
+    with pytest.raises(K2BeamError, match="2 of the first 2 messages would be dead letters"):
+        check_first(source.local_batches(), taken, None, 0.5)
