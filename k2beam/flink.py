@@ -182,6 +182,7 @@ def job_key(*parts: str | Iterable[str]) -> str:
     ``parts`` say what makes it the same job: the tables, and its sources, in any order.
 
     Examples:
+        >>> from k2beam.flink import job_key
         >>> job_key("tables", ["trades", "quotes"]) == job_key("tables", ["quotes", "trades"])
         True
         >>> len(job_key("tables", ["trades"]))
@@ -209,6 +210,7 @@ def root_cause(trace: str) -> str:
     """The line of a stack trace of Java or Python that says why: the last one that names an exception.
 
     Examples:
+        >>> from k2beam.flink import root_cause
         >>> root_cause("java.lang.RuntimeException: Error\\nTraceback:\\n  File x\\nValueError: seven\\n\\tat org.x")
         'ValueError: seven'
     """

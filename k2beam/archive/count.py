@@ -13,6 +13,7 @@ from k2beam.archive.header import ArchiveHeader, ArchiveLimits, read_header
 from k2beam.archive.plan import ArchivePlan, plan_archive
 from k2beam.archive.reading import block_content, block_limit
 from k2beam.archive.scan import ReadProblem, Scanner
+from k2beam.archive.stores import Stores
 from k2beam.coverage import Coverage
 from k2beam.errors import BrokenBlock
 
@@ -41,7 +42,9 @@ class ArchiveCount:
     problems: tuple[ReadProblem, ...]
 
 
-def count_archive(path: str, limits: ArchiveLimits | None = None, root: str | None = None) -> ArchiveCount:
+def count_archive(
+    path: str, limits: ArchiveLimits | None = None, root: str | None = None, stores: Stores | None = None
+) -> ArchiveCount:
     """Count a container: a plain one by its framing alone, a raw_record one by its messages.
 
     Raises UsageError and ArchiveRefused like :func:`k2beam.archive.header.check_archives`.
@@ -53,9 +56,9 @@ def count_archive(path: str, limits: ArchiveLimits | None = None, root: str | No
         (True, 3000, 3000)
     """
     limits = limits or ArchiveLimits()
-    plan = plan_archive(path, root, limits)
+    plan = plan_archive(path, root, limits, stores)
     if plan.header.raw:
-        coverage = _raw_coverage(plan, limits, root)
+        coverage = _raw_coverage(plan, limits, root, stores)
     else:
         coverage = Coverage()
         if plan.records:
@@ -63,9 +66,9 @@ def count_archive(path: str, limits: ArchiveLimits | None = None, root: str | No
     return ArchiveCount(path, plan.header.raw, plan.source, 0, plan.records, coverage, plan.problems)
 
 
-def _raw_coverage(plan: ArchivePlan, limits: ArchiveLimits, root: str | None) -> Coverage:
+def _raw_coverage(plan: ArchivePlan, limits: ArchiveLimits, root: str | None, stores: Stores | None) -> Coverage:
     coverage = Coverage()
-    with open_archive(plan.header.path, root) as file:
+    with open_archive(plan.header.path, root, stores) as file:
         header: ArchiveHeader = read_header(file, plan.header.path, limits)
         stop = plan.chunks[-1].end if plan.chunks else header.size
         scanner = Scanner(file, header, file_size(file))

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from k2beam.errors import ArchiveError, ArchiveRefused, UsageError
 
+if TYPE_CHECKING:
+    from k2beam.archive.stores import Stores
+
 SUFFIX = ".avro"
+_URI = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _BUFFER = 1 << 20
 
 
-def expand_paths(paths: Sequence[str]) -> list[str]:
+def expand_paths(paths: Sequence[str], stores: Stores | None = None) -> list[str]:
     """The files that ``paths`` mean, each once: in the order given, sorted within a glob or a folder.
 
     A glob may have ``**``; a folder means every ``*.avro`` below it (linked folders are not entered). What is hidden in
     a folder, a name that begins with a dot or an underscore, is another program's and left out.
-    Raises UsageError when a path, glob or folder has no file.
+    The same holds of URIs, which ``stores`` opens (:mod:`k2beam.archive.stores`). Raises UsageError when a path, glob
+    or folder has no file.
 
     Examples:
         >>> from k2beam.archive.files import expand_paths
@@ -31,16 +37,27 @@ def expand_paths(paths: Sequence[str]) -> list[str]:
         raise UsageError("no archive is named: give at least one file, glob or folder")
     found: dict[str, str] = {}
     for path in paths:
+        if is_uri(path):
+            from k2beam.archive.stores import expand_uri
+
+            found.update((name, name) for name in expand_uri(path, SUFFIX, stores))
+            continue
         for name in _expand(path):
             found.setdefault(os.path.realpath(name), name)
     return list(found.values())
 
 
-def open_archive(path: str, root: str | None = None) -> BinaryIO:
+def is_uri(path: str) -> bool:
+    """Whether a path is a URI, such as ``s3://bucket/ticks``, and not one of this machine."""
+    return _URI.match(path) is not None
+
+
+def open_archive(path: str, root: str | None = None, stores: Stores | None = None) -> BinaryIO:
     """Open an archive for reading, buffered. The root is checked at each open, on the resolved path.
 
     Raises UsageError when the file (or the root) is not there or the path is not UTF-8, ArchiveRefused when it is
-    outside ``root`` (also through a link or ``..``) or no regular file, ArchiveError when it can't be opened.
+    outside ``root`` (also through a link or ``..``) or no regular file, ArchiveError when it can't be opened. A URI is
+    opened by ``stores``, and raises as :func:`k2beam.archive.stores.open_object`.
 
     Examples:
         >>> from k2beam.archive.files import open_archive
@@ -49,6 +66,10 @@ def open_archive(path: str, root: str | None = None) -> BinaryIO:
         b'Obj'
     """
     check_path_is_text(path)
+    if is_uri(path):
+        from k2beam.archive.stores import open_object
+
+        return open_object(path, root, stores)
     real = _resolve(path, root)
     try:
         # O_NONBLOCK: opening a pipe must not wait for its writer. O_NOFOLLOW: the path is resolved already.
@@ -72,7 +93,10 @@ def check_path_is_text(path: str) -> None:
 
 def file_size(file: BinaryIO) -> int:
     """The size in bytes as it is now."""
-    return os.fstat(file.fileno()).st_size
+    here = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(here)
+    return size
 
 
 def _expand(path: str) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from k2beam import schemas
 from k2beam.archive.codecs import CODECS
@@ -20,6 +20,9 @@ from k2beam.codec.frame import parse_ref
 from k2beam.codec.writer_schema import WriterSchema
 from k2beam.errors import ArchiveRefused, SchemaError, UsageError
 from k2beam.model import SchemaRef
+
+if TYPE_CHECKING:
+    from k2beam.archive.stores import Stores
 
 CONTAINER_MAGIC = b"Obj\x01"
 SYNC_BYTES = 16
@@ -82,7 +85,10 @@ class ArchiveHeader:
 
 
 def check_archives(
-    paths: Sequence[str], root: str | None = None, limits: ArchiveLimits | None = None
+    paths: Sequence[str],
+    root: str | None = None,
+    limits: ArchiveLimits | None = None,
+    stores: Stores | None = None,
 ) -> list[ArchiveHeader]:
     """The headers of all files that ``paths`` mean, checked before any of them is read.
 
@@ -95,8 +101,8 @@ def check_archives(
         [('samples/crypto/quotes-00001.avro', True), ('samples/crypto/trades-00001.avro', True)]
     """
     headers = []
-    for path in expand_paths(paths):
-        with open_archive(path, root) as file:
+    for path in expand_paths(paths, stores):
+        with open_archive(path, root, stores) as file:
             headers.append(read_header(file, path, limits or ArchiveLimits()))
     return headers
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from k2beam.archive.files import file_size, open_archive
 from k2beam.archive.header import ArchiveHeader, ArchiveLimits, read_header
 from k2beam.archive.scan import Frame, ReadProblem, Scanner, source_id
+from k2beam.archive.stores import Stores, object_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,8 @@ class ArchiveChunk:
     """A part of a container that begins and ends between blocks; small, it is all that is shuffled.
 
     ``start`` and ``end`` are bytes, ``first`` is the number of its first record, ``records`` how many numbers
-    it has, ``total`` how many the whole file has. ``sync`` tells whether the file is still the same one.
+    it has, ``total`` how many the whole file has. ``sync`` tells whether the file is still the same one, and of an
+    object in a store ``version`` does, which may not even grow.
 
     Examples:
         >>> from k2beam.archive.plan import plan_archive
@@ -32,6 +34,7 @@ class ArchiveChunk:
     first: int
     records: int
     total: int
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,9 @@ class ArchivePlan:
     problems: tuple[ReadProblem, ...]
 
 
-def plan_archive(path: str, root: str | None = None, limits: ArchiveLimits | None = None) -> ArchivePlan:
+def plan_archive(
+    path: str, root: str | None = None, limits: ArchiveLimits | None = None, stores: Stores | None = None
+) -> ArchivePlan:
     """Scan the framing of a container (block data is stepped over, not read) and split it into chunks.
 
     Raises UsageError and ArchiveRefused like :func:`k2beam.archive.header.check_archives`.
@@ -67,7 +72,7 @@ def plan_archive(path: str, root: str | None = None, limits: ArchiveLimits | Non
     limits = limits or ArchiveLimits()
     problems: list[ReadProblem] = []
     parts: list[tuple[int, int, int, int]] = []
-    with open_archive(path, root) as file:
+    with open_archive(path, root, stores) as file:
         header = read_header(file, path, limits)
         size = file_size(file)
         first_frame: Frame | None = None
@@ -84,10 +89,11 @@ def plan_archive(path: str, root: str | None = None, limits: ArchiveLimits | Non
         if end > start:
             parts.append((start, end, first, total - first))
         source = source_id(file, header, first_frame)
+        version = object_version(file)
     if not header.size:
         message = f"{path}: the file is empty; if it is still being written, read it again later"
         problems.append(ReadProblem(path, 0, "truncated_tail", message))
     elif first_frame is None and not problems:
         problems.append(ReadProblem(path, header.size, "empty", f"{path}: the file has a header and no records"))
-    chunks = (ArchiveChunk(path, root, source, header.sync, *part, total) for part in parts)
+    chunks = (ArchiveChunk(path, root, source, header.sync, *part, total, version) for part in parts)
     return ArchivePlan(header, source, total, tuple(chunks), tuple(problems))

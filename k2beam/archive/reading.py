@@ -12,6 +12,7 @@ from k2beam.archive.files import file_size, open_archive
 from k2beam.archive.header import ArchiveHeader, ArchiveLimits, read_header
 from k2beam.archive.plan import ArchiveChunk
 from k2beam.archive.scan import Frame, ReadProblem, Scanner
+from k2beam.archive.stores import Stores, object_version
 from k2beam.errors import ArchiveError, BlockTooLarge, BrokenBlock, UsageError
 from k2beam.model import Block, BlockBatch, DeadLetter, DeadLetterBatch, Extent, RawBatch
 
@@ -25,7 +26,8 @@ _MAX_BATCH_BYTES = 1 << 30  # Arrow's binary columns have 32-bit offsets
 class ArchiveReader:
     """Reads chunks into batches of about ``rows_per_batch`` records and ``bytes_per_batch`` decompressed bytes.
 
-    A single block may be larger than a BlockBatch is meant to be; a RawBatch never has more rows.
+    A single block may be larger than a BlockBatch is meant to be; a RawBatch never has more rows. ``stores`` opens what
+    is named by a URI.
 
     Raises UsageError for sizes out of range.
 
@@ -40,6 +42,7 @@ class ArchiveReader:
     limits: ArchiveLimits = field(default_factory=ArchiveLimits)
     rows_per_batch: int = 50_000
     bytes_per_batch: int = 16 << 20
+    stores: Stores | None = None
 
     def __post_init__(self) -> None:
         if self.rows_per_batch < 1:
@@ -53,9 +56,9 @@ class ArchiveReader:
         The same file gives the same batches each time. Raises ArchiveError when the file is no longer the one that was
         planned.
         """
-        with open_archive(chunk.path, chunk.root) as file:
+        with open_archive(chunk.path, chunk.root, self.stores) as file:
             header = read_header(file, chunk.path, self.limits)
-            if header.sync != chunk.sync:
+            if header.sync != chunk.sync or object_version(file) != chunk.version:
                 raise _changed(chunk)
             if header.raw:
                 yield from self._read_raw(file, header, chunk)

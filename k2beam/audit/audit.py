@@ -16,8 +16,9 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 from pyroaring import BitMap64
 
-from k2beam.archive.count import ArchiveCount, count_archive
+from k2beam.archive.count import count_archive
 from k2beam.archive.files import expand_paths
+from k2beam.archive.stores import Stores
 from k2beam.audit.expectation import Expectation, SourceFile, describe, lost_files
 from k2beam.audit.report import AuditReport, DaysFinding, LedgerFinding, SourceFinding, SymbolFinding, TableFinding
 from k2beam.coverage import Coverage, SourcePartition, runs
@@ -58,13 +59,13 @@ def audit(
     counted: Sequence[SourceFile] = (),
     mend: bool = True,
     full: bool = False,
-    count_source: Callable[[str], ArchiveCount] = count_archive,
+    stores: Stores | None = None,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> AuditReport:
     """Recount everything in ``namespace`` and compare it with what there is to expect.
 
-    ``sources`` are archives (files, globs, folders) whose offsets must all be in the tables; without
-    them the recorded ends count, and failing these only the holes are seen. ``counted`` are further
+    ``sources`` are archives (files, globs, folders; by URI, opened by ``stores``) whose offsets must all be in the
+    tables; without them the recorded ends count, and failing these only the holes are seen. ``counted`` are further
     sources that the caller has counted, such as topics at their broker. The gap ledger is
     compared with a recount of the rows and, with ``mend``, put right by appending to it; nothing else is
     written. The sequence numbers of days that are remembered of the same files are not read again; with ``full`` they
@@ -83,7 +84,7 @@ def audit(
         (True, 5982, 18)
     """
     findings = _Findings()
-    files = [*_count_sources(sources, count_source, findings, on_step), *counted]
+    files = [*_count_sources(sources, stores, findings, on_step), *counted]
     expectation = Expectation()
     for file in files:
         expectation.add_file(file)
@@ -110,15 +111,15 @@ def audit(
 
 def _count_sources(
     paths: Sequence[str],
-    count_source: Callable[[str], ArchiveCount],
+    stores: Stores | None,
     findings: _Findings,
     on_step: Callable[[str], None],
 ) -> list[SourceFile]:
     files = []
-    for path in expand_paths(paths) if paths else ():
+    for path in expand_paths(paths, stores) if paths else ():
         on_step(f"counting {path}")
         try:
-            counted = count_source(path)
+            counted = count_archive(path, stores=stores)
         except (ArchiveError, OSError) as error:
             findings.problems.append(f"source file {path} can't be counted: {error}")
             continue

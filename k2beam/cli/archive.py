@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from k2beam.cli.guard import guarded
 from k2beam.cli.kafka_options import LOCAL_BOOTSTRAP, BootstrapOption, kafka_security
+from k2beam.cli.lake_options import archive_stores
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.cli.progress import progress
@@ -18,8 +20,8 @@ from k2beam.kafka.login import check_login
 from k2beam.registry.config import RegistryConfig
 
 if TYPE_CHECKING:
-    from k2beam.kafka.archiver import ArchiveStats
-    from k2beam.registry.resolver import RegistryResolver
+    from k2beam.kafka.archiver import ArchiveStats, KafkaArchiver
+    from k2beam.kafka.cluster import Cluster
 
 archive_app = typer.Typer(no_args_is_help=True, help="Write raw_record containers, to be replayed at any time.")
 
@@ -38,7 +40,7 @@ def archive() -> None:
 @guarded
 @with_options(security=kafka_security, login=registry_login)
 def kafka(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the containers.")],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder for the containers, or s3://BUCKET/PREFIX.")],
     topic: Annotated[list[str] | None, typer.Option("--topic", help="A topic; may be repeated.")] = None,
     topic_pattern: Annotated[str | None, typer.Option(help="Regular expression that matches whole names.")] = None,
     bootstrap: BootstrapOption = LOCAL_BOOTSTRAP,
@@ -50,47 +52,42 @@ def kafka(
         int, typer.Option(min=1, help="Messages in a container, at the most; it closes at 64 MiB too.")
     ] = 200_000,
     force: Annotated[bool, typer.Option("--force", help="Write although OUT is not empty.")] = False,
+    catalog: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of pyiceberg's catalogs, that whose settings open the store.")
+    ] = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Copy topics, from their first offset to the end found now, byte for byte; commits no offsets."""
-    from k2beam.kafka.archiver import check_folder
+    from k2beam.kafka.archiver import KafkaArchiver, check_folder
+    from k2beam.kafka.cluster import Cluster
     from k2beam.registry.resolver import RegistryResolver
 
-    check_folder(out, force)
+    stores = archive_stores([out], catalog)
+    check_folder(out, force, stores)
     config = security.at(bootstrap)
     schemas = optional_registry(registry, login)
     resolver = None if schemas is None else RegistryResolver(schemas)
     if resolver is None:
         _warn("without --registry the containers have no writer schemas: their messages would become dead letters")
     check_login(config)
-    stats = _archive(config, resolver, out, tuple(topic or ()), topic_pattern, rows_per_file)
-    emit_object(stats, output, title="archive kafka")
-
-
-def _archive(
-    config: KafkaConfig,
-    resolver: RegistryResolver | None,
-    out: Path,
-    names: tuple[str, ...],
-    pattern: str | None,
-    rows: int,
-) -> ArchiveStats:
-    from k2beam.kafka.archiver import KafkaArchiver
-    from k2beam.kafka.cluster import Cluster
-
-    cluster = Cluster(config)
-    topics = cluster.topics(names, pattern)
-    bounds = cluster.bounds(topics)
-    total = sum(bound.end - bound.low for bound in bounds.values())
+    archiver = partial(KafkaArchiver, config, out, resolver, stores=stores, rows_per_file=rows_per_file, warn=_warn)
     if resolver is not None:
         resolver.open()
     try:
-        with progress("archiving", total) as advance:
-            archiver = KafkaArchiver(config, out, resolver, rows_per_file=rows, on_messages=advance, warn=_warn)
-            return archiver.run(topics, bounds)
+        stats = _archived(Cluster(config), tuple(topic or ()), topic_pattern, archiver)
     finally:
         if resolver is not None:
             resolver.close()
+    emit_object(stats, output, title="archive kafka")
+
+
+def _archived(
+    cluster: Cluster, names: tuple[str, ...], pattern: str | None, archiver: Callable[..., KafkaArchiver]
+) -> ArchiveStats:
+    topics = cluster.topics(names, pattern)
+    bounds = cluster.bounds(topics)
+    with progress("archiving", sum(bound.end - bound.low for bound in bounds.values())) as advance:
+        return archiver(on_messages=advance).run(topics, bounds)
 
 
 def _warn(text: str) -> None:

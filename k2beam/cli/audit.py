@@ -10,7 +10,7 @@ import typer
 
 from k2beam.cli.guard import guarded
 from k2beam.cli.kafka_options import kafka_security, optional_kafka
-from k2beam.cli.lake_options import check_exists, existing_lake, lake_config
+from k2beam.cli.lake_options import archive_stores, check_exists, existing_lake, lake_config
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows
 from k2beam.cli.progress import progress, step_progress
@@ -102,6 +102,7 @@ def audit_command(
             opened,
             lake.namespace,
             tuple(source or ()),
+            stores=archive_stores(source or (), lake.catalog),
             counted=_topics(opened, lake.namespace, kafka, tuple(topic or ()), topic_pattern),
             mend=mend,
             full=full,

@@ -12,7 +12,7 @@ from k2beam.archive.files import expand_paths
 from k2beam.cli.csv import register_csv
 from k2beam.cli.durations import seconds, whole_seconds
 from k2beam.cli.intake_options import IntakeOptions, intake_options
-from k2beam.cli.lake_options import lake_config
+from k2beam.cli.lake_options import archive_stores, lake_config
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
@@ -21,6 +21,7 @@ from k2beam.config import LakeConfig, WriteConfig
 from k2beam.job.config import IngestConfig
 
 if TYPE_CHECKING:
+    from k2beam.archive.stores import Stores
     from k2beam.job.stats import IngestStats
 
 _MIB = 1 << 20
@@ -38,7 +39,10 @@ def register(app: typer.Typer) -> None:
 @with_options(lake=lake_config, intake=intake_options, metrics=metrics_options)
 def archive(
     context: typer.Context,
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Avro containers, globs or folders.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH...", help="Avro containers, globs or folders, of this machine or s3://…"),
+    ],
     *,
     lake: LakeConfig,
     root: Annotated[str | None, typer.Option(help="Refuse any path outside this folder.")] = None,
@@ -58,7 +62,8 @@ def archive(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Replay archived Avro into the tables. Beam's own options follow after --."""
-    expand_paths(paths)  # refused before Beam is loaded, which takes seconds
+    stores = archive_stores(paths, lake.catalog)
+    expand_paths(paths, stores)  # refused before Beam is loaded, which takes seconds
     from transforms.read_archive import ReadArchive
 
     config = IngestConfig(
@@ -75,20 +80,20 @@ def archive(
         metrics=metrics.config,
         **intake._asdict(),
     )
-    with consumed_progress("replay", total=_records(paths, root)):
-        stats = k2beam.run_ingest(ReadArchive(paths, root=root), config, context.obj or ())
+    with consumed_progress("replay", total=_records(paths, root, stores)):
+        stats = k2beam.run_ingest(ReadArchive(paths, root=root, stores=stores), config, context.obj or ())
     metrics.push(stats)
     emit_object(stats.as_dict(), output, title="ingest archive")
     typer.echo(verdict(stats), err=True)
 
 
-def _records(paths: list[str], root: str | None) -> int:
+def _records(paths: list[str], root: str | None, stores: Stores | None) -> int:
     """How many records there are by the framing of the containers; counted for the bar alone."""
     if not sys.stderr.isatty():
         return 0
     from k2beam.archive.plan import plan_archive
 
-    return sum(plan_archive(path, root).records for path in expand_paths(paths))
+    return sum(plan_archive(path, root, stores=stores).records for path in expand_paths(paths, stores))
 
 
 def verdict(stats: IngestStats) -> str:

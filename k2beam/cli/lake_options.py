@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from k2beam.archive.files import is_uri
 from k2beam.cli.durations import positive_seconds
 from k2beam.config import LakeConfig, Retention
 from k2beam.lake.place import check_there, warehouse_folder
+
+if TYPE_CHECKING:
+    from k2beam.archive.stores import Stores
 
 WAREHOUSE_VARIABLE = "K2BEAM_WAREHOUSE"
 DEFAULT_WAREHOUSE = "warehouse"
@@ -43,6 +48,18 @@ def existing_lake(warehouse: WarehouseOption = None, catalog: CatalogOption = No
     lake = lake_config(warehouse, catalog)
     check_exists(lake)
     return lake
+
+
+def archive_stores(paths: Iterable[str], catalog: str | None) -> Stores | None:
+    """What opens archives that are named by a URI, with the settings of a catalog; None where there are none.
+
+    Loaded only then: it takes a second.
+    """
+    if not any(map(is_uri, paths)):
+        return None
+    from k2beam.lake.stores import CatalogStores
+
+    return CatalogStores(catalog)
 
 
 def check_exists(lake: LakeConfig) -> None:

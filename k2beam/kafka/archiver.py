@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from k2beam.archive.files import is_uri
+from k2beam.archive.stores import Stores, has_objects, upload
 from k2beam.archive.write import write_raw_archive
 from k2beam.codec.frame import HEADER_BYTES, schema_of
 from k2beam.errors import K2BeamError, SchemaError, UsageError
@@ -51,7 +54,7 @@ class ArchiveStats:
 
 
 class KafkaArchiver:
-    """Copies topics into a folder of raw_record containers.
+    """Copies topics into a folder of raw_record containers, or below a URI that ``stores`` opens.
 
     Each message keeps source, partition, offset, timestamp (microseconds), key, value and headers, so that replaying
     an archive after the live run adds nothing, and replaying it alone gives the same rows. Read is what a live run
@@ -59,16 +62,17 @@ class KafkaArchiver:
     name are in its header; one that ``schemas`` does not know is left out, and its messages become the dead letters
     that they are live.
 
-    Delivery: a container appears when it is complete; each offset once, from the first that the broker has to the
-    end found at the start. Commits no offsets.
+    Delivery: a container or object appears when it is complete; each offset once, from the first that the broker has
+    to the end found at the start. Commits no offsets.
     """
 
     def __init__(
         self,
         config: KafkaConfig,
-        out: Path,
+        out: str,
         schemas: SchemaSource | None = None,
         *,
+        stores: Stores | None = None,
         rows_per_file: int = ROWS_A_FILE,
         on_messages: Callable[[int], None] = lambda _count: None,
         warn: Callable[[str], None] = lambda _text: None,
@@ -77,6 +81,7 @@ class KafkaArchiver:
             raise UsageError(f"--rows-per-file must be at least 1, not {rows_per_file}")
         self._config = config
         self._out = out
+        self._stores = stores
         self._schemas = schemas
         self._rows = rows_per_file
         self._on_messages = on_messages
@@ -89,7 +94,8 @@ class KafkaArchiver:
         are complete by then stay.
         """
         started = time.monotonic()
-        self._out.mkdir(parents=True, exist_ok=True)
+        if not is_uri(self._out):
+            Path(self._out).mkdir(parents=True, exist_ok=True)
         guard = TopicGuard(self._config, tuple(topics))
         messages = files = partitions = size = 0
         for topic in topics:
@@ -109,10 +115,19 @@ class KafkaArchiver:
         for chunk in chunks(reader.records(), self._rows, BYTES_A_FILE):
             # Offsets of a topic made anew would be taken for those of the old one.
             guard.check()
-            path = self._out / file_name(topic, partition, chunk[0].offset)
-            count = write_raw_archive(str(path), chunk, self._found_schemas(chunk))
+            count, size = self._written(file_name(topic, partition, chunk[0].offset), chunk)
             self._on_messages(count)
-            yield count, path.stat().st_size
+            yield count, size
+
+    def _written(self, name: str, chunk: list[RawRecord]) -> tuple[int, int]:
+        """Messages and bytes of a container, which is made on this machine, also for a store."""
+        if not is_uri(self._out):
+            path = Path(self._out) / name
+            return write_raw_archive(str(path), chunk, self._found_schemas(chunk)), path.stat().st_size
+        with TemporaryDirectory(prefix="k2beam-archive-") as folder:
+            path = Path(folder) / name
+            count = write_raw_archive(str(path), chunk, self._found_schemas(chunk))
+            return count, upload(str(path), f"{self._out.rstrip('/')}/{name}", self._stores)
 
     def _found_schemas(self, records: Iterable[RawRecord]) -> dict[SchemaRef, Any]:
         found: dict[SchemaRef, Any] = {}
@@ -223,11 +238,11 @@ class PartitionReader:
         return f"topic {self._topic.name}, partition {self._number}, offset {self._next}"
 
 
-def check_folder(out: Path, force: bool) -> None:
-    """Raises UsageError when ``out`` is a file, or has something in it and ``force`` is off."""
-    if out.exists() and not out.is_dir():
+def check_folder(out: str, force: bool, stores: Stores | None = None) -> None:
+    """Raises UsageError when ``out`` is a file, or has something in it (a URI: below it) and ``force`` is off."""
+    if not is_uri(out) and Path(out).exists() and not Path(out).is_dir():
         raise UsageError(f"{out} is a file: name a folder")
-    if not force and out.is_dir() and any(os.scandir(out)):
+    if not force and (has_objects(out, stores) if is_uri(out) else Path(out).is_dir() and any(os.scandir(out))):
         raise UsageError(
             f"{out} is not empty: name a new folder, or use --force (it replaces the files of the same topics and"
             " offsets, and leaves other files alone)"

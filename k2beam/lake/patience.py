@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -133,9 +133,14 @@ def waiting(call: Callable[..., Result]) -> Callable[..., Result]:
 
 def patient(catalog: Catalog) -> Catalog:
     """The catalog, whose tables are waited for, and whose S3 is tried for minutes where nothing else is configured."""
-    catalog.properties.setdefault(S3_RETRY_STRATEGY_IMPL, f"{__name__}.{PatientRetries.__name__}")
+    catalog.properties.update(with_patience(catalog.properties))
     catalog.load_table = waiting(catalog.load_table)  # type: ignore[method-assign]
     return catalog
+
+
+def with_patience(properties: Mapping[str, str]) -> dict[str, str]:
+    """Settings of a store, by which S3 is tried for minutes where nothing else is configured."""
+    return {S3_RETRY_STRATEGY_IMPL: f"{__name__}.{PatientRetries.__name__}", **properties}
 
 
 class PatientRetries(AwsStandardS3RetryStrategy):  # type: ignore[misc]

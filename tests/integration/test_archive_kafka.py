@@ -71,14 +71,14 @@ def test_a_topic_made_anew_has_other_file_names() -> None:
 
 
 def test_a_folder_with_something_in_it_needs_force(tmp_path: Path) -> None:
-    check_folder(tmp_path, force=False)
-    check_folder(tmp_path / "new", force=False)
+    check_folder(str(tmp_path), force=False)
+    check_folder(str(tmp_path / "new"), force=False)
     (tmp_path / "a.avro").touch()
-    check_folder(tmp_path, force=True)
+    check_folder(str(tmp_path), force=True)
     with pytest.raises(UsageError, match="--force"):
-        check_folder(tmp_path, force=False)
+        check_folder(str(tmp_path), force=False)
     with pytest.raises(UsageError, match="is a file"):
-        check_folder(tmp_path / "a.avro", force=True)
+        check_folder(str(tmp_path / "a.avro"), force=True)
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -156,7 +156,7 @@ def test_a_topic_made_anew_meanwhile_is_refused(
         (old.source, partition): bound for (_, partition), bound in cluster.bounds([topic]).items()
     }
     with pytest.raises(K2BeamError, match="created again"):
-        KafkaArchiver(config, tmp_path / "out").run([old], bounds)
+        KafkaArchiver(config, str(tmp_path / "out")).run([old], bounds)
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -14,11 +14,15 @@ from typing import Any
 
 import pytest
 
+from k2beam.audit.audit import audit
+from k2beam.config import NAMESPACE
 from k2beam.flink import FlinkJobs
+from k2beam.lake.catalog import open_catalog
 from k2beam.produce.republish import republish
 from k2beam.stack.stack import LocalStack
 from k2beam.version import RELEASE
 from tests.integration.flink_job import PATIENCE_S, flink_ingest, worker_pool
+from tests.lake_helpers import lake_config
 from tests.live_helpers import assert_live_audit, halves, produce_more, register
 from tests.replay_helpers import open_gaps, simulated, true_gaps
 
@@ -87,11 +91,11 @@ def test_a_job_is_left_found_again_and_replaced_by_another_version(
     assert [each["state"] for each in ours] == ["CANCELED", "CANCELED"]
 
 
-def test_a_signal_ends_a_bounded_job_in_the_cluster(flink: LocalStack, tmp_path: Path) -> None:
-    simulated(tmp_path / "in", rows=400_000, kinds=("trades",), files=1)
+def test_a_bounded_job_is_ended_by_a_signal_and_completed_by_the_next(flink: LocalStack, tmp_path: Path) -> None:
+    truth = simulated(tmp_path / "in", rows=400_000, kinds=("trades",), files=1)
     name = f"bounded-{uuid.uuid4().hex[:8]}"
     command = [
-        *(sys.executable, "-m", "k2beam.cli.main", "ingest", "archive", str(tmp_path / "in")),
+        *(sys.executable, "-m", "k2beam.cli.main", "ingest", "archive", str(tmp_path / "in"), "--output", "json"),
         *("--warehouse", str(tmp_path / "lake"), "--", "--runner=FlinkRunner", f"--job_name={name}"),
         *(f"--flink_master={flink.flink_rest_url}", f"--job_endpoint={flink.job_endpoint}"),
         *("--environment_type=LOOPBACK", "--parallelism=1"),
@@ -99,7 +103,8 @@ def test_a_signal_ends_a_bounded_job_in_the_cluster(flink: LocalStack, tmp_path:
     cluster = FlinkJobs(flink.flink_rest_url)
 
     def states() -> list[str]:
-        return [job.state for job in cluster.jobs() if job.name.startswith(name)]
+        ours = sorted((job for job in cluster.jobs() if job.name.startswith(name)), key=lambda job: job.started_ms)
+        return [job.state for job in ours]
 
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -114,3 +119,10 @@ def test_a_signal_ends_a_bounded_job_in_the_cluster(flink: LocalStack, tmp_path:
     assert code == 1, said
     assert "Error: the job ended: a signal ended it; run it again" in said
     assert states() == ["CANCELED"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["consumed"] == truth.offsets
+    assert states() == ["CANCELED", "FINISHED"]
+    report = audit(open_catalog(lake_config(tmp_path / "lake")), NAMESPACE, [str(tmp_path / "in")])
+    assert report.ok, report.problems
+    assert open_gaps(tmp_path / "lake") == true_gaps(truth)
