@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := k2beam transforms tests bench examples scripts setup.py
 LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes \
 	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --extra query --extra pandas --extra kafka
-.PHONY: help environment check format unit test full bench docs lock wheel clean
+.PHONY: help environment check packages format unit test full bench docs lock wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -17,6 +17,9 @@ check: environment ## ruff, its formatter in check mode, mypy, and the lint of m
 	$(BIN)/ruff format --check $(wildcard $(SOURCES))
 	$(BIN)/mypy
 	$(BIN)/python scripts/validate_metrics_labels.py
+
+packages: environment ## known vulnerabilities of the locked packages; without network a note
+	$(BIN)/python scripts/audit_packages.py
 
 format: environment ## format the code and apply ruff's safe fixes
 	$(BIN)/ruff check --fix $(wildcard $(SOURCES))

@@ -68,6 +68,7 @@ setup(
             "mkdocs-material>=9.6,<10",
             "mkdocstrings[python]>=0.29",
             "mypy>=1.13",
+            "pip-audit>=2.9",
             "pre-commit>=4",
             "ruff>=0.8",
             "uv>=0.9",

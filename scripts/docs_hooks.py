@@ -30,6 +30,7 @@ PAGES = {
     "changelog.md": ROOT / "CHANGELOG.md",
     "contributing.md": ROOT / "CONTRIBUTING.md",
     "ops.md": ROOT / "ops" / "README.md",
+    "security.md": ROOT / "SECURITY.md",
     "samples.md": ROOT / "samples" / "README.md",
 }
 """Pages of the site that are files of the repository outside docs/."""

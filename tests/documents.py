@@ -13,7 +13,15 @@ from k2beam.cli.main import app, split_beam_options
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
-DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "ops/README.md", "samples/README.md", *PAGES]
+DOCUMENTS = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "ops/README.md",
+    "samples/README.md",
+    *PAGES,
+]
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _TIME_TAKEN = re.compile(r" in [\d.]+ s \(.*\)")

@@ -35,6 +35,7 @@ FURTHER = (
     "k2beam.archive.write.write_raw_archive",
     "k2beam.audit.audit.audit",
     "k2beam.audit.compare.compare",
+    "k2beam.doctor.examine",
     "k2beam.flink.job_key",
     "k2beam.flink.root_cause",
     "k2beam.jsonable.jsonable",

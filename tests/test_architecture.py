@@ -49,7 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("transforms",),
     ("k2beam.job",),
     # what a user meets, and the old paths to it
-    ("k2beam.demo", "k2beam.__init__", "k2beam.ingest", "k2beam.platform"),
+    ("k2beam.demo", "k2beam.doctor", "k2beam.__init__", "k2beam.ingest", "k2beam.platform"),
     ("k2beam.cli", "k2beam.__main__"),
 )
 """From the bottom up: a module imports its own package and the layers below, nothing above or beside it."""

@@ -14,6 +14,7 @@ from k2beam.cli import (
     audit,
     demo,
     dlq,
+    doctor,
     exporter,
     gaps,
     ingest,
@@ -62,6 +63,7 @@ for group in (
     stack,
     worker,
     job,
+    doctor,
 ):
     group.register(app)
 

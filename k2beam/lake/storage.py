@@ -54,6 +54,20 @@ class TableFolder:
             raise LakeError(f"table {self._name}: file {path} can't be deleted: {error}") from error
 
 
+def try_store(table: Table, name: str) -> None:
+    """Write, read and delete a file in a table's ``metadata`` folder. Raises OSError where one of the three fails."""
+    system, path = store_of(table, f"{table.location()}/metadata/{name}")
+    with system.open_output_stream(path) as out:
+        out.write(name.encode())
+    try:
+        with system.open_input_file(path) as file:
+            content = file.read()
+    finally:
+        system.delete_file(path)
+    if content != name.encode():
+        raise OSError(f"{table.location()} gives other bytes than were written")
+
+
 def store_of(table: Table, location: str) -> tuple[fs.FileSystem, str]:
     """The file system of a location of a table, and the path in it. Raises LakeError where it can't be listed."""
     if not isinstance(table.io, PyArrowFileIO):

@@ -80,6 +80,15 @@ def classpath(group: str) -> str:
     return os.pathsep.join(str(path) for path in ensure_jars(group))
 
 
+def groups_at_hand(lock: Path = LOCK) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The groups whose archives are all in the cache, by their sizes, and those that lack some."""
+    whole: dict[str, bool] = {}
+    for group, artifact in _parse(lock):
+        path = cache_dir() / "maven" / artifact.path
+        whole[group] = whole.get(group, True) and path.is_file() and path.stat().st_size == artifact.size
+    return tuple(group for group in whole if whole[group]), tuple(group for group in whole if not whole[group])
+
+
 def ensure_unpacked(group: str, lock: Path = LOCK) -> Path:
     """The folder that the one ``tar.gz`` of a group is unpacked to, in the cache.
 
