@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := k2beam transforms tests bench examples scripts setup.py
 LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes \
 	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --extra query --extra pandas --extra kafka
-.PHONY: help environment check packages format unit test full bench docs lock wheel clean
+.PHONY: help environment check packages format unit test full soak bench docs lock wheel clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -33,6 +33,9 @@ test: ## the tests of every change; ARGS="-k gaps" goes to pytest
 
 full: ## the tests and the long set
 	./run_local.sh full $(ARGS)
+
+soak: environment ## a live job on Flink with faults at random, judged at its end; ARGS="--minutes 60 --seed 1"
+	$(BIN)/python -m tests.soak $(ARGS)
 
 bench: environment ## the benchmarks
 	$(BIN)/python -m bench $(ARGS)
