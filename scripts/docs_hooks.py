@@ -29,6 +29,7 @@ PAGES = {
     "architecture.md": ROOT / "ARCHITECTURE.md",
     "changelog.md": ROOT / "CHANGELOG.md",
     "contributing.md": ROOT / "CONTRIBUTING.md",
+    "deploy.md": ROOT / "deploy" / "README.md",
     "ops.md": ROOT / "ops" / "README.md",
     "security.md": ROOT / "SECURITY.md",
     "samples.md": ROOT / "samples" / "README.md",

@@ -18,6 +18,7 @@ DOCUMENTS = [
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
+    "deploy/README.md",
     "ops/README.md",
     "samples/README.md",
     *PAGES,

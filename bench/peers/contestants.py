@@ -18,8 +18,8 @@ from bench.peers.table import CATALOG, NAME, NAMESPACE, create_table, with_bigin
 from k2beam.errors import PlatformError
 from k2beam.job.config import Reader
 from k2beam.kafka.topics import TopicSpec, create_topics
-from k2beam.stack.flink_dist import VERSION
 from k2beam.stack.jars import locked_artifacts
+from k2beam.stack.versions import FLINK
 
 _SERVERS = ("kafka", "registry")
 """Which serve all alike, and count for nobody."""
@@ -128,7 +128,7 @@ class FlinkSql:
     @property
     def name(self) -> str:
         paths = [artifact.path for artifact in locked_artifacts("flink", flink_sql.LOCK)]
-        return f"Flink SQL {VERSION}, Iceberg {_version_of('iceberg-flink-runtime-1.19', paths)}"
+        return f"Flink SQL {FLINK}, Iceberg {_version_of('iceberg-flink-runtime-1.19', paths)}"
 
     def prepare(self) -> None:
         try:

@@ -22,10 +22,11 @@ from bench.peers.peer import Failed
 from bench.peers.table import CATALOG, NAME, NAMESPACE, warehouse_uri
 from k2beam.cache import cache_dir, place
 from k2beam.registry.subjects import schema_text
-from k2beam.stack.flink import java_flags
-from k2beam.stack.flink_dist import VERSION, download
+from k2beam.stack.beam_jars import java_flags
+from k2beam.stack.flink_dist import download
 from k2beam.stack.jars import ensure_jars
 from k2beam.stack.java import ensure_java
+from k2beam.stack.versions import FLINK
 
 LOCK = Path(__file__).with_name("peers.lock")
 SLOTS = 2
@@ -94,7 +95,7 @@ def _compiled(java: Path, path: str) -> Path:
 
 def _distribution() -> Path:
     """All of Flink's libraries, of which the stack has only what Beam needs."""
-    target = cache_dir() / "peers" / f"flink-{VERSION}"
+    target = cache_dir() / "peers" / f"flink-{FLINK}"
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix="flink-") as scratch:

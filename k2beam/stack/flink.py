@@ -18,11 +18,13 @@ from typing import Final
 from k2beam.errors import FlinkRestError, NotReady, PlatformError
 from k2beam.flink import FlinkJobs
 from k2beam.stack import server
+from k2beam.stack.beam_jars import beam_jars, java_flags
 from k2beam.stack.expansion import Expansion
 from k2beam.stack.flink_dist import ensure_flink, libraries
-from k2beam.stack.jars import classpath, ensure_jars
+from k2beam.stack.jars import classpath
 from k2beam.stack.java import ensure_java
 from k2beam.stack.server import HOST, Launch, connect
+from k2beam.stack.versions import FLINK_JAVA
 
 JOB_MANAGER: Final = "flink-jobmanager"
 TASK_MANAGER: Final = "flink-taskmanager"
@@ -34,26 +36,12 @@ FLINK_SERVICES: Final = (JOB_MANAGER, TASK_MANAGER, JOB_SERVER, EXPANSION)
 
 SLOTS: Final = 2
 
-_JAVA: Final = (17, 17)
 _JOB_MANAGER_MAIN: Final = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
 _TASK_MANAGER_MAIN: Final = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
 _JOB_SERVER_MAIN: Final = "org.apache.beam.runners.flink.FlinkJobServerDriver"
 _EXPANSION_MAIN: Final = "org.apache.beam.sdk.expansion.service.ExpansionService"
 _MEMORY_MAIN: Final = "org.apache.flink.runtime.util.bash.BashJavaUtils"
 _MEMORY_MARK: Final = "BASH_JAVA_UTILS_EXEC_RESULT:"
-_OPENED: Final = (
-    *("java.base/java.lang", "java.base/java.net", "java.base/java.io", "java.base/java.nio"),
-    *("java.base/sun.nio.ch", "java.base/java.lang.reflect", "java.base/java.text", "java.base/java.time"),
-    *("java.base/java.util", "java.base/java.util.concurrent", "java.base/java.util.concurrent.atomic"),
-    "java.base/java.util.concurrent.locks",
-)
-_EXPORTED: Final = (
-    *("java.base/sun.net.util", "java.rmi/sun.rmi.registry", "java.security.jgss/sun.security.krb5"),
-    *(f"jdk.compiler/com.sun.tools.javac.{name}" for name in ("api", "file", "parser", "tree", "util")),
-)
-"""What Flink 1.19 and its serialisers reach into; Java 17 has closed it."""
-_IN_FLINK: Final = frozenset({"flink", "slf4j"})
-"""Folders of Maven's repository whose archives Flink has itself, in its own versions."""
 _SHOW_TIME: Final = "-Dorg.slf4j.simpleLogger.showDateTime=true"
 _LOG: Final = """\
 rootLogger.level = INFO
@@ -63,13 +51,6 @@ appender.console.type = CONSOLE
 appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d{yyyy-MM-dd HH:mm:ss,SSS} %-5p %-40c{1} %x - %m%n
 """
-
-
-def java_flags() -> tuple[str, ...]:
-    """The flags that Java 17 needs to run Flink, and Beam's job server, which makes Flink's job graphs."""
-    opened = (f"--add-opens={name}=ALL-UNNAMED" for name in _OPENED)
-    exported = (f"--add-exports={name}=ALL-UNNAMED" for name in _EXPORTED)
-    return (*opened, *exported)
 
 
 @dataclass(frozen=True)
@@ -84,7 +65,7 @@ class FlinkJobManager:
         return {"rest": 8082, "rpc": 6123, "blob": 6124}
 
     def launch(self, folder: Path, ports: Mapping[str, int]) -> Launch:
-        flink, java = ensure_flink(), str(ensure_java(*_JAVA))
+        flink, java = ensure_flink(), str(ensure_java(*FLINK_JAVA))
         configuration = _configure(folder, job_manager_settings(folder, ports))
         heap = ("-Xms128m", "-Xmx512m", "-XX:MaxMetaspaceSize=256m")
         return _launch(java, (*heap, *java_flags()), flink, _JOB_MANAGER_MAIN, configuration)
@@ -113,7 +94,7 @@ class FlinkTaskManager:
         return {"rpc": 6122 + 4 * self.number, "data": 6121 - 2 * self.number, "metrics": 9249 + self.number}
 
     def launch(self, folder: Path, ports: Mapping[str, int]) -> Launch:
-        flink, java = ensure_flink(), str(ensure_java(*_JAVA))
+        flink, java = ensure_flink(), str(ensure_java(*FLINK_JAVA))
         job_manager = server.ports_beside(folder, JOB_MANAGER)
         configuration = _configure(folder, task_manager_settings(folder, ports, job_manager))
         flags, dynamic = memory(java, flink, configuration)
@@ -140,7 +121,7 @@ class FlinkJobServer:
         return {"job": 8099, "artifact": 8098}
 
     def launch(self, folder: Path, ports: Mapping[str, int]) -> Launch:
-        java = str(ensure_java(*_JAVA))
+        java = str(ensure_java(*FLINK_JAVA))
         job_manager = server.ports_beside(folder, JOB_MANAGER)
         options = (
             f"--flink-master={HOST}:{job_manager['rest']}",
@@ -182,7 +163,7 @@ class FlinkExpansion(Expansion):
             "--defaultEnvironmentType=EMBEDDED",
             "--experiments=use_deprecated_read",
         )
-        java = str(ensure_java(*_JAVA))
+        java = str(ensure_java(*FLINK_JAVA))
         command = (java, "-Xms64m", "-Xmx512m", _SHOW_TIME, "-cp", classpath(JOB_SERVER), _EXPANSION_MAIN)
         return Launch((*command, str(ports["grpc"]), *options), {})
 
@@ -277,8 +258,7 @@ def _launch(
 
 def _with_beam(flink: Path) -> str:
     """Flink's libraries, and behind them those of the pipelines that Beam's job server submits."""
-    beams = (path for path in ensure_jars(JOB_SERVER) if not _IN_FLINK & {*path.parts})
-    return os.pathsep.join((libraries(flink), *map(str, beams)))
+    return os.pathsep.join((libraries(flink), *map(str, beam_jars(beside_flink=True))))
 
 
 def _rest_url(ports: Mapping[str, int]) -> str:

@@ -17,8 +17,8 @@ from typing import Final
 
 from k2beam.cache import cache_dir, place
 from k2beam.errors import PlatformError
+from k2beam.stack.versions import FLINK
 
-VERSION: Final = "1.19.3"
 _PACKAGE: Final = "apache-flink-libraries"
 _SHA256: Final = "4a58e3a1fb7d83340bc96b6c080624c6d792d69fae5d294b96224775204a9c60"
 _WANTED: Final = ("bin/bash-java-utils.jar", "lib/", "licenses/", "plugins/metrics-prometheus/")
@@ -33,7 +33,7 @@ def ensure_flink() -> Path:
     Raises:
         PlatformError: the package can't be fetched or unpacked, or is not the pinned one.
     """
-    target = cache_dir() / "unpacked" / f"flink-{VERSION}-{_SHA256[:12]}"
+    target = cache_dir() / "unpacked" / f"flink-{FLINK}-{_SHA256[:12]}"
     if not target.is_dir():
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix="flink-") as scratch:
@@ -56,7 +56,7 @@ def unpack(archive: Path, target: Path) -> None:
     except (tarfile.TarError, OSError, EOFError) as error:
         raise PlatformError(f"could not unpack {archive.name} to {target}: {error}") from error
     if not list(target.glob("lib/flink-dist-*.jar")):
-        raise PlatformError(f"{archive.name} has no deps/lib/flink-dist: is it {_PACKAGE} {VERSION}?")
+        raise PlatformError(f"{archive.name} has no deps/lib/flink-dist: is it {_PACKAGE} {FLINK}?")
 
 
 def _wanted(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -70,7 +70,7 @@ def _wanted(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 def download(folder: Path) -> Path:
     """The package's archive, fetched into a folder. Raises PlatformError where it can't be had as it is pinned."""
     wanted = folder / "requirements.txt"
-    wanted.write_text(f"{_PACKAGE}=={VERSION} --hash=sha256:{_SHA256}\n", encoding="utf-8")
+    wanted.write_text(f"{_PACKAGE}=={FLINK} --hash=sha256:{_SHA256}\n", encoding="utf-8")
     options = ["--quiet", "--no-deps", "--require-hashes", f"--no-binary={_PACKAGE}", "--dest", str(folder)]
     command = [sys.executable, "-m", "pip", "download", *options, "--requirement", str(wanted)]
     try:
@@ -80,5 +80,5 @@ def download(folder: Path) -> Path:
     found = sorted(folder.glob("*.tar.gz"))
     if done.returncode != 0 or len(found) != 1:
         last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-6:])
-        raise PlatformError(f"{_PACKAGE} {VERSION} can't be fetched from PyPI. {_HELP}.\n{last}")
+        raise PlatformError(f"{_PACKAGE} {FLINK} can't be fetched from PyPI. {_HELP}.\n{last}")
     return found[0]

@@ -16,6 +16,7 @@ from k2beam.errors import PlatformError
 from k2beam.stack.go import build_program
 from k2beam.stack.programs import is_executable
 from k2beam.stack.server import HOST, Launch, answers, connect
+from k2beam.stack.versions import OBJECT_STORE
 
 S3: Final = "s3"
 ACCESS_KEY: Final = "k2beam"
@@ -24,7 +25,6 @@ REGION: Final = "us-east-1"
 BUCKETS: Final = ("lake", "archive")
 
 _MODULE: Final = "github.com/versity/versitygw/cmd/versitygw"
-_VERSION: Final = "v1.8.0"
 _HELP: Final = "Set K2BEAM_VERSITYGW to a versitygw program, or install Go 1.26 or later and try again"
 
 
@@ -35,7 +35,7 @@ def ensure_gateway() -> Path:
         PlatformError: ``K2BEAM_VERSITYGW`` names no executable file, or Go can't be had or fails.
     """
     named = os.environ.get("K2BEAM_VERSITYGW")
-    version = _VERSION.removeprefix("v")
+    version = OBJECT_STORE
     path = Path(named).expanduser().absolute() if named else cache_dir() / "bin" / f"versitygw-{version}"
     if is_executable(path):
         return path

@@ -31,7 +31,7 @@ class Beside(threading.Thread):
         self._rig = rig
         self._pause_s = pause_s
         self._work = work
-        self._stop = threading.Event()
+        self._ended = threading.Event()
         self.faulty_until = 0.0
         self.done: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
@@ -41,13 +41,13 @@ class Beside(threading.Thread):
         """Until :meth:`stop`. A failure without a fault is a problem."""
         while True:
             for words in self._work:
-                if self._stop.wait(self._pause_s):
+                if self._ended.wait(self._pause_s):
                     return
                 self._do(words)
 
     def stop(self) -> None:
         """End after the command that runs now."""
-        self._stop.set()
+        self._ended.set()
         self.join(300)
 
     def _do(self, words: Sequence[str]) -> None:
