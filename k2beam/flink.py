@@ -36,7 +36,7 @@ _THIS_MACHINE: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _METRICS_A_CALL: Final = 20
 _EXCEPTION: Final = re.compile(r"(?:Caused by: )?[\w.$]+: ")
 """A line of a traceback that names an exception, in Python or in Java; places have a space before the colon."""
-_NAME: Final = re.compile(r".*-(?P<key>[0-9a-f]{12})-(?P<run_id>[^-].*)")
+_NAME: Final = re.compile(r"(?P<label>.*)-(?P<key>[0-9a-f]{12})-(?P<run_id>[^-].*)")
 """The name of a job: what the user calls it, its key, the id of its run."""
 _COUNTER_MARK: Final = ".k2beam_"
 _COUNTER: Final = re.compile(r"\.k2beam_\w+$")
@@ -67,6 +67,11 @@ class FlinkJob:
     def run_id(self) -> str | None:
         """The id of its run, by which its snapshots are known; None for a job of others."""
         return _part(self.name, "run_id")
+
+    @property
+    def label(self) -> str | None:
+        """What the user calls it (``--job_name``); None for a job of others."""
+        return _part(self.name, "label")
 
     @property
     def has_ended(self) -> bool:
@@ -100,11 +105,11 @@ class FlinkJobs:
         return [job for job in found if name is None or job.name == name]
 
     def find(self, text: str) -> FlinkJob:
-        """The job with this id, name or key: of several that which has not ended, or the latest.
+        """The job with this id, name, key or label: of several that which has not ended, or the latest.
 
         Raises UsageError where there is none, and where two of them run; and FlinkRestError.
         """
-        found = [job for job in self.jobs() if text in (job.id, job.name, job.key)]
+        found = [job for job in self.jobs() if text in (job.id, job.name, job.key, job.label)]
         running = [job for job in found if not job.has_ended]
         if len(running) > 1:
             raise UsageError(

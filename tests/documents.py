@@ -26,6 +26,8 @@ DOCUMENTS = [
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _TIME_TAKEN = re.compile(r" in [\d.]+ s \(.*\)")
+_SHELL = re.compile(r" (?:[|>&]|2>)")
+"""Where the shell's part of a line begins."""
 _INLINE = re.compile(r"`(k2beam [^`\n]+)`")
 
 
@@ -40,7 +42,7 @@ def blocks(name: str) -> list[tuple[str, str]]:
 
 def commands_in_blocks(name: str) -> list[str]:
     """Commands as they are to be typed; blocks of output (text) show them after ``==``."""
-    lines = [line.removeprefix("== ") for _, body in blocks(name) for line in body.splitlines()]
+    lines = [_SHELL.split(line.removeprefix("== "))[0] for _, body in blocks(name) for line in body.splitlines()]
     return [line for line in lines if line.startswith("k2beam ")]
 
 

@@ -1,7 +1,7 @@
-"""README.md and docs/start.md as a new user follows them: from a clone in an empty folder, every command as printed.
+"""README.md, docs/start.md and docs/production.md as a new user follows them, every command as printed.
 
-Two things differ from what a user types: servers get ports that are free, since another run may use the usual ones,
-and LEFT_OUT is left out.
+From a clone in an empty folder. Two things differ from what a user types: servers and worker pools get ports that are
+free, since another run may use the usual ones, and LEFT_OUT is left out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,14 +21,16 @@ import pytest
 from k2beam.cache import cache_dir
 from k2beam.stack.server import free_ports
 from k2beam.stack.stack import SERVICES, LocalStack
-from tests.documents import blocks, missing
+from tests.documents import blocks, missing, read
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("prism")]
 
 LEFT_OUT = ("./run_local.sh test",)
 """It would run this test again."""
 
-STARTED = "k2beam stack up kafka registry"
+STARTED = re.compile(r"^k2beam stack up (.*)$", re.MULTILINE)
+WORKERS = ("50000", "50001")
+"""Ports of a worker pool, which is no server of the stack."""
 FETCHED = {"bin", "maven", "pip", "unpacked"}
 """Folders of the cache, with others, for what is downloaded or built. The state of servers is none of it."""
 
@@ -45,23 +47,27 @@ def copy_checkout(repository: Path, folder: Path) -> None:
             shutil.copy(repository / name, folder / name)
 
 
-def keep_free_ports(state: Path) -> dict[str, str]:
+def keep_free_ports(state: Path, servers: Sequence[str]) -> dict[str, str]:
     """Choose the ports that the servers of a state folder will have; by the number of the usual one."""
-    usual = {
-        (name, purpose): port for name in STARTED.split()[3:] for purpose, port in SERVICES[name].default_ports.items()
-    }
-    free = dict(zip(usual, free_ports(tuple(map("/".join, usual))).values(), strict=True))
-    for name in STARTED.split()[3:]:
+    usual = {(name, purpose): port for name in servers for purpose, port in SERVICES[name].default_ports.items()}
+    others = {("pool", number): int(number) for number in WORKERS}
+    free = dict(zip(usual | others, free_ports(tuple(map("/".join, usual | others))).values(), strict=True))
+    for name in servers:
         (state / name).mkdir(parents=True)
         kept = {purpose: port for (server, purpose), port in free.items() if server == name}
         (state / name / "ports.json").write_text(json.dumps(kept), encoding="utf-8")
-    return {str(usual[key]): str(free[key]) for key in usual}
+    return {str((usual | others)[key]): str(port) for key, port in free.items()}
+
+
+def servers_of(text: str) -> list[str]:
+    """The servers that a document starts."""
+    return sorted({name for names in STARTED.findall(text) for name in names.split()})
 
 
 def typed(body: str, ports: dict[str, str]) -> str:
     """A block as it is typed here: without what is left out, on free ports."""
     kept = [line for line in body.splitlines() if not line.startswith(LEFT_OUT)]
-    text = "\n".join(kept).replace(STARTED, f"{STARTED} --free-ports")
+    text = STARTED.sub(r"\g<0> --free-ports", "\n".join(kept))
     return re.sub(r"localhost:(\d+)", lambda found: f"localhost:{ports[found.group(1)]}", text)
 
 
@@ -115,10 +121,10 @@ def run(script: str, checkout: Path, cache: Path) -> str:
     return printed
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/start.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/start.md", "docs/production.md"])
 def test_a_new_user_can_type_every_command_and_sees_what_is_shown(document: str, checkout: Path, cache: Path) -> None:
     found = blocks(document)
-    ports = keep_free_ports(cache / "stack")
+    ports = keep_free_ports(cache / "stack", servers_of(read(document)))
     script = [
         f'echo "{MARK} {number}"\n{typed(body, ports)}' for number, (name, body) in enumerate(found) if name == "sh"
     ]
@@ -144,9 +150,11 @@ def test_what_was_not_printed_is_found() -> None:
 
 
 def test_a_command_is_typed_as_printed_but_for_ports_and_what_is_left_out() -> None:
-    body = f"./run_local.sh\n./run_local.sh test   # tests\n{STARTED}\nk2beam audit --bootstrap localhost:9092\n"
+    started = "k2beam stack up kafka registry"
+    body = f"./run_local.sh\n./run_local.sh test   # tests\n{started}\nk2beam audit --bootstrap localhost:9092\n"
+    assert servers_of(body) == ["kafka", "registry"]
     assert typed(body, {"9092": "20001"}).splitlines() == [
         "./run_local.sh",
-        f"{STARTED} --free-ports",
+        f"{started} --free-ports",
         "k2beam audit --bootstrap localhost:20001",
     ]

@@ -97,9 +97,9 @@ def test_an_address_is_a_host_and_port_or_a_url() -> None:
 
 def test_a_name_has_the_key_of_the_job_and_the_id_of_the_run() -> None:
     job = FlinkJob("1", f"my-ticks-{KEY}-0a1b", "RUNNING")
-    assert (job.key, job.run_id) == (KEY, "0a1b")
+    assert (job.label, job.key, job.run_id) == ("my-ticks", KEY, "0a1b")
     of_others = FlinkJob("2", "word-count", "RUNNING")
-    assert (of_others.key, of_others.run_id) == (None, None)
+    assert (of_others.label, of_others.key, of_others.run_id) == (None, None, None)
 
 
 def test_the_key_is_that_of_the_same_job_alone() -> None:
@@ -127,15 +127,16 @@ def test_rivals_are_other_runs_of_the_same_job_that_run(cluster: tuple[Cluster, 
     assert [job.id for job in FlinkRun(jobs, f"ticks-{KEY}-own").rivals()] == ["new", "old"]
 
 
-@pytest.mark.parametrize("text", ["old", KEY, f"ticks-{KEY}-old"])
+@pytest.mark.parametrize("text", ["old", KEY, "ticks", f"ticks-{KEY}-old"])
 def test_a_job_is_found_by_id_key_and_name_and_the_running_one_first(
     cluster: tuple[Cluster, FlinkJobs], text: str
 ) -> None:
     made, jobs = cluster
-    filled(made, old=(KEY, "RUNNING"), failed=(KEY, "FAILED"), another=(OTHER, "RUNNING"))
+    filled(made, old=(KEY, "RUNNING"), failed=(KEY, "FAILED"))
+    made.states["another"], made.names["another"] = ["RUNNING"], f"quotes-{OTHER}-x"
     assert jobs.find(text).id == "old"
     made.states["old"] = ["CANCELED"]
-    assert jobs.find(text).id == ("failed" if text == KEY else "old")
+    assert jobs.find(text).id == ("failed" if text in (KEY, "ticks") else "old")
 
 
 def test_a_job_that_is_none_or_several_is_refused(cluster: tuple[Cluster, FlinkJobs]) -> None:
