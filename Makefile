@@ -3,7 +3,7 @@
 BIN := .venv/bin
 SOURCES := k2beam transforms tests bench examples scripts setup.py
 LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes \
-	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --extra query --extra pandas --extra kafka
+	--custom-compile-command "make lock" $(if $(UPGRADE),--upgrade) --extra query --extra pandas --extra kafka --extra postgres
 .PHONY: help environment check packages format unit test full soak bench docs lock wheel clean
 
 help: ## list the targets

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -114,7 +115,9 @@ def test_the_steps_of_the_images_make_programs_that_run(tmp_path: Path) -> None:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, source / name)
     for command in (*steps("wheel"), *steps("jars")):
-        there = command.replace("python -m venv", f"{sys.executable} -m venv").replace("/opt/", f"{tmp_path}/opt/")
+        there = command.replace("python -m venv", f"{shlex.quote(sys.executable)} -m venv").replace(
+            "/opt/", f"{tmp_path}/opt/"
+        )
         done = subprocess.run(["sh", "-ec", there], cwd=source, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{there}\n{done.stderr[-3000:]}"
     program = tmp_path / "opt" / "k2beam" / "bin" / "k2beam"
@@ -129,3 +132,4 @@ def test_the_steps_of_the_images_make_programs_that_run(tmp_path: Path) -> None:
     assert zipfile.is_zipfile(tmp_path / "opt" / "beam" / next(iter(jars)))
     assert "--add-opens=java.base/java.lang=ALL-UNNAMED" in (tmp_path / "opt" / "beam" / "java.args").read_text()
     assert os.access(program.with_name("k2beam-boot"), os.X_OK)
+    ran(program.with_name("python"), "-c", "import psycopg2", PYTHONPATH="")
