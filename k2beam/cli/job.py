@@ -31,9 +31,7 @@ FlinkOption = Annotated[
         help="Flink's REST API, or its http(s) URL.",
     ),
 ]
-_JobArgument = Annotated[
-    str, typer.Argument(metavar="JOB", help="Its id, key, name, or --job_name.")
-]
+_JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Its id, key, name, or --job_name.")]
 
 
 def register(app: typer.Typer) -> None:
