@@ -11,8 +11,6 @@ import sys
 import tempfile
 import time
 import urllib.error
-import urllib.parse
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,8 +23,9 @@ from typing import Any
 from k2beam.cache import cache_dir
 from k2beam.config import LakeConfig
 from k2beam.errors import K2BeamError, UsageError
-from k2beam.flink import FlinkJobs
+from k2beam.flink import FlinkJobs, opener_of
 from k2beam.kafka.config import KafkaConfig
+from k2beam.lake.place import CATALOG_FILE, warehouse_folder
 from k2beam.registry.config import RegistryConfig
 from k2beam.stack.java import find_java, java_version
 from k2beam.stack.prism import find_prism, prism_version
@@ -182,7 +181,7 @@ def _folders(lake: LakeConfig) -> Iterator[tuple[str, Path]]:
     yield "cache folder", cache_dir()
     yield "temporary files", Path(tempfile.gettempdir())
     if lake.warehouse is not None:
-        yield "warehouse folder", Path(lake.warehouse).expanduser().absolute()
+        yield "warehouse folder", warehouse_folder(lake.warehouse)
 
 
 def _folder(folder: Path) -> _Told:
@@ -195,8 +194,13 @@ def _folder(folder: Path) -> _Told:
     return status, f"{folder}{made}: {free / (1 << 30):.1f} GiB free"
 
 
+def _is_new(lake: LakeConfig) -> bool:
+    """Whether it is a folder in which no job has made tables yet."""
+    return lake.warehouse is not None and not (warehouse_folder(lake.warehouse) / CATALOG_FILE).exists()
+
+
 def _catalog(lake: LakeConfig) -> _Told:
-    if lake.warehouse is not None and not (Path(lake.warehouse) / "catalog.db").exists():
+    if _is_new(lake):
         return Health.SKIPPED, f"{lake.describe()}: no tables yet, the first job makes them"
     from k2beam.lake.catalog import open_catalog
 
@@ -209,7 +213,7 @@ def _catalog(lake: LakeConfig) -> _Told:
 
 def _store(lake: LakeConfig) -> _Told:
     """Write, read and delete an object where the dead letters lie, as a job does."""
-    if lake.warehouse is not None and not (Path(lake.warehouse) / "catalog.db").exists():
+    if _is_new(lake):
         return Health.SKIPPED, "no tables yet"
     from k2beam.lake.catalog import open_catalog
     from k2beam.lake.storage import try_store
@@ -278,11 +282,9 @@ def _clock(urls: list[str]) -> _Told:
 
 
 def _asked(url: str) -> Any:
-    """The answer, also one that refuses: it has a date. A server of this machine is asked without a proxy."""
-    here = urllib.parse.urlsplit(url).hostname in {"localhost", "127.0.0.1", "::1"}
-    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if here else []))
+    """The answer, also one that refuses: it has a date."""
     try:
-        return opener.open(url, timeout=LONGEST_ANSWER_SECONDS)
+        return opener_of(url).open(url, timeout=LONGEST_ANSWER_SECONDS)
     except urllib.error.HTTPError as error:
         return error
 

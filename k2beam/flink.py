@@ -164,21 +164,22 @@ class FlinkJobs:
         found: list[dict[str, Any]] = self._get(path)
         return found
 
-    def _opener(self) -> urllib.request.OpenerDirector:
-        """A cluster on this machine is asked itself, and not through the proxy of the environment."""
-        here = urllib.parse.urlsplit(self.url).hostname in _THIS_MACHINE
-        return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if here else []))
-
     def _get(self, path: str, method: str = "GET") -> Any:
         request = urllib.request.Request(self.url + path, method=method)  # noqa: S310 - the scheme is checked
         try:
-            with self._opener().open(request, timeout=_TIMEOUT_S) as answer:
+            with opener_of(self.url).open(request, timeout=_TIMEOUT_S) as answer:
                 return json.loads(answer.read() or b"{}")
         except urllib.error.HTTPError as error:
             said = error.read()[:500].decode("utf-8", errors="replace")
             raise FlinkRestError(f"{method} {self.url}{path} was refused: {error}: {said}") from error
         except (OSError, ValueError) as error:
             raise FlinkRestError(f"{method} {self.url}{path} was not answered: {error}") from error
+
+
+def opener_of(url: str) -> urllib.request.OpenerDirector:
+    """What asks a server: one on this machine itself, and not through the proxy of the environment."""
+    here = urllib.parse.urlsplit(url).hostname in _THIS_MACHINE
+    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if here else []))
 
 
 def job_key(*parts: str | Iterable[str]) -> str:
@@ -259,26 +260,29 @@ class FlinkRun:
         """Why the job failed so far, the newest failure first. Raises FlinkRestError."""
         return [failure for job in self.cluster.jobs(self.name) for failure in self.cluster.failures(job.id)]
 
+    def last_cause(self) -> str:
+        """Why the job failed last. Raises FlinkRestError."""
+        return next((failure.cause for failure in self.failures()), "no cause is known")
+
     def wait_running(self, look: Callable[[], None] = lambda: None, patience_s: float = _RUNNING_S) -> FlinkJob:
         """Wait until all tasks of the job run, and give it; ``look`` is called meanwhile.
 
         Raises:
             FlinkRestError: the API does not answer, the job did not come up in ``patience_s`` seconds, or it ended.
         """
-        found: list[FlinkJob] = []
+        job: FlinkJob | None = None
 
         def runs() -> bool:
+            nonlocal job
             look()
-            found[:] = self.cluster.jobs(self.name)
-            if found and found[0].has_ended:
-                causes = [failure.cause for failure in self.failures()]
-                raise FlinkRestError(
-                    f"job {self.name} ended as {found[0].state}: {(causes or ['no cause is known'])[0]}"
-                )
-            return bool(found) and found[0].state == "RUNNING" and found[0].tasks == found[0].tasks_started > 0
+            job = self.job()
+            if job is not None and job.has_ended:
+                raise FlinkRestError(f"job {self.name} ended as {job.state}: {self.last_cause()}")
+            return job is not None and job.state == "RUNNING" and job.tasks == job.tasks_started > 0
 
         self._until(runs, patience_s, "does not run")
-        return found[0]
+        assert job is not None
+        return job
 
     def end(self, submitted: bool = True, submission_s: float = _SUBMISSION_S, cancel_s: float = _CANCEL_S) -> None:
         """Cancel the job and wait until it has ended.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import zipfile
@@ -113,8 +112,3 @@ def strict(schema: Any) -> Any:
     if isinstance(schema.get("properties"), dict) and schema.get("type") == "object" and not closed:
         found["additionalProperties"] = False
     return found
-
-
-def environment(**more: str) -> dict[str, str]:
-    """The caller's environment and ``more``."""
-    return {**os.environ, **more}

@@ -7,8 +7,8 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
 
 from k2beam.errors import ArchiveError, ArchiveRefused, UsageError
 
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 SUFFIX = ".avro"
 _URI = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _BUFFER = 1 << 20
+
+
+@runtime_checkable
+class SizedFile(Protocol):
+    """A file that is none of this machine's, and knows its size."""
+
+    def size(self) -> int:
+        """The size in bytes."""
 
 
 def expand_paths(paths: Sequence[str], stores: Stores | None = None) -> list[str]:
@@ -93,10 +101,13 @@ def check_path_is_text(path: str) -> None:
 
 def file_size(file: BinaryIO) -> int:
     """The size in bytes as it is now."""
-    here = file.tell()
-    size = file.seek(0, os.SEEK_END)
-    file.seek(here)
-    return size
+    raw = getattr(file, "raw", None)
+    return raw.size() if isinstance(raw, SizedFile) else os.fstat(file.fileno()).st_size
+
+
+def is_hidden(path: PurePath, folder: str) -> bool:
+    """Whether a path below ``folder`` is another program's: a part of it begins with a dot or an underscore."""
+    return any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
 
 
 def _expand(path: str) -> list[str]:
@@ -124,8 +135,7 @@ def _matches(pattern: str) -> list[str]:
 
 def _below(folder: str) -> Iterator[str]:
     for path in Path(folder).rglob(f"*{SUFFIX}"):
-        hidden = any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
-        if not hidden and not path.is_dir():
+        if not is_hidden(path, folder) and not path.is_dir():
             yield str(path)
 
 

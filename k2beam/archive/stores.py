@@ -14,6 +14,7 @@ from typing import BinaryIO, Protocol, cast
 
 from pyarrow import NativeFile, fs
 
+from k2beam.archive.files import is_hidden
 from k2beam.errors import ArchiveRefused, UsageError
 
 RANGE_BYTES = 4 << 20
@@ -46,7 +47,9 @@ def expand_uri(uri: str, suffix: str, stores: Stores | None = None) -> list[str]
     kind = system.get_file_info(path).type
     if kind == fs.FileType.File:
         return [start + path]
-    names = [name for name in _below(system, path) if name.endswith(suffix) and not _is_hidden(name, path)]
+    names = [
+        name for name in _below(system, path) if name.endswith(suffix) and not is_hidden(PurePosixPath(name), path)
+    ]
     if not names:
         raise UsageError(f"{uri}: no *{suffix} object below this prefix")
     return [start + name for name in sorted(names)]
@@ -111,10 +114,6 @@ def _below(system: fs.FileSystem, folder: str) -> Iterator[str]:
     return (found.path for found in listed if found.type == fs.FileType.File)
 
 
-def _is_hidden(name: str, folder: str) -> bool:
-    return any(part.startswith((".", "_")) for part in PurePosixPath(name).relative_to(folder).parts)
-
-
 def _matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     """Whether a path matches a glob, part by part; ``**`` stands for any number of parts."""
     if not pattern:
@@ -152,7 +151,10 @@ class _Ranges(io.RawIOBase):
             self._file.close()
         super().close()
 
+    def size(self) -> int:
+        return int(self._file.size())
+
     def version(self) -> str:
         told = {str(key).lower(): value for key, value in (self._file.metadata() or {}).items()}
         tag = told.get("etag") or self._system.get_file_info(self._path).mtime_ns
-        return f"{self._file.size()} {tag}"
+        return f"{self.size()} {tag}"

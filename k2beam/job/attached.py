@@ -51,7 +51,7 @@ class AttachedJob:
         """The state of a job that has ended. Raises RuntimeError with the cause of one that failed."""
         state = self.state
         if state == PipelineState.FAILED:
-            raise RuntimeError(next((failure.cause for failure in self._run.failures()), "no cause is known"))
+            raise RuntimeError(self._run.last_cause())
         return state
 
 

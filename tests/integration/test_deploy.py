@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from k2beam.errors import PlatformError
-from tests.deploy_tools import compose, environment, hadolint, kubeconform, schemas
+from tests.deploy_tools import compose, hadolint, kubeconform, schemas
 from tests.documents import ROOT
 
 pytestmark = pytest.mark.integration
@@ -36,7 +36,7 @@ def ran(*command: str | Path, code: int = 0, cwd: Path = Path("/"), **env: str) 
         text=True,
         check=False,
         cwd=cwd,
-        env=environment(**env),
+        env={**os.environ, **env},
     )
     assert done.returncode == code, done.stdout
     return done.stdout
