@@ -19,7 +19,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -216,8 +216,8 @@ def stop(running: Running, grace_s: float) -> bool:
     return graceful
 
 
-def free_ports(purposes: Sequence[str]) -> dict[str, int]:
-    """A port that nobody listens on for each purpose.
+def free_ports(purposes: Sequence[str], taken: Collection[int] = ()) -> dict[str, int]:
+    """A port for each purpose that nobody listens on, and that is none of those ``taken``.
 
     Raises:
         PlatformError: none was found.
@@ -226,7 +226,7 @@ def free_ports(purposes: Sequence[str]) -> dict[str, int]:
     for port in random.sample(_FREE_PORTS, 200):
         if len(found) == len(purposes):
             break
-        if is_free(port):
+        if port not in taken and is_free(port):
             found[purposes[len(found)]] = port
     if len(found) < len(purposes):
         raise PlatformError(f"no free ports between {_FREE_PORTS.start} and {_FREE_PORTS.stop}")

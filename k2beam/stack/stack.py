@@ -276,9 +276,15 @@ class LocalStack:
             kept = json.loads(path.read_text(encoding="utf-8"))
             if set(kept) == set(purposes):
                 return {purpose: int(port) for purpose, port in kept.items()}
-        ports = server.free_ports(tuple(purposes))
+        ports = server.free_ports(tuple(purposes), self._given())
         path.write_text(json.dumps(ports) + "\n", encoding="utf-8")
         return ports
+
+    def _given(self) -> set[int]:
+        """The ports of all servers here: one that starts does not listen yet."""
+        return {
+            port for kept in self.state.glob(f"*/{_PORTS}") for port in json.loads(kept.read_text("utf-8")).values()
+        }
 
     def _wait(self, name: str) -> None:
         folder = self._folder(name)

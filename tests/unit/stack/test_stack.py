@@ -134,6 +134,17 @@ def test_well_known_ports_are_taken_unless_free_ones_are_asked_for(
         assert (local.status()[0].ports == {"main": services["kafka"].port}) is not free_ports
 
 
+@pytest.mark.usefixtures("services")
+def test_no_two_servers_are_given_one_port_though_the_first_does_not_listen_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = list(server.free_ports(("one", "another")).values())
+    monkeypatch.setattr(server.random, "sample", lambda *_: free)
+    monkeypatch.setattr(server, "is_free", lambda _port: True)
+    with LocalStack(tmp_path / "s", ("kafka", "registry")) as local:
+        assert [each.ports for each in local.status()] == [{"main": free[0]}, {"main": free[1]}]
+
+
 def test_a_port_that_is_in_use_is_named_with_what_to_do(
     tmp_path: Path, services: dict[str, Listener], monkeypatch: pytest.MonkeyPatch
 ) -> None:
