@@ -227,10 +227,15 @@ def root_cause(trace: str) -> str:
 
 @dataclass(frozen=True)
 class FlinkRun:
-    """One run of the pipeline on a cluster, known there by a name that no other job has."""
+    """One run of the pipeline on a cluster, known there by its name; by its id too, once it has one.
+
+    A job that this program submits has a name that no other job has. An archive (``k2beam build-jar``) may be started
+    several times, always by the same name.
+    """
 
     cluster: FlinkJobs
     name: str
+    job_id: str | None = None
 
     @property
     def run_id(self) -> str | None:
@@ -239,7 +244,7 @@ class FlinkRun:
 
     def job(self) -> FlinkJob | None:
         """The job as the cluster knows it; None where it does not. Raises FlinkRestError."""
-        return next(iter(self.cluster.jobs(self.name)), None)
+        return next(iter(self._jobs()), None)
 
     def rivals(self) -> list[FlinkJob]:
         """Other runs of the same job, by its key, that have not ended, the oldest first. Raises FlinkRestError."""
@@ -250,7 +255,7 @@ class FlinkRun:
     def counters(self, settle_s: float = _SETTLE_S) -> Counter[str]:
         """The counters of the job, asked twice with a pause, as the first question is what makes Flink look."""
         found: Counter[str] = Counter()
-        for job in self.cluster.jobs(self.name):
+        for job in self._jobs():
             self.cluster.counters(job.id)
             time.sleep(settle_s)
             found += self.cluster.counters(job.id)
@@ -258,7 +263,7 @@ class FlinkRun:
 
     def failures(self) -> list[JobFailure]:
         """Why the job failed so far, the newest failure first. Raises FlinkRestError."""
-        return [failure for job in self.cluster.jobs(self.name) for failure in self.cluster.failures(job.id)]
+        return [failure for job in self._jobs() for failure in self.cluster.failures(job.id)]
 
     def last_cause(self) -> str:
         """Why the job failed last. Raises FlinkRestError."""
@@ -294,7 +299,7 @@ class FlinkRun:
             FlinkRestError: the API does not answer or refuses, or the job did not end, or never came.
         """
         if submitted:
-            self._until(lambda: bool(self.cluster.jobs(self.name)), submission_s, "has not come up")
+            self._until(lambda: bool(self._jobs()), submission_s, "has not come up")
         for job in self._running():
             self.cluster.cancel(job.id)
         self.wait_ended(cancel_s)
@@ -304,7 +309,10 @@ class FlinkRun:
         self._until(lambda: not self._running(), patience_s, "has not ended")
 
     def _running(self) -> list[FlinkJob]:
-        return [job for job in self.cluster.jobs(self.name) if not job.has_ended]
+        return [job for job in self._jobs() if not job.has_ended]
+
+    def _jobs(self) -> list[FlinkJob]:
+        return [job for job in self.cluster.jobs(self.name) if self.job_id in (None, job.id)]
 
     def _until(self, reached: Callable[[], bool], patience_s: float, what: str) -> None:
         deadline = time.monotonic() + patience_s

@@ -12,6 +12,7 @@ from k2beam import __version__
 from k2beam.cli import (
     archive,
     audit,
+    build_jar,
     demo,
     dlq,
     doctor,
@@ -46,6 +47,7 @@ app = typer.Typer(
 for group in (
     ingest,
     ingest_kafka,
+    build_jar,
     archive,
     demo,
     simulate,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
@@ -25,13 +26,16 @@ from k2beam.job.config import LOCAL_EXPANSION, Existing, IngestConfig, LiveConfi
 from k2beam.job.first import FIRST_MESSAGES, check_first
 from k2beam.job.goal import Ending, Goal, Start
 from k2beam.job.holes import HoleKeeper
+from k2beam.job.jar import FlinkJar, JarRunner
 from k2beam.job.opening import opened
 from k2beam.job.options import (
     beam_options,
+    check_as_jar,
     check_on_flink,
     check_outlives_client,
     flink_run,
     is_prism,
+    name_job,
     uneven_readers,
 )
 from k2beam.job.pipeline import build
@@ -90,7 +94,7 @@ def run_live(
         {'trades_v2': 3, 'quotes_v2': 0, 'reference_data_v2': 0}
     """
     started = time.monotonic()
-    with stop_signal() as stop, _begun(live, config, beam_arguments, resolver, stop) as job:
+    with stop_signal() as stop, _begun(live, config, _options(beam_arguments), resolver, stop) as job:
         counted = job.run() if job.has_work else {}
     return job.stats(counted, time.monotonic() - started)
 
@@ -106,9 +110,29 @@ def detach_live(
     """
     if live.has_goal:
         raise UsageError("--detach leaves a job without an end: give --until-caught-up or --max-messages to --attach")
-    check_outlives_client(_options(beam_arguments), "--detach")
-    with stop_signal() as stop, _begun(live, config, beam_arguments, resolver, stop) as job:
+    options = _options(beam_arguments)
+    check_outlives_client(options, "--detach")
+    with stop_signal() as stop, _begun(live, config, options, resolver, stop) as job:
         return job.detach()
+
+
+def build_jar(
+    out: str | Path, live: LiveConfig, config: IngestConfig, beam_arguments: Sequence[str] = (), *, resolver: Any = None
+) -> FlinkJar:
+    """Write the job of ``live`` as one Java archive that Flink's own tools start; replaces what is at ``out``.
+
+    The tables are made, and the archive begins where they stand now: exactly once, as by :func:`run_live`, whenever and
+    however often it is started, but what came between is read again. Nobody looks after its holes, its topics and its
+    failures before a client attaches. Raises UsageError for a goal, for options that name a cluster, for workers of
+    this process, and for a path that can't be written, and otherwise as :func:`run_live`.
+    """
+    if live.has_goal:
+        raise UsageError("an archive has no goal: give --until-caught-up or --max-messages to ingest kafka --attach")
+    options = beam_options(beam_arguments, streaming=True, default_runner="FlinkRunner")
+    check_as_jar(options)
+    runner = JarRunner(Path(out).absolute())
+    with stop_signal() as stop, _begun(live, config, options, resolver, stop, runner) as job:
+        return job.build(runner)
 
 
 def _options(beam_arguments: Sequence[str]) -> PipelineOptions:
@@ -117,10 +141,14 @@ def _options(beam_arguments: Sequence[str]) -> PipelineOptions:
 
 @contextmanager
 def _begun(
-    live: LiveConfig, config: IngestConfig, beam_arguments: Sequence[str], resolver: Any, stop: threading.Event
+    live: LiveConfig,
+    config: IngestConfig,
+    options: PipelineOptions,
+    resolver: Any,
+    stop: threading.Event,
+    jar: JarRunner | None = None,
 ) -> Iterator[_Job]:
     """The job with what it begins from; nothing of it runs yet, unless it is one to be followed."""
-    options = _options(beam_arguments)
     if live.existing is not Existing.REFUSE:
         check_on_flink(options, f"--{live.existing}")
     if live.existing is Existing.ATTACH:
@@ -128,7 +156,7 @@ def _begun(
     config, catalog, resolver = opened(replace(config, write=live.of(config.write)), resolver)
     cluster = Cluster(live.kafka)
     topics = cluster.topics(live.topics, live.topic_pattern)
-    run, attached = _in_cluster(options, live, config, topics)
+    run, attached = _in_cluster(options, live, config, topics, jar is not None)
     if attached is not None:
         config = replace(config, write=replace(config.write, run_id=str(attached.run_id)))
     bounds = cluster.bounds(topics)
@@ -142,24 +170,30 @@ def _begun(
         goal = Goal(start_offsets(bounds, covered, probe.first_given), bounds)
         keeper.save(probe.holes)
         start = Start(cluster, topics, goal, catalog, covered, probe, keeper)
-        yield _Job(live, config, options, resolver, start, stop, attached or run, attached is not None)
+        yield _Job(live, config, options, resolver, start, stop, attached or run, attached is not None, jar)
     keeper.save(probe.holes)
 
 
 def _in_cluster(
-    options: PipelineOptions, live: LiveConfig, config: IngestConfig, topics: Sequence[Topic]
+    options: PipelineOptions, live: LiveConfig, config: IngestConfig, topics: Sequence[Topic], as_jar: bool
 ) -> tuple[FlinkRun | None, FlinkRun | None]:
-    """The run as its Flink cluster is to know it, and that of the same job that is there and to be followed."""
+    """The run as its Flink cluster is to know it, and that of the same job that is there and to be followed.
+
+    Neither for an archive, whose cluster is not known: the job has its name.
+    """
     kafka = topics[0].source.partition("/")[0]
     named = [f"{kafka}/{name}" for name in live.topics]
     key = job_key(str(config.lake.identity), named, live.topic_pattern or "")
+    if as_jar:
+        name_job(options, key, str(config.write.run_id))
+        return None, None
     run = flink_run(options, key, str(config.write.run_id))
     return run, None if run is None else take_over(run, live.existing)
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """A job with all that it needs; ``attached`` is one that runs on Flink already."""
+    """A job with all that it needs; ``attached`` is one that runs on Flink already, ``jar`` writes it as an archive."""
 
     live: LiveConfig
     config: IngestConfig
@@ -169,6 +203,12 @@ class _Job:
     stop: threading.Event
     on_flink: FlinkRun | None
     attached: bool
+    jar: JarRunner | None = None
+
+    @property
+    def _for_flink(self) -> bool:
+        """Whether it is for a Flink cluster."""
+        return self.on_flink is not None or self.jar is not None
 
     @property
     def has_work(self) -> bool:
@@ -230,6 +270,13 @@ class _Job:
             _end(result, run, guard)
             raise
 
+    def build(self, jar: JarRunner) -> FlinkJar:
+        """Write it as an archive. Raises K2BeamError where a signal came first."""
+        if self.stop.is_set():
+            raise K2BeamError("a signal came before the archive was written: build it again")
+        self._submitted(self._guard(), self._reader())
+        return jar.written(self.options)
+
     def stats(self, counted: Mapping[str, int], seconds: float) -> IngestStats:
         """Put the ledger right, and say what the run has done."""
         config, catalog = self.config, self.start.catalog
@@ -242,13 +289,13 @@ class _Job:
         return TopicGuard(self.live.kafka, tuple(self.start.topics))
 
     def _reader(self) -> Reader:
-        return self.live.reader_on(prism=is_prism(self.options), flink=self.on_flink is not None)
+        return self.live.reader_on(prism=is_prism(self.options), flink=self._for_flink)
 
     def _submitted(self, guard: TopicGuard, reader: Reader) -> tuple[Any, Any]:
         """The source of the new job, and Beam's result of it."""
-        live, start, config, on_flink = self.live, self.start, self.config, self.on_flink
+        live, start, config = self.live, self.start, self.config
         uneven = uneven_readers(self.options, len(start.goal.bounds))
-        if on_flink is not None and reader is Reader.BEAM and uneven:
+        if self._for_flink and reader is Reader.BEAM and uneven:
             get_logger("live").warning(uneven)
         waiting = _beginning(live, start, self.stop)
         columns = ColumnCheck(start.catalog, config.lake.namespace) if config.evolve else None
@@ -256,8 +303,8 @@ class _Job:
         check_first(waiting, start.covered, self.resolver, share, least=LEAST_WAITING, columns=columns)
         # Rows that a job committed before it died count as seen from here on, with or without their gaps in the ledger.
         reconcile(start.catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
-        pipeline = beam.Pipeline(options=self.options)
-        source = _reader(reader, live, config.write.commit_age, start, on_flink is not None)
+        pipeline = beam.Pipeline(runner=self.jar, options=self.options)
+        source = _reader(reader, live, config.write.commit_age, start, self._for_flink)
         guarded = replace(config, write=replace(config.write, guard=guard))
         build(pipeline, ReadKafka(source), guarded, resolver=self.resolver)
         quiet.end()

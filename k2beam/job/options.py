@@ -82,8 +82,8 @@ def is_prism(options: PipelineOptions) -> bool:
 def flink_run(options: PipelineOptions, key: str, run_id: str) -> FlinkRun | None:
     """The run as its Flink cluster will know it, or None where the job ends with its client.
 
-    Adds the key of the job and the id of the run to the job's name (``--job_name``, or ``k2beam``), by which it is
-    found. Raises UsageError for a job server without the address of its cluster, since the job could not be ended.
+    The job is named (:func:`name_job`), by which it is found. Raises UsageError for a job server without the address
+    of its cluster, since the job could not be ended.
     """
     master: str = options.view_as(FlinkRunnerOptions).flink_master
     on_flink = options.get_all_options()["runner"] == "FlinkRunner"
@@ -94,9 +94,14 @@ def flink_run(options: PipelineOptions, key: str, run_id: str) -> FlinkRun | Non
                 "client, and is ended there"
             )
         return None
+    return FlinkRun(FlinkJobs(master), name_job(options, key, run_id))
+
+
+def name_job(options: PipelineOptions, key: str, run_id: str) -> str:
+    """Add the key of the job and the id of its run to its name, by which a cluster knows it; gives the name."""
     named = options.view_as(GoogleCloudOptions)  # where Python keeps the name, whatever the runner
     named.job_name = f"{named.job_name or 'k2beam'}-{key}-{run_id}"
-    return FlinkRun(FlinkJobs(master), named.job_name)
+    return str(named.job_name)
 
 
 def check_on_flink(options: PipelineOptions, option: str) -> None:
@@ -108,9 +113,28 @@ def check_on_flink(options: PipelineOptions, option: str) -> None:
 def check_outlives_client(options: PipelineOptions, option: str) -> None:
     """Raises UsageError, naming ``option``, unless a job with these options works on without its client."""
     check_on_flink(options, option)
+    _check_workers(options, option)
+
+
+def check_as_jar(options: PipelineOptions) -> None:
+    """Raises UsageError unless a job with these options can be an archive that Flink's own tools start."""
+    if options.get_all_options()["runner"] != "FlinkRunner":
+        raise UsageError("k2beam build-jar is for --runner=FlinkRunner, which it takes by itself: leave --runner out")
+    server = options.view_as(PortableOptions).job_endpoint
+    if server or options.view_as(FlinkRunnerOptions).flink_master not in _EMBEDDED_FLINK:
+        raise UsageError(
+            "--flink_master and --job_endpoint are not for k2beam build-jar: whoever starts the archive says where"
+        )
+    if not options.view_as(PortableOptions).environment_type:
+        raise UsageError("k2beam build-jar needs --environment_type, such as EXTERNAL, with k2beam worker pool")
+    _check_workers(options, "k2beam build-jar")
+
+
+def _check_workers(options: PipelineOptions, what: str) -> None:
+    """Raises UsageError, naming ``what``, for workers that are there only as long as the client is."""
     if options.view_as(PortableOptions).environment_type == "LOOPBACK":
         raise UsageError(
-            f"{option} is not for --environment_type=LOOPBACK: there the client is the worker, and no job works on "
+            f"{what} is not for --environment_type=LOOPBACK: there the client is the worker, and no job works on "
             "without it. Take EXTERNAL, with k2beam worker pool"
         )
 

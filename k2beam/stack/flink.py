@@ -178,6 +178,8 @@ def job_manager_settings(folder: Path, ports: Mapping[str, int]) -> dict[str, st
         "rest.bind-port": str(ports["rest"]),
         "blob.server.port": str(ports["blob"]),
         "metrics.fetcher.update-interval": 1000,
+        # Beam looks for the pipeline of an archive beside its own class: that is to be the one of the archive.
+        "classloader.resolve-order": "child-first",
         # Without a limit a job whose client has gone restarts for ever, since its Python worker went with it. The pause
         # spans the heartbeat's timeout: until a lost TaskManager is known to be lost, each restart fails at once.
         "restart-strategy.type": "failure-rate",

@@ -173,3 +173,15 @@ def test_a_job_that_does_not_come_to_run_is_an_error(cluster: tuple[Cluster, Fli
     made.answers["/jobs/a/exceptions"] = {"exceptionHistory": {"entries": [entry]}}
     with pytest.raises(FlinkRestError, match=r"job name-a ended as FAILED: .*no slots"):
         FlinkRun(jobs, "name-a").wait_running()
+
+
+def test_a_job_that_was_started_twice_by_one_name_is_told_apart_by_its_id(
+    cluster: tuple[Cluster, FlinkJobs],
+) -> None:
+    made, jobs = cluster
+    for name, state in {"first": "CANCELED", "second": "RUNNING"}.items():
+        made.states[name], made.names[name] = [state], f"ticks-{KEY}-x"
+    run = FlinkRun(jobs, f"ticks-{KEY}-x", "second")
+    assert run.job() == jobs.find("second")
+    run.end(submitted=False)
+    assert made.cancelled == ["second"]

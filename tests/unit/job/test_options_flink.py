@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from k2beam.errors import UsageError
-from k2beam.job.options import beam_options, check_on_flink, check_outlives_client, flink_run, uneven_readers
+from k2beam.job.options import (
+    beam_options,
+    check_as_jar,
+    check_on_flink,
+    check_outlives_client,
+    flink_run,
+    uneven_readers,
+)
 
 ON_FLINK = ("--runner=FlinkRunner", "--flink_master=here:8081", "--job_endpoint=here:8099")
 
@@ -68,3 +75,19 @@ def test_what_would_divide_them_is_said() -> None:
     assert told is not None
     assert "--parallelism=4 does not divide 6 partitions" in told
     assert told.endswith("take one of 1, 2, 3, 6")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--environment_type=EXTERNAL", "--runner=PrismRunner"), "leave --runner out"),
+        (("--environment_type=EXTERNAL", "--flink_master=here:8081"), "whoever starts the archive says where"),
+        (("--environment_type=EXTERNAL", "--job_endpoint=here:8099"), "whoever starts the archive says where"),
+        (("--environment_type=LOOPBACK",), "k2beam build-jar is not for --environment_type=LOOPBACK"),
+        ((), "k2beam build-jar needs --environment_type"),
+    ],
+)
+def test_an_archive_knows_its_workers_and_no_cluster(arguments: tuple[str, ...], message: str) -> None:
+    check_as_jar(beam_options(("--environment_type=EXTERNAL",), default_runner="FlinkRunner"))
+    with pytest.raises(UsageError, match=message):
+        check_as_jar(beam_options(arguments, default_runner="FlinkRunner"))
