@@ -245,8 +245,10 @@ class _Job:
             # A streaming job on Flink tells its job server no counters while it runs.
             ask = partial(counters, result) if on_flink is None else on_flink.counters
             counted = _settled(ask, rows_of_run(start.catalog, config.lake.namespace, str(config.write.run_id)))
-        finally:
-            _end(result, on_flink, guard)
+        except BaseException as error:
+            _end_after(error, result, on_flink, guard)
+            raise
+        _end(result, on_flink, guard)
         return counted
 
     def detach(self) -> FlinkJob:
@@ -266,8 +268,8 @@ class _Job:
 
         try:
             return run.wait_running(look)
-        except BaseException:
-            _end(result, run, guard)
+        except BaseException as error:
+            _end_after(error, result, run, guard)
             raise
 
     def build(self, jar: JarRunner) -> FlinkJar:
@@ -431,3 +433,11 @@ def _end(result: Any, on_flink: FlinkRun | None, guard: TopicGuard) -> None:
         on_flink.end(submitted=alive)
     if not commits_done(COMMIT_SECONDS):
         get_logger("live").warning("a commit of the ended job is still under way; it is not in the stats")
+
+
+def _end_after(error: BaseException, result: Any, on_flink: FlinkRun | None, guard: TopicGuard) -> None:
+    """Stop a job for ``error``. Raises K2BeamError with both where it does not end: why it was to end is not lost."""
+    try:
+        _end(result, on_flink, guard)
+    except K2BeamError as left:
+        raise K2BeamError(f"{error}. Besides, {left}") from error

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from k2beam.flink import ENDED, FlinkJobs
+from k2beam.flink import ENDED, FlinkJobs, FlinkRun
 from k2beam.produce.republish import republish
 from k2beam.stack.flink import SECOND_TASK_MANAGER, TASK_MANAGER
 from k2beam.stack.stack import LocalStack
@@ -91,6 +91,38 @@ def test_two_taskmanagers_share_a_pool_and_a_job(flink: LocalStack, tmp_path: Pa
             assert len(flink_hosts(flink)) == 2
     finally:
         second.down([SECOND_TASK_MANAGER])
+
+
+@pytest.mark.full
+def test_a_job_whose_workers_stand_still_is_ended_with_what_waits_and_the_next_takes_it(
+    flink: LocalStack, tmp_path: Path
+) -> None:
+    """Flink itself sees nothing: the job is RUNNING, and no task fails."""
+    simulated(tmp_path / "in", rows=ROWS, kinds=("trades",), files=1, symbols=6)
+    early, late = halves(tmp_path / "in")
+    ids = register(flink)
+    topics = republish(flink.bootstrap, early, ids, prefix=f"stall-{uuid.uuid4().hex[:8]}.")
+    with worker_pool() as (pid, workers):
+        with flink_ingest(flink, topics, tmp_path / "lake", "--stall-after", "60s", workers=workers) as job:
+            job.wait_until(lambda: job.committed() == len(early), "the first half is committed")
+            (*stopped,) = workers_of(pid)
+            for worker in stopped:
+                worker.suspend()
+            produce_more(flink, topics[0], late, ids)
+            assert job.process.wait(240) == 1
+            said = job.said()
+            assert "Error: the job has taken nothing for 60.5 s, while the broker has offset" in said
+            assert topics[0] in said
+            assert "the job failed in the cluster" not in said
+            assert f"Besides, job {job.name}" in said, "Flink waits for its workers"
+            for worker in stopped:
+                worker.kill()
+            found = job.in_cluster()
+            assert found is not None
+            FlinkRun(job.cluster, found.name).wait_ended()
+        with flink_ingest(flink, topics, tmp_path / "lake", "--until-caught-up", workers=workers) as job:
+            assert job.end()["consumed"] == len(late)
+        assert_live_audit(flink, topics, job.warehouse)
 
 
 @pytest.mark.full
