@@ -13,7 +13,8 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 from apache_beam.runners.runner import PipelineState
 
-from k2beam.errors import K2BeamError, RunnerGone
+from k2beam.errors import FlinkRestError, K2BeamError, RunnerGone
+from k2beam.flink import FlinkJobs, FlinkRun
 from k2beam.job import goal, live
 from k2beam.job.beam import quiet, reason_of
 from k2beam.job.config import IngestConfig, LiveConfig
@@ -103,6 +104,16 @@ def test_a_failed_job_says_why_once(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.text == ""
     live._end(result, None, guard())
     assert result.cancelled == 0
+
+
+def test_where_a_job_does_not_end_it_is_still_said_why_it_was_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stays(*_: object, **__: object) -> None:
+        raise FlinkRestError("job x has not ended")
+
+    run = FlinkRun(FlinkJobs("here:8081"), "x")
+    monkeypatch.setattr(FlinkRun, "end", stays)
+    with pytest.raises(K2BeamError, match=r"^it stalls\. Besides, job x has not ended$"):
+        live._end_after(K2BeamError("it stalls"), Result(PipelineState.RUNNING), run, guard())
 
 
 def test_a_job_that_ends_by_itself_is_looked_at_until_all_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
