@@ -18,13 +18,14 @@ from functools import partial
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
 from apache_beam.portability.api import beam_fn_api_pb2
-from apache_beam.runners.portability import job_server
+from apache_beam.runners.portability import job_server as beams_job_server
 from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import bundle_processor, sdk_worker
 from apache_beam.utils import subprocess_server
 
-from k2beam.errors import RunnerGone, WorkerRefused
+from k2beam.errors import PlatformError, RunnerGone, WorkerRefused
 from k2beam.flink import root_cause
 from k2beam.logs import get_logger
 
@@ -34,6 +35,7 @@ POLL_SECONDS = 0.5
 vars(sdk_worker)["print"] = lambda *_, **__: None  # the worker prints a traceback besides logging it
 ENDED_STATES = frozenset({PipelineState.DONE, PipelineState.FAILED, PipelineState.CANCELLED, PipelineState.DRAINED})
 AGAIN = "run it again: what was committed is left out, the rest is taken"
+_START_IT = f"start it, or give another address, and {AGAIN}"
 
 
 def state_of(result: Any) -> str:
@@ -56,6 +58,24 @@ def reason_of(result: Any) -> str:
     finally:
         root.removeFilter(_nothing)
     return "its input came to an end"
+
+
+@contextmanager
+def answered(server: str) -> Iterator[None]:
+    """While it lasts, a server of Beam's that is needed and does not answer raises PlatformError, which names it."""
+    try:
+        yield
+    except grpc.FutureTimeoutError as error:
+        raise PlatformError(f"{server} does not answer: {_START_IT}") from error
+    except grpc.RpcError as error:
+        code = error.code().name if isinstance(error, grpc.Call) else type(error).__name__
+        raise PlatformError(f"{server} does not answer ({code}): {_START_IT}") from error
+
+
+def job_server(options: PipelineOptions) -> str:
+    """The name of the server that a job with these options is given to, for people."""
+    endpoint = options.view_as(PortableOptions).job_endpoint
+    return f"the job server at {endpoint} (--job_endpoint)" if endpoint else "the runner that Beam started"
 
 
 def _nothing(_record: logging.LogRecord) -> bool:
@@ -139,11 +159,11 @@ def signals_to_us() -> Iterator[None]:
     A terminal sends Ctrl-C to the whole process group, and Beam's handler for it ends the runner at once: either way
     the runner would be gone before the job could be cancelled.
     """
-    modules = (subprocess_server, "subprocess"), (job_server, "signal")
+    modules = (subprocess_server, "subprocess"), (beams_job_server, "signal")
     plain = [(module, name, getattr(module, name)) for module, name in modules]
     apart = functools.partial(subprocess.Popen, process_group=0)
     subprocess_server.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": apart})
-    job_server.signal = types.SimpleNamespace(**{**vars(signal), "signal": lambda *_: None})
+    beams_job_server.signal = types.SimpleNamespace(**{**vars(signal), "signal": lambda *_: None})
     try:
         yield
     finally:

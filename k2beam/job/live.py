@@ -19,7 +19,18 @@ from apache_beam.runners.runner import PipelineState
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.flink import FlinkJob, FlinkRun, job_key
 from k2beam.job.attached import AttachedJob, take_over
-from k2beam.job.beam import AGAIN, ENDED_STATES, POLL_SECONDS, cancel, quiet, reason_of, signals_to_us, state_of
+from k2beam.job.beam import (
+    AGAIN,
+    ENDED_STATES,
+    POLL_SECONDS,
+    answered,
+    cancel,
+    job_server,
+    quiet,
+    reason_of,
+    signals_to_us,
+    state_of,
+)
 from k2beam.job.beside import few_tries, warned
 from k2beam.job.bounded import counters
 from k2beam.job.config import LOCAL_EXPANSION, Existing, IngestConfig, LiveConfig, Reader
@@ -308,9 +319,10 @@ class _Job:
         pipeline = beam.Pipeline(runner=self.jar, options=self.options)
         source = _reader(reader, live, config.write.commit_age, start, self._for_flink)
         guarded = replace(config, write=replace(config.write, guard=guard))
-        build(pipeline, ReadKafka(source), guarded, resolver=self.resolver)
+        with answered(f"Beam's Java expansion service at {live.expansion or LOCAL_EXPANSION} (--expansion)"):
+            build(pipeline, ReadKafka(source), guarded, resolver=self.resolver)
         quiet.end()
-        with signals_to_us():
+        with signals_to_us(), answered(job_server(self.options)):
             return source, pipeline.run()
 
 

@@ -23,7 +23,7 @@ from k2beam.stack.stack import LocalStack
 from k2beam.version import RELEASE
 from tests.integration.flink_job import PATIENCE_S, flink_ingest, worker_pool
 from tests.lake_helpers import lake_config
-from tests.live_helpers import assert_live_audit, halves, produce_more, register
+from tests.live_helpers import assert_live_audit, halves, produce, produce_more, register
 from tests.replay_helpers import open_gaps, simulated, true_gaps
 
 pytestmark = pytest.mark.integration
@@ -89,6 +89,20 @@ def test_a_job_is_left_found_again_and_replaced_by_another_version(
     assert open_gaps(lake) == true_gaps(truth)
     ours = [each for each in job(flink, "list") if each["key"] == detached["key"]]
     assert [each["state"] for each in ours] == ["CANCELED", "CANCELED"]
+
+
+def test_a_server_of_beams_that_does_not_answer_is_named(flink: LocalStack, tmp_path: Path) -> None:
+    simulated(tmp_path / "in", rows=1_000, kinds=("trades",), files=1)
+    topics = produce(flink, tmp_path / "in", f"away-{uuid.uuid4().hex[:8]}", register(flink))
+    with flink_ingest(flink, topics, tmp_path / "lake", "--expansion", "localhost:1") as job:
+        assert job.process.wait(PATIENCE_S) == 1
+        assert "Error: Beam's Java expansion service at localhost:1 (--expansion) does not answer" in job.said()
+        assert "Traceback" not in job.said()
+    nowhere = ("--environment_type=LOOPBACK", "--job_endpoint=localhost:2", "--job_server_timeout=3")
+    with flink_ingest(flink, topics, tmp_path / "lake", workers=nowhere) as job:
+        assert job.process.wait(PATIENCE_S) == 1
+        assert "Error: the job server at localhost:2 (--job_endpoint) does not answer" in job.said()
+        assert "Traceback" not in job.said()
 
 
 def test_a_bounded_job_is_ended_by_a_signal_and_completed_by_the_next(flink: LocalStack, tmp_path: Path) -> None:
