@@ -86,6 +86,18 @@ def halves(folder: Path) -> tuple[list[ArchivedMessage], list[ArchivedMessage]]:
     return early, late
 
 
+def produce_early(
+    stack: LocalStack, folder: Path, name: str
+) -> tuple[list[str], list[ArchivedMessage], list[ArchivedMessage], dict[int, int]]:
+    """The topics that now have the first of the :func:`halves`, both of these, and the ids of their schemas.
+
+    The rest is for :func:`produce_more`. ``name`` begins the topics' names, which no other test has.
+    """
+    early, late = halves(folder)
+    ids = register(stack)
+    return republish(stack.bootstrap, early, ids, prefix=f"{name}-{uuid.uuid4().hex[:8]}."), early, late, ids
+
+
 WAITING_AT_MOST = 50_000
 """Half of what a producer's queue holds."""
 

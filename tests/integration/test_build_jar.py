@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import requests
 
 from k2beam.flink import FlinkJobs
 from k2beam.job.config import Reader
-from k2beam.produce.republish import republish
 from k2beam.stack.beam_jars import java_flags
 from k2beam.stack.flink import JOB_MANAGER
 from k2beam.stack.flink_dist import ensure_flink, libraries
@@ -24,7 +22,7 @@ from k2beam.stack.java import ensure_java
 from k2beam.stack.stack import LocalStack
 from k2beam.stack.versions import FLINK_JAVA
 from tests.integration.flink_job import PATIENCE_S, flink_ingest, worker_pool
-from tests.live_helpers import assert_live_audit, halves, produce_more, register
+from tests.live_helpers import assert_live_audit, produce_early, produce_more
 from tests.replay_helpers import open_gaps, simulated, true_gaps
 
 pytestmark = pytest.mark.integration
@@ -80,9 +78,7 @@ def test_an_archive_is_started_twice_by_flinks_own_tools_and_followed(
     flink: LocalStack, tmp_path: Path, reader: Reader
 ) -> None:
     truth = simulated(tmp_path / "in", rows=ROWS, faults="gaps=20,duplicates=9", kinds=("trades",), files=1, symbols=6)
-    early, late = halves(tmp_path / "in")
-    ids = register(flink)
-    topics = republish(flink.bootstrap, early, ids, prefix=f"jar-{uuid.uuid4().hex[:8]}.")
+    topics, early, late, ids = produce_early(flink, tmp_path / "in", "jar")
     lake, out = tmp_path / "lake", tmp_path / "a job.jar"
     cluster = FlinkJobs(flink.flink_rest_url)
     with worker_pool() as (_, workers):

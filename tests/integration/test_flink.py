@@ -16,7 +16,7 @@ import pytest
 from k2beam.flink import ENDED
 from k2beam.job.config import Reader
 from k2beam.model import Severity, Stage
-from k2beam.produce.republish import ArchivedMessage, republish
+from k2beam.produce.republish import ArchivedMessage
 from k2beam.simulate.truth import Truth
 from k2beam.stack.flink import TASK_MANAGER
 from k2beam.stack.stack import LocalStack
@@ -29,7 +29,7 @@ from tests.integration.scraped import (
     metrics_options,
     prometheus,
 )
-from tests.live_helpers import assert_live_audit, halves, produce, produce_more, register
+from tests.live_helpers import assert_live_audit, produce, produce_early, produce_more, register
 from tests.replay_helpers import open_gaps, simulated, true_gaps
 
 pytestmark = pytest.mark.integration
@@ -165,9 +165,7 @@ def test_a_taskmanager_that_is_killed_while_messages_come_loses_nothing_and_doub
 ) -> None:
     """Messages come slowly, so that the quickest reader is in the midst of them when it's killed."""
     truth = simulated(tmp_path / "in", rows=ROWS, faults=f"{FAULTS},{LATE}", kinds=("trades",), files=1, symbols=6)
-    early, late = halves(tmp_path / "in")
-    ids = register(flink)
-    topics = republish(flink.bootstrap, early, ids, prefix=f"flink-{uuid.uuid4().hex[:8]}.")
+    topics, early, late, ids = produce_early(flink, tmp_path / "in", "flink")
     with (
         ThreadPoolExecutor(1) as pool,
         flink_ingest(flink, topics, tmp_path / "killed", reader=reader) as job,

@@ -18,12 +18,11 @@ from k2beam.audit.audit import audit
 from k2beam.config import NAMESPACE
 from k2beam.flink import FlinkJobs
 from k2beam.lake.catalog import open_catalog
-from k2beam.produce.republish import republish
 from k2beam.stack.stack import LocalStack
 from k2beam.version import RELEASE
 from tests.integration.flink_job import PATIENCE_S, flink_ingest, worker_pool
 from tests.lake_helpers import lake_config
-from tests.live_helpers import assert_live_audit, halves, produce, produce_more, register
+from tests.live_helpers import assert_live_audit, produce, produce_early, produce_more, register
 from tests.replay_helpers import open_gaps, simulated, true_gaps
 
 pytestmark = pytest.mark.integration
@@ -55,9 +54,7 @@ def test_a_job_is_left_found_again_and_replaced_by_another_version(
 ) -> None:
     """Detached; refused to a second start; its follower killed; replaced in mid-stream; followed to its end."""
     truth = simulated(tmp_path / "in", rows=ROWS, faults="gaps=20,duplicates=9", kinds=("trades",), files=1, symbols=6)
-    early, late = halves(tmp_path / "in")
-    ids = register(flink)
-    topics = republish(flink.bootstrap, early, ids, prefix=f"life-{uuid.uuid4().hex[:8]}.")
+    topics, early, late, ids = produce_early(flink, tmp_path / "in", "life")
     lake = tmp_path / "lake"
     with (
         worker_pool() as (_, old_pool),

@@ -13,11 +13,10 @@ import pytest
 import yaml
 
 from k2beam.flink import ENDED, FlinkJobs, FlinkRun
-from k2beam.produce.republish import republish
 from k2beam.stack.flink import SECOND_TASK_MANAGER, TASK_MANAGER
 from k2beam.stack.stack import LocalStack
 from tests.integration.flink_job import FlinkIngest, flink_ingest, worker_pool
-from tests.live_helpers import assert_live_audit, halves, produce, produce_more, register
+from tests.live_helpers import assert_live_audit, produce, produce_early, produce_more, register
 from tests.replay_helpers import open_gaps, simulated, true_gaps
 
 pytestmark = pytest.mark.integration
@@ -45,9 +44,7 @@ def assert_exact_through_a_lost_worker(
 ) -> None:
     """All workers are killed between two halves of a feed; every message is there once, and the gaps are the true."""
     truth = simulated(folder / "in", rows=ROWS, faults="gaps=20,duplicates=9", kinds=("trades",), files=1, symbols=6)
-    early, late = halves(folder / "in")
-    ids = register(flink)
-    topics = republish(flink.bootstrap, early, ids, prefix=f"workers-{uuid.uuid4().hex[:8]}.")
+    topics, early, late, ids = produce_early(flink, folder / "in", "workers")
     with flink_ingest(flink, topics, folder / "lake", workers=workers, parallelism=parallelism) as job:
         job.wait_until(lambda: job.committed() == len(early), "the first half is committed")
         (*killed,) = workers_of(starter)
@@ -99,9 +96,7 @@ def test_a_job_whose_workers_stand_still_is_ended_with_what_waits_and_the_next_t
 ) -> None:
     """Flink itself sees nothing: the job is RUNNING, and no task fails."""
     simulated(tmp_path / "in", rows=ROWS, kinds=("trades",), files=1, symbols=6)
-    early, late = halves(tmp_path / "in")
-    ids = register(flink)
-    topics = republish(flink.bootstrap, early, ids, prefix=f"stall-{uuid.uuid4().hex[:8]}.")
+    topics, early, late, ids = produce_early(flink, tmp_path / "in", "stall")
     with worker_pool() as (pid, workers):
         with flink_ingest(flink, topics, tmp_path / "lake", "--stall-after", "60s", workers=workers) as job:
             job.wait_until(lambda: job.committed() == len(early), "the first half is committed")
