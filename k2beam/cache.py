@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -10,6 +13,20 @@ def cache_dir() -> Path:
     """The folder for what is built or fetched: ``K2BEAM_CACHE``, or ``~/.cache/k2beam``."""
     configured = os.environ.get("K2BEAM_CACHE")
     return Path(configured).expanduser().absolute() if configured else Path.home() / ".cache" / "k2beam"
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """A file beside ``target`` to write to: it gets that name when it is written, and is gone if that fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def place(made: Path, target: Path) -> None:

@@ -25,7 +25,7 @@ from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import bundle_processor, sdk_worker
 from apache_beam.utils import subprocess_server
 
-from k2beam.errors import PlatformError, RunnerGone, WorkerRefused
+from k2beam.errors import K2BeamError, PlatformError, RunnerGone, WorkerRefused
 from k2beam.flink import root_cause
 from k2beam.logs import get_logger
 
@@ -76,6 +76,19 @@ def job_server(options: PipelineOptions) -> str:
     """The name of the server that a job with these options is given to, for people."""
     endpoint = options.view_as(PortableOptions).job_endpoint
     return f"the job server at {endpoint} (--job_endpoint)" if endpoint else "the runner that Beam started"
+
+
+@contextmanager
+def ended_after(end: Callable[[], None]) -> Iterator[None]:
+    """What is raised while it lasts ends the job by ``end``; K2BeamError has both where that fails too."""
+    try:
+        yield
+    except BaseException as error:
+        try:
+            end()
+        except K2BeamError as left:
+            raise K2BeamError(f"{str(error) or type(error).__name__}. Besides, {left}") from error
+        raise
 
 
 def _nothing(_record: logging.LogRecord) -> bool:

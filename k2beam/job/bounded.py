@@ -16,7 +16,17 @@ from apache_beam.runners.runner import PipelineState
 
 from k2beam.errors import K2BeamError, mendable
 from k2beam.flink import FlinkRun, job_key
-from k2beam.job.beam import AGAIN, ENDED_STATES, POLL_SECONDS, answered, cancel, job_server, signals_to_us, state_of
+from k2beam.job.beam import (
+    AGAIN,
+    ENDED_STATES,
+    POLL_SECONDS,
+    answered,
+    cancel,
+    ended_after,
+    job_server,
+    signals_to_us,
+    state_of,
+)
 from k2beam.job.config import IngestConfig
 from k2beam.job.first import LocalSource, check_first
 from k2beam.job.opening import opened
@@ -110,14 +120,11 @@ def _followed(pipeline: beam.Pipeline, run: FlinkRun) -> Any:
         with signals_to_us(), answered(job_server(pipeline.options)):
             result = pipeline.run()
         restarts = Restarts(run)
-        try:
+        with ended_after(lambda: run.end(submitted=cancel(result))):
             while state_of(result) not in ENDED_STATES:
                 if stop.wait(POLL_SECONDS):
                     raise K2BeamError("a signal ended it")
                 restarts.look()
-        except BaseException:
-            run.end(submitted=cancel(result))
-            raise
     return result
 
 

@@ -93,13 +93,12 @@ class _Job(UberJarBeamJob):  # type: ignore[misc]
 
     def __init__(self, out: Path, *described: Any) -> None:
         super().__init__(ensure_job_jar(), *described)
-        self._out = out
+        self._jar = str(out)
 
     def prepare(self) -> None:
         for environment in self._pipeline_proto.components.environments.values():
             if environment.urn == _IN_FLINK:
                 del environment.dependencies[:]
-        self._jar = str(self._out)
         shutil.copyfile(self._executable_jar, self._jar)
         self._start_artifact_service(self._jar, self._artifact_port)
 

@@ -25,6 +25,7 @@ from k2beam.job.beam import (
     POLL_SECONDS,
     answered,
     cancel,
+    ended_after,
     job_server,
     quiet,
     reason_of,
@@ -143,7 +144,7 @@ def build_jar(
     check_as_jar(options)
     runner = JarRunner(Path(out).absolute())
     with stop_signal() as stop, _begun(live, config, options, resolver, stop, runner) as job:
-        return job.build(runner)
+        return job.build()
 
 
 def _options(beam_arguments: Sequence[str]) -> PipelineOptions:
@@ -237,7 +238,8 @@ class _Job:
             source, result = self._submitted(guard, reader)
             by_itself, since_ms = isinstance(source, LibrdkafkaReader) and self.live.until_caught_up, 0
         live, config, start, on_flink = self.live, self.config, self.start, self.on_flink
-        try:
+        end = partial(_end, result, on_flink, guard)
+        with ended_after(end):
             ending = Ending(live, config, start, by_itself=by_itself)
             restarts, watch = Restarts(on_flink, since_ms), _Watch(live, config, start, guard, reader)
             stall = Stall(
@@ -256,10 +258,7 @@ class _Job:
             # A streaming job on Flink tells its job server no counters while it runs.
             ask = partial(counters, result) if on_flink is None else on_flink.counters
             counted = _settled(ask, rows_of_run(start.catalog, config.lake.namespace, str(config.write.run_id)))
-        except BaseException as error:
-            _end_after(error, result, on_flink, guard)
-            raise
-        _end(result, on_flink, guard)
+        end()
         return counted
 
     def detach(self) -> FlinkJob:
@@ -277,18 +276,16 @@ class _Job:
             if self.stop.is_set():
                 raise K2BeamError(f"a signal came before the job ran, so that it was ended; {AGAIN}")
 
-        try:
+        with ended_after(partial(_end, result, run, guard)):
             return run.wait_running(look)
-        except BaseException as error:
-            _end_after(error, result, run, guard)
-            raise
 
-    def build(self, jar: JarRunner) -> FlinkJar:
+    def build(self) -> FlinkJar:
         """Write it as an archive. Raises K2BeamError where a signal came first."""
+        assert self.jar is not None
         if self.stop.is_set():
             raise K2BeamError("a signal came before the archive was written: build it again")
         self._submitted(self._guard(), self._reader())
-        return jar.written(self.options)
+        return self.jar.written(self.options)
 
     def stats(self, counted: Mapping[str, int], seconds: float) -> IngestStats:
         """Put the ledger right, and say what the run has done."""
@@ -445,11 +442,3 @@ def _end(result: Any, on_flink: FlinkRun | None, guard: TopicGuard) -> None:
         on_flink.end(submitted=alive)
     if not commits_done(COMMIT_SECONDS):
         get_logger("live").warning("a commit of the ended job is still under way; it is not in the stats")
-
-
-def _end_after(error: BaseException, result: Any, on_flink: FlinkRun | None, guard: TopicGuard) -> None:
-    """Stop a job for ``error``. Raises K2BeamError with both where it does not end: why it was to end is not lost."""
-    try:
-        _end(result, on_flink, guard)
-    except K2BeamError as left:
-        raise K2BeamError(f"{error}. Besides, {left}") from error

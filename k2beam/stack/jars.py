@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from k2beam.cache import cache_dir
+from k2beam.cache import cache_dir, whole
 from k2beam.errors import PlatformError
 
 LOCK: Final = Path(__file__).with_name("jars.lock")
@@ -133,11 +133,7 @@ def _is_right(path: Path, artifact: Artifact) -> bool:
 
 def _fetch(artifact: Artifact, target: Path) -> None:
     url = f"{_repository()}/{artifact.path}"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    os.close(handle)
-    partial = Path(name)
-    try:
+    with whole(target) as partial:
         _download(url, partial)
         if not _is_right(partial, artifact):
             size = partial.stat().st_size
@@ -145,9 +141,6 @@ def _fetch(artifact: Artifact, target: Path) -> None:
                 f"{url} has {size} bytes that are not what the lock file says ({artifact.size} bytes, "
                 f"SHA-256 {artifact.sha256}): nothing was kept. Is the repository a true mirror of Maven Central?"
             )
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _repository() -> str:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from k2beam.cache import cache_dir
+from k2beam.cache import cache_dir, whole
 from k2beam.logs import get_logger
-from k2beam.stack.beam_jars import beam_jars
+from k2beam.stack.beam_jars import GROUP, beam_jars
+from k2beam.stack.jars import locked_artifacts
 
 JOB_MAIN: Final = "org.apache.beam.runners.flink.FlinkPipelineRunner"
 """Beam's class that reads a pipeline from its own archive and gives it to the Flink that called it."""
 
 _MANIFEST: Final = "META-INF/MANIFEST.MF"
 _SERVICES: Final = "META-INF/services/"
-_OF_ONE_ARCHIVE: Final = (".SF", ".RSA", ".DSA", ".EC", "module-info.class", "META-INF/INDEX.LIST", _MANIFEST)
+_OF_ONE_ARCHIVE: Final = (".SF", ".RSA", ".DSA", ".EC", "module-info.class", "META-INF/INDEX.LIST")
 """Ends of names of what holds for one archive alone: signatures, modules, indexes."""
 _MULTI_RELEASE: Final = b"multi-release: true"
 
@@ -29,11 +28,10 @@ def ensure_job_jar() -> Path:
 
     Raises what :func:`k2beam.stack.jars.ensure_jars` raises, and OSError where the cache can't be written.
     """
-    jars = beam_jars(beside_flink=True)
-    digest = hashlib.sha256("\n".join(jar.name for jar in jars).encode()).hexdigest()[:12]
-    target = cache_dir() / "merged" / f"beam-flink-{digest}.jar"
+    locked = "".join(artifact.sha256 for artifact in locked_artifacts(GROUP))
+    target = cache_dir() / "merged" / f"beam-flink-{hashlib.sha256(locked.encode()).hexdigest()[:12]}.jar"
     if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
+        jars = beam_jars(beside_flink=True)
         get_logger("stack").info("Beam's archives are merged into one, once", archives=len(jars), jar=str(target))
         merge_jars(jars, target, JOB_MAIN)
     return target
@@ -45,17 +43,10 @@ def merge_jars(jars: Sequence[Path], target: Path, main: str) -> None:
     Of a name that several have the first is taken, as Java does with a class path, but all the lines of a list of
     services are (``META-INF/services``, Java's ServiceLoader). What is of one archive alone is left out.
     """
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    os.close(handle)
-    partial = Path(name)
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as merged:
-            multi_release = _copy(jars, merged)
-            manifest = f"Manifest-Version: 1.0\nMain-Class: {main}\n"
-            merged.writestr(_MANIFEST, manifest + ("Multi-Release: true\n" if multi_release else ""))
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(target) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as merged:
+        multi_release = _copy(jars, merged)
+        manifest = f"Manifest-Version: 1.0\nMain-Class: {main}\n"
+        merged.writestr(_MANIFEST, manifest + ("Multi-Release: true\n" if multi_release else ""))
 
 
 def _copy(jars: Iterable[Path], merged: zipfile.ZipFile) -> bool:

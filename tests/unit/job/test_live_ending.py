@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from apache_beam.runners.runner import PipelineState
 from k2beam.errors import FlinkRestError, K2BeamError, RunnerGone
 from k2beam.flink import FlinkJobs, FlinkRun
 from k2beam.job import goal, live
-from k2beam.job.beam import quiet, reason_of
+from k2beam.job.beam import ended_after, quiet, reason_of
 from k2beam.job.config import IngestConfig, LiveConfig
 from k2beam.kafka.cluster import Topic
 from k2beam.kafka.config import KafkaConfig
@@ -112,8 +113,9 @@ def test_where_a_job_does_not_end_it_is_still_said_why_it_was_to(monkeypatch: py
 
     run = FlinkRun(FlinkJobs("here:8081"), "x")
     monkeypatch.setattr(FlinkRun, "end", stays)
-    with pytest.raises(K2BeamError, match=r"^it stalls\. Besides, job x has not ended$"):
-        live._end_after(K2BeamError("it stalls"), Result(PipelineState.RUNNING), run, guard())
+    end = partial(live._end, Result(PipelineState.RUNNING), run, guard())
+    with pytest.raises(K2BeamError, match=r"^it stalls\. Besides, job x has not ended$"), ended_after(end):
+        raise K2BeamError("it stalls")
 
 
 def test_a_job_that_ends_by_itself_is_looked_at_until_all_is_committed(monkeypatch: pytest.MonkeyPatch) -> None:
