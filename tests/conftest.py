@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,17 @@ def prism() -> Path:
     if path is None:
         pytest.skip("no Prism: python -m k2beam.stack.prism builds it")
     return path
+
+
+@pytest.fixture
+def nothing_hidden() -> Iterator[None]:
+    """A job that an earlier test cancelled in this process hides what Beam says until another starts."""
+    beam = sys.modules.get("k2beam.job.beam")  # where nothing loaded Beam, nothing is hidden
+    if beam is not None:
+        beam.quiet.end()
+    yield
+    if beam is not None:
+        beam.quiet.end()
 
 
 def _skipped(reporter: pytest.TerminalReporter) -> list[pytest.TestReport | pytest.CollectReport]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyiceberg.expressions import AlwaysTrue
+
 from k2beam.config import NAMESPACE
 from k2beam.demo import audit_topics
 from k2beam.lake.catalog import open_catalog
@@ -39,10 +41,15 @@ def metrics_options(watcher: LocalStack, environment: str) -> tuple[str, ...]:
     )
 
 
+def rows_of_ledger(warehouse: Path, where: str = "") -> int:
+    """How many states of gaps are in the ledger."""
+    ledger = find_table(open_catalog(lake_config(warehouse)), NAMESPACE, SEQUENCE_GAPS)
+    return 0 if ledger is None else ledger.scan(row_filter=where or AlwaysTrue()).to_arrow().num_rows
+
+
 def declared_gaps(warehouse: Path) -> int:
     """How many gaps were opened, also those that were filled later."""
-    ledger = find_table(open_catalog(lake_config(warehouse)), NAMESPACE, SEQUENCE_GAPS)
-    return 0 if ledger is None else ledger.scan(row_filter="status = 'OPEN'").to_arrow().num_rows
+    return rows_of_ledger(warehouse, "status = 'OPEN'")
 
 
 def replaced_states(log: str) -> int:

@@ -30,7 +30,7 @@ CANARY = "canary-7f3a"
 
 
 @pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
+def logging_as_before(nothing_hidden: None) -> Iterator[None]:
     root, own = logging.getLogger(), logging.getLogger("k2beam")
     handlers, levels = list(root.handlers), (root.level, own.level)
     # A test of the command line in the same process may have configured the logs already.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,13 +25,7 @@ from k2beam.kafka.guard import TopicGuard
 from k2beam.lake.publish import Publisher, commits_done
 from tests.lake_helpers import lake_config, write_config
 
-
-@pytest.fixture(autouse=True)
-def nothing_hidden() -> Iterator[None]:
-    """A job that an earlier test cancelled hides what Beam says until another starts."""
-    quiet.end()
-    yield
-    quiet.end()
+pytestmark = pytest.mark.usefixtures("nothing_hidden")
 
 
 class Result:
