@@ -17,16 +17,12 @@ def cache_dir() -> Path:
 
 @contextmanager
 def whole(target: Path) -> Iterator[Path]:
-    """A file beside ``target`` to write to: it gets that name when it is written, and is gone if that fails."""
+    """A file to write in the place of ``target``: it is moved there when it is written, and is gone if that fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    os.close(handle)
-    partial = Path(name)
-    try:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as folder:
+        partial = Path(folder) / target.name
         yield partial
         partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def place(made: Path, target: Path) -> None:

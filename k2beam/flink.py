@@ -237,6 +237,11 @@ class FlinkRun:
     name: str
     job_id: str | None = None
 
+    @classmethod
+    def of(cls, cluster: FlinkJobs, job: FlinkJob) -> FlinkRun:
+        """The run that a job of the cluster is."""
+        return cls(cluster, job.name, job.id)
+
     @property
     def run_id(self) -> str | None:
         """The id of the run, from the name."""

@@ -62,7 +62,7 @@ def stop(job: _JobArgument, flink_master: FlinkOption = LOCAL_FLINK, output: Out
     """Cancel a job and wait until it has ended. What it committed stays; the next start takes the rest."""
     cluster = FlinkJobs(flink_master)
     found = cluster.find(job)
-    FlinkRun(cluster, found.name, found.id).end(submitted=False)
+    FlinkRun.of(cluster, found).end(submitted=False)
     emit_object(job_row(cluster.find(found.id)), output, title=f"job {found.name}")
 
 

@@ -63,7 +63,7 @@ def take_over(run: FlinkRun, existing: Existing) -> FlinkRun | None:
     """
     for rival in run.rivals():
         if rival.state in _ENDING:
-            FlinkRun(run.cluster, rival.name, rival.id).wait_ended()
+            FlinkRun.of(run.cluster, rival).wait_ended()
     rivals = run.rivals()
     if not rivals:
         return None
@@ -71,11 +71,11 @@ def take_over(run: FlinkRun, existing: Existing) -> FlinkRun | None:
     if existing is Existing.REPLACE:
         for rival in rivals:
             get_logger("live").info("the job that runs already is ended first", job=rival.name)
-            FlinkRun(run.cluster, rival.name, rival.id).end(submitted=False)
+            FlinkRun.of(run.cluster, rival).end(submitted=False)
         return None
     if existing is Existing.ATTACH and len(rivals) == 1:
         get_logger("live").info("the job runs already and is followed", job=names)
-        return FlinkRun(run.cluster, names, rivals[0].id)
+        return FlinkRun.of(run.cluster, rivals[0])
     several = "" if existing is Existing.REFUSE else ", and only one job can be followed"
     raise UsageError(
         f"the same job, into the same tables, runs at {run.cluster.url} already{several}: {names}. --replace ends "

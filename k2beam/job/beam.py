@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import apache_beam as beam
 import grpc  # type: ignore[import-untyped]
-from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
+from apache_beam.options.pipeline_options import PortableOptions
 from apache_beam.portability.api import beam_fn_api_pb2
-from apache_beam.runners.portability import job_server as beams_job_server
+from apache_beam.runners.portability import job_server
 from apache_beam.runners.runner import PipelineState
 from apache_beam.runners.worker import bundle_processor, sdk_worker
 from apache_beam.utils import subprocess_server
@@ -72,10 +73,12 @@ def answered(server: str) -> Iterator[None]:
         raise PlatformError(f"{server} does not answer ({code}): {_START_IT}") from error
 
 
-def job_server(options: PipelineOptions) -> str:
-    """The name of the server that a job with these options is given to, for people."""
-    endpoint = options.view_as(PortableOptions).job_endpoint
-    return f"the job server at {endpoint} (--job_endpoint)" if endpoint else "the runner that Beam started"
+def submitted(pipeline: beam.Pipeline) -> Any:
+    """Beam's result of the pipeline, which runs from now on; signals stay ours. Raises PlatformError as answered."""
+    endpoint = pipeline.options.view_as(PortableOptions).job_endpoint
+    server = f"the job server at {endpoint} (--job_endpoint)" if endpoint else "the runner that Beam started"
+    with _signals_to_us(), answered(server):
+        return pipeline.run()
 
 
 @contextmanager
@@ -166,17 +169,17 @@ quiet = Quiet()
 
 
 @contextmanager
-def signals_to_us() -> Iterator[None]:
+def _signals_to_us() -> Iterator[None]:
     """While it lasts, what Beam starts can't take SIGINT for itself.
 
     A terminal sends Ctrl-C to the whole process group, and Beam's handler for it ends the runner at once: either way
     the runner would be gone before the job could be cancelled.
     """
-    modules = (subprocess_server, "subprocess"), (beams_job_server, "signal")
+    modules = (subprocess_server, "subprocess"), (job_server, "signal")
     plain = [(module, name, getattr(module, name)) for module, name in modules]
     apart = functools.partial(subprocess.Popen, process_group=0)
     subprocess_server.subprocess = types.SimpleNamespace(**{**vars(subprocess), "Popen": apart})
-    beams_job_server.signal = types.SimpleNamespace(**{**vars(signal), "signal": lambda *_: None})
+    job_server.signal = types.SimpleNamespace(**{**vars(signal), "signal": lambda *_: None})
     try:
         yield
     finally:

@@ -16,17 +16,7 @@ from apache_beam.runners.runner import PipelineState
 
 from k2beam.errors import K2BeamError, mendable
 from k2beam.flink import FlinkRun, job_key
-from k2beam.job.beam import (
-    AGAIN,
-    ENDED_STATES,
-    POLL_SECONDS,
-    answered,
-    cancel,
-    ended_after,
-    job_server,
-    signals_to_us,
-    state_of,
-)
+from k2beam.job.beam import AGAIN, ENDED_STATES, POLL_SECONDS, cancel, ended_after, state_of, submitted
 from k2beam.job.config import IngestConfig
 from k2beam.job.first import LocalSource, check_first
 from k2beam.job.opening import opened
@@ -117,8 +107,7 @@ def _followed(pipeline: beam.Pipeline, run: FlinkRun) -> Any:
     """The result of the job once it has ended. A signal ends it in the cluster too, which would run it to its end."""
     run.cluster.overview()  # refused before anything is submitted: without the API it could not be ended
     with stop_signal() as stop:
-        with signals_to_us(), answered(job_server(pipeline.options)):
-            result = pipeline.run()
+        result = submitted(pipeline)
         restarts = Restarts(run)
         with ended_after(lambda: run.end(submitted=cancel(result))):
             while state_of(result) not in ENDED_STATES:

@@ -7,7 +7,6 @@ same without the last step: the archive is kept.
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from apache_beam.runners.portability.abstract_job_service import AbstractJobServ
 from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
+from k2beam.cache import whole
 from k2beam.errors import PlatformError, UsageError
 from k2beam.stack.merged_jar import ensure_job_jar
 
@@ -53,13 +53,10 @@ class JarRunner(FlinkRunner):  # type: ignore[misc]
 
     def run_portable_pipeline(self, pipeline: Any, options: PipelineOptions) -> Any:
         try:
-            with tempfile.TemporaryDirectory(dir=self._out.parent, prefix=f".{self._out.name}-") as folder:
-                self._partial = Path(folder) / self._out.name
-                result = super().run_portable_pipeline(pipeline, options)
-                self._partial.replace(self._out)
+            with whole(self._out) as self._partial:
+                return super().run_portable_pipeline(pipeline, options)
         except OSError as error:
             raise PlatformError(f"{self._out} can't be written: {error}") from error
-        return result
 
     def written(self, options: PipelineOptions) -> FlinkJar:
         """What was written for a job with these options."""

@@ -26,11 +26,10 @@ from k2beam.job.beam import (
     answered,
     cancel,
     ended_after,
-    job_server,
     quiet,
     reason_of,
-    signals_to_us,
     state_of,
+    submitted,
 )
 from k2beam.job.beside import few_tries, warned
 from k2beam.job.bounded import counters
@@ -319,8 +318,7 @@ class _Job:
         with answered(f"Beam's Java expansion service at {live.expansion or LOCAL_EXPANSION} (--expansion)"):
             build(pipeline, ReadKafka(source), guarded, resolver=self.resolver)
         quiet.end()
-        with signals_to_us(), answered(job_server(self.options)):
-            return source, pipeline.run()
+        return source, submitted(pipeline)
 
 
 def _beginning(live: LiveConfig, start: Start, stop: threading.Event) -> Iterator[RawBatch]:

@@ -52,13 +52,21 @@ def declared_gaps(warehouse: Path) -> int:
     return rows_of_ledger(warehouse, "status = 'OPEN'")
 
 
-def replaced_states(log: str) -> int:
+def _replaced_states(log: str) -> int:
     """How many states of gaps were not written since a later one was in the same commit, by the job's log.
 
     Slices of a key that were read in several batches are due one after the other. So a gap may open and shrink within
     one commit: it is counted as declared, and no row of the ledger says OPEN.
     """
     return sum(map(int, _REPLACED.findall(log)))
+
+
+def assert_declared(counted: float, warehouse: Path, log: str) -> None:
+    """Gaps that were counted as declared are those that the ledger says were, and those that a later state replaced."""
+    declared, replaced = declared_gaps(warehouse), _replaced_states(log)
+    assert declared <= counted <= declared + replaced, (
+        f"{counted} counted, {declared} in the ledger, {replaced} replaced"
+    )
 
 
 def assert_scraped_equals_audit(
@@ -80,12 +88,12 @@ def assert_scraped_equals_audit(
     found = {expr: wait_for(watcher.prometheus_url, expr, value, 30.0) for expr, value in expected.items()}
     wrong = {expr: (value, found[expr]) for expr, value in expected.items() if found[expr] != value}
     assert not wrong, f"by the audit, and as scraped: {wrong}"
-    declared, replaced = declared_gaps(warehouse), replaced_states(log)
+    declared = declared_gaps(warehouse)
     counted = total(environment, "k2_sequence_gaps_total")
     wait_for(watcher.prometheus_url, f"({counted}) >= bool {declared}", 1.0, 30.0)
     gaps = query(watcher.prometheus_url, counted)
     assert gaps is not None
-    assert declared <= gaps <= declared + replaced, f"{gaps} scraped, {declared} in the ledger, {replaced} replaced"
+    assert_declared(gaps, warehouse, log)
 
 
 def total(environment: str, metric: str, selector: str = "") -> str:

@@ -24,11 +24,10 @@ from k2beam.validation import RULES
 from tests.integration.flink_job import FlinkIngest, flink_ingest
 from tests.integration.scraped import (
     PATIENT,
+    assert_declared,
     assert_scraped_equals_audit,
-    declared_gaps,
     metrics_options,
     prometheus,
-    replaced_states,
     rows_of_ledger,
 )
 from tests.live_helpers import assert_live_audit, produce, produce_early, produce_more, register
@@ -133,8 +132,7 @@ def test_gaps_are_found_while_it_runs_its_metrics_are_scraped_and_a_signal_ends_
             "rows_written_sequence_gaps": rows_of_ledger(job.warehouse),
         }
         assert own_counters(flink, counters) == counters
-        declared = declared_gaps(job.warehouse)
-        assert declared <= reported_gaps(flink) <= declared + replaced_states(job.said())
+        assert_declared(reported_gaps(flink), job.warehouse, job.said())
         job.stop()
         stats = job.end()
         assert (stats["consumed"], stats["written"]["trades_v2"]) == (ROWS, ROWS - MALFORMED)
