@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,6 @@ def make_trades(random: np.random.Generator, first: int, count: int, start: int,
     offsets = np.arange(first, first + count)
     ids = np.frombuffer(random.bytes(16 * count), np.uint8).reshape(count, 16)
     texts = pa.array(offsets).cast(pa.string())
-    scale = pa.scalar(1e-8, pa.float64())
     columns: dict[str, Any] = {
         "message_id": [str(uuid.UUID(bytes=one.tobytes())) for one in ids],
         "trade_id": texts,
@@ -96,8 +96,8 @@ def make_trades(random: np.random.Generator, first: int, count: int, start: int,
         "exchange": ["BINANCE"] * count,
         "asset_class": ["crypto"] * count,
         "timestamp": times,
-        "price": pc.multiply(pa.array(random.integers(10**10, 10**12, count).astype(float)), scale),
-        "quantity": pc.multiply(pa.array(random.integers(10**4, 10**9, count).astype(float)), scale),
+        "price": decimals(random.integers(10**4, 10**6, count), 2),
+        "quantity": decimals(random.integers(1, 10**5, count), 4),
         "currency": ["USDT"] * count,
         "side": pa.array(["BUY", "SELL"]).take(pa.array(random.integers(0, 2, count))),
         "trade_conditions": [[]] * count,
@@ -117,6 +117,12 @@ def make_trades(random: np.random.Generator, first: int, count: int, start: int,
         for one, field in zip(made, schema, strict=True)
     ]
     return pa.table(arrays, schema=schema)
+
+
+def decimals(numbers: np.ndarray[Any, np.dtype[np.int64]], places: int) -> pa.Array:
+    """Whole numbers as decimals of so many places."""
+    unit = pa.scalar(Decimal(1).scaleb(-places), pa.decimal128(places + 1, places))
+    return pc.multiply(pa.array(numbers).cast(pa.decimal128(19, 0)), unit)
 
 
 def _opened(warehouse: Path) -> Table:

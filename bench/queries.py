@@ -1,84 +1,115 @@
-"""Queries beside a plain scan of pyiceberg with DuckDB, which knows nothing of copies of a message.
+"""Queries beside plain DuckDB over the same Parquet files, before and after compaction.
 
-The peer reads the columns that its answer needs, or also those that would tell copies apart, all files at once. The
-answers are compared.
+DuckDB is told the paths of the files. It answers once as anybody would ask it, not knowing of copies of an event, and
+once with the rows of one message or number of the exchange taken once: what k2beam's answer says. Each answer is a
+process of its own; the answers are compared.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
-from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from bench.compaction import NAME, result_line, timed
-from k2beam import IngestConfig, Lake, LakeConfig, run_ingest
-from k2beam.query.events import IDENTITY
-from k2beam.query.selection import event_filter
-from k2beam.query.selections import EventSelection
-from k2beam.simulate.simulate import Simulation, simulate
-from transforms.read_archive import ReadArchive
+from bench.compaction import FILES, START_US, decimals, make_trades, result_line
+from bench.questions import QUESTIONS, WAYS
+from k2beam import LakeConfig
+from k2beam.clock import MICROS_PER_DAY
+from k2beam.config import NAMESPACE, RetryPolicy
+from k2beam.lake.catalog import open_catalog
+from k2beam.lake.commit import commit_files
+from k2beam.lake.files import write_rows
+from k2beam.lake.tables import EVENT_TABLES, open_table
+from k2beam.model import DECIMAL, Kind
+from k2beam.schemas import event_arrow_schema
 
-ROUNDS = 5
-SYMBOL, DAY = "BTCUSDT", date(2026, 1, 5)
-HOUR = datetime(2026, 1, 5, 12, tzinfo=UTC)
-COLUMNS = ("timestamp", "price", "quantity", "source_sequence")
-SUMMARY = """
-    SELECT first(price ORDER BY timestamp, source_sequence), max(price), min(price),
-           last(price ORDER BY timestamp, source_sequence), sum(quantity), count(*)
-    FROM trades
-"""
+ROUNDS = 3
 
 
 def queries(rows: int, symbols: int, scratch: Path) -> Iterator[dict[str, Any]]:
-    """A symbol's day as one line, and its trades of an hour; medians of five, in turns with the plain scans."""
-    archive, warehouse = scratch / "queries", str(scratch / "queries-warehouse")
-    rate = rows / 80_000  # all on one day
-    simulate(archive, Simulation(rows=rows, symbols=symbols, seed=1, envelope="plain", files=8, rate=rate))
-    run_ingest(ReadArchive([str(archive)]), IngestConfig(LakeConfig(warehouse)), ["--runner=FnApiRunner"])
-    lake = Lake(warehouse)
-    day = EventSelection(SYMBOL, start=DAY, end=DAY + timedelta(days=1))
-    hour = EventSelection(SYMBOL, start=HOUR, end=HOUR + timedelta(hours=1))
-    yield from _beside("a symbol's day", rows, lambda: _plain_summary(lake, day), lambda: _summary(lake))
-    same = "a symbol's day, by the columns that tell copies apart"
-    yield from _beside(same, rows, lambda: _plain_summary(lake, day, IDENTITY), lambda: _summary(lake))
-    yield from _beside("a symbol's hour", rows, lambda: _plain_rows(lake, hour), lambda: _rows(lake, hour))
+    """Medians of seconds, CPU seconds and peaks of memory, in turns; ``rows`` trades and as many quotes of a day."""
+    warehouse = scratch / "queries"
+    make_day(warehouse, rows, symbols)
+    yield from _answers("live files", warehouse, rows)
+    command = [sys.executable, "-m", "k2beam.cli.main", "maintain", "compact", "--apply", "--warehouse", str(warehouse)]
+    subprocess.run(command, check=True, capture_output=True)
+    yield from _answers("compacted", warehouse, rows)
 
 
-def _summary(lake: Lake) -> tuple[Any, ...]:
-    found = lake.summary(SYMBOL, DAY)
-    return found.open, found.high, found.low, found.close, found.volume, found.trades
+def make_day(warehouse: Path, rows: int, symbols: int) -> None:
+    """A day's trades and quotes in files as a live job leaves them; each symbol has numbers of its own, dense."""
+    catalog = open_catalog(LakeConfig(warehouse=str(warehouse)))
+    kinds: tuple[Kind, ...] = ("trades", "quotes")
+    for seed, kind in enumerate(kinds):
+        name, random = EVENT_TABLES[kind], np.random.default_rng(seed)
+        table = open_table(catalog, NAMESPACE, name)
+        counts = np.diff(np.linspace(0, rows, FILES + 1).astype(int)).tolist()
+        step, first, numbers, staged = MICROS_PER_DAY // FILES, 0, np.zeros(symbols, np.int64), []
+        for place, count in enumerate(counts):
+            made = _numbered(make_trades(random, first, count, START_US + place * step, step, symbols), numbers)
+            staged += write_rows(table, made if kind == "trades" else _quotes_of(made, random), START_US)
+            first += count
+            if len(staged) == FILES // 20:
+                commit_files(catalog, NAMESPACE, name, staged, run_id="bench", policy=RetryPolicy())
+                staged = []
 
 
-def _plain_summary(lake: Lake, selection: EventSelection, further: tuple[str, ...] = ()) -> tuple[Any, ...]:
-    with duckdb.connect() as connection:
-        connection.register("trades", _scanned(lake, selection, (*COLUMNS, *further)))
-        (row,) = connection.sql(SUMMARY).fetchall()
-    return tuple(row)
+def _numbered(trades: pa.Table, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> pa.Table:
+    """The trades with the next numbers of their symbols; ``numbers`` are those that were given last."""
+    names = trades["symbol"].combine_chunks().dictionary_encode()
+    symbols = np.array([int(name[1:5]) for name in names.dictionary.to_pylist()])[names.indices.to_numpy()]
+    given = np.empty(len(symbols), np.int64)
+    for symbol in np.unique(symbols).tolist():
+        mine = symbols == symbol
+        given[mine] = numbers[symbol] + 1 + np.arange(mine.sum())
+        numbers[symbol] += mine.sum()
+    place = trades.schema.get_field_index("source_sequence")
+    return trades.set_column(place, trades.schema.field(place), pa.array(given))
 
 
-def _rows(lake: Lake, selection: EventSelection) -> int:
-    return int(lake.trades(SYMBOL, start=selection.start, end=selection.end).num_rows)
+def _quotes_of(trades: pa.Table, random: np.random.Generator) -> pa.Table:
+    """Quotes around the prices of trades, at other times of the same stretch."""
+    half = decimals(random.integers(1, 100, trades.num_rows), 2)
+    prices = trades["price"].cast(pa.decimal128(22, 2))
+    made = {
+        "quote_id": trades["trade_id"],
+        "bid_price": pc.subtract(prices, half).cast(DECIMAL),
+        "ask_price": pc.add(prices, half).cast(DECIMAL),
+        "bid_quantity": trades["quantity"],
+        "ask_quantity": trades["quantity"],
+    }
+    schema = event_arrow_schema("quotes")
+    return pa.table([made[name] if name in made else trades[name] for name in schema.names], schema=schema)
 
 
-def _plain_rows(lake: Lake, selection: EventSelection) -> int:
-    return int(_scanned(lake, selection, ("*",)).sort_by("timestamp").num_rows)
+def _answers(when: str, warehouse: Path, rows: int) -> Iterator[dict[str, Any]]:
+    for question in QUESTIONS:
+        found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+        for _ in range(ROUNDS):
+            for way in WAYS:
+                found[way].append(_asked(way, question, warehouse))
+        answers = {json.dumps(one["answer"]) for taken in found.values() for one in taken}
+        if len(answers) != 1:
+            raise RuntimeError(f"{question}: the answers differ: {answers}")
+        for unit in ("s", "CPU s", "MiB"):
+            values = {way: statistics.median(one[unit] for one in taken) for way, taken in found.items()}
+            for way, value in values.items():
+                ratio = round(value / values[WAYS[0]], 2)
+                yield result_line(f"{question}, {when}: {way}", rows, round(value, 2), unit, ratio, WAYS[0])
 
 
-def _scanned(lake: Lake, selection: EventSelection, columns: tuple[str, ...]) -> Any:
-    table = lake.catalog.load_table((lake.namespace, NAME))
-    return table.scan(row_filter=event_filter(selection, "timestamp"), selected_fields=columns).to_arrow()
-
-
-def _beside(what: str, rows: int, plain: Callable[[], Any], ours: Callable[[], Any]) -> Iterator[dict[str, Any]]:
-    """Seconds and CPU seconds of both. Raises RuntimeError where the answers differ."""
-    if (found := ours()) != (expected := plain()):
-        raise RuntimeError(f"{what}: {found} is not {expected}")
-    times = [(timed(plain), timed(ours)) for _ in range(ROUNDS)]
-    for index, unit in enumerate(("s", "CPU s")):
-        floor, taken = (statistics.median(pair[side][index] for pair in times) for side in (0, 1))
-        yield result_line(f"{what}: plain scan", rows, round(floor, 2), unit)
-        yield result_line(f"{what}: k2beam", rows, round(taken, 2), unit, round(taken / floor, 2), "plain scan")
+def _asked(way: str, question: str, warehouse: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "bench.questions", way, question, str(warehouse)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{way}, {question}: {done.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

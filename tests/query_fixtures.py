@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
@@ -15,7 +16,10 @@ from k2beam.coverage import Coverage
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, EVENT_TABLES, GAP_SCHEMA, SEQUENCE_GAPS, open_table
 from k2beam.model import Kind
+from k2beam.query.events import StoredEvents
 from k2beam.schemas import event_arrow_schema
+from k2beam.sequence import recount
+from k2beam.sequence.rules import NO_RULES, SequenceRules
 
 DAY = 1_767_571_200_000_000
 """2026-01-05T00:00:00Z in microseconds."""
@@ -66,6 +70,26 @@ def quote(offset: int, seconds: float, **fields: Any) -> dict[str, Any]:
 def rows_of(kind: Kind, rows: Iterable[dict[str, Any]]) -> pa.Table:
     schema = event_arrow_schema(kind)
     return pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema=schema)
+
+
+class _InMemory:
+    """Rows that stand for a reading of a table."""
+
+    snapshot = None
+
+    def __init__(self, rows: pa.Table, batch_rows: int) -> None:
+        self._batches = rows.to_batches(max_chunksize=batch_rows)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        return iter(self._batches)
+
+
+def stored_in_memory(
+    kind: Kind, rows: Iterable[dict[str, Any]], rules: SequenceRules = NO_RULES, batch_rows: int = 1_000
+) -> StoredEvents:
+    """Rows as a table would give them."""
+    table = rows_of(kind, rows)
+    return StoredEvents(kind, table.schema, cast("Any", _InMemory(table, batch_rows)), rules)
 
 
 def append_events(catalog: Catalog, kind: Kind, rows: Iterable[dict[str, Any]]) -> Table:
@@ -130,3 +154,29 @@ def append_gap_rows(catalog: Catalog, rows: Iterable[dict[str, Any]]) -> Table:
     table = open_table(catalog, NAMESPACE, SEQUENCE_GAPS)
     table.append(pa.Table.from_pylist(list(rows), schema=GAP_SCHEMA))
     return table
+
+
+def each_once(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without copies, in the most literal way: one of each message_id, then one of each number of an epoch."""
+
+    def place(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["timestamp"], row["_source"], row["_partition"], row["_offset"]
+
+    by_id: dict[Any, dict[str, Any]] = {}
+    for row in sorted(rows, key=place):
+        by_id.setdefault(row["message_id"] or object(), row)
+    keys: dict[Any, list[dict[str, Any]]] = {}
+    for row in by_id.values():
+        keys.setdefault((row["exchange"], row["symbol"]), []).append(row)
+    return [kept for found in keys.values() for kept in _by_number(found, place)]
+
+
+def _by_number(rows: list[dict[str, Any]], place: Any) -> Iterable[dict[str, Any]]:
+    counted = [row for row in rows if (row["source_sequence"] or 0) >= 0 and row["source_sequence"] is not None]
+    times, numbers = (np.array([row[name] for row in counted], np.int64) for name in ("timestamp", "source_sequence"))
+    starts = [epoch.first_time for epoch in recount(times, numbers)[1:]]
+    by_number: dict[Any, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: (row["_ingested_at"], *place(row))):
+        epoch = sum(row["timestamp"] >= start for start in starts)
+        by_number.setdefault((epoch, row["source_sequence"]) if row in counted else object(), row)
+    return by_number.values()

@@ -10,6 +10,7 @@ import typer
 import k2beam
 from k2beam.cli.guard import guarded
 from k2beam.cli.lake_options import existing_lake
+from k2beam.cli.names import ExchangeOption, SymbolOption, split_names
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_rows
 from k2beam.config import LakeConfig
@@ -39,8 +40,8 @@ def register(app: typer.Typer) -> None:
 @guarded
 @with_options(lake=existing_lake)
 def gaps(
-    symbol: Annotated[str | None, typer.Option("--symbol", help="Only this symbol.")] = None,
-    exchange: Annotated[str | None, typer.Option("--exchange", help="Only this exchange.")] = None,
+    symbol: SymbolOption = None,
+    exchange: ExchangeOption = None,
     kind: Annotated[KindName | None, typer.Option("--kind", help="Only this kind of event.")] = None,
     status: Annotated[Status, typer.Option("--status", help="open: what is missing now; all: filled gaps too.")] = (
         Status.OPEN
@@ -56,8 +57,8 @@ def gaps(
 
     opened = k2beam.Lake.of(lake)
     selection = GapSelection(
-        symbol=symbol,
-        exchange=exchange,
+        symbol=split_names(symbol, "--symbol"),
+        exchange=split_names(exchange, "--exchange"),
         kind=kind.value if kind else None,
         filled=all_gaps or status is Status.ALL,
         history=history,

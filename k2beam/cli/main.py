@@ -33,6 +33,7 @@ from k2beam.cli import (
     worker,
 )
 from k2beam.cli.guard import run_guarded
+from k2beam.cli.repeats import refuse_repeats
 
 INTERRUPTED = 130
 """The exit code of a program that SIGINT ended, by which typer ends."""
@@ -68,6 +69,7 @@ for group in (
     doctor,
 ):
     group.register(app)
+refuse_repeats(app)
 
 
 def _version(wanted: bool) -> None:

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import k2beam
+from k2beam.cli import query_bars
+from k2beam.cli.batches import BatchFormat, Destination, destination_options, emit_batches
 from k2beam.cli.guard import guarded
 from k2beam.cli.lake_options import existing_lake
+from k2beam.cli.names import split_names
 from k2beam.cli.option_groups import with_options
-from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows
+from k2beam.cli.output import OutputFormat, OutputOption, emit_object
+from k2beam.cli.query_options import (
+    DuplicatesOption,
+    EventOptions,
+    Moment,
+    MomentOption,
+    emit_all,
+    event_options,
+    moment_options,
+    selection_options,
+)
 from k2beam.config import LakeConfig
 from k2beam.query.selections import EventSelection
 
@@ -36,112 +50,101 @@ TABLE_COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """What a table shows where no columns are named; the other formats have all columns."""
 
-SymbolOption = Annotated[str | None, typer.Option("--symbol", help="Only this symbol, exactly as it is stored.")]
-ExchangeOption = Annotated[str | None, typer.Option("--exchange", help="Only this exchange.")]
-_FromOption = Annotated[
-    str | None, typer.Option("--from", metavar="TIME", help="First event time (ISO 8601; UTC unless it has an offset).")
-]
-ToOption = Annotated[str | None, typer.Option("--to", metavar="TIME", help="Event time before which the rows end.")]
-AsOfOption = Annotated[
-    str | None,
-    typer.Option("--as-of", metavar="TIME|TAG|ID", help="The tables as they were: a time, a tag or a snapshot id."),
-]
-MomentOption = Annotated[str | None, typer.Option("--as-of", metavar="TIME|TAG", help="The tables as they were then.")]
-DuplicatesOption = Annotated[
-    bool, typer.Option("--with-duplicates", help="Keep every copy of a message, not only the first.")
-]
-LimitOption = Annotated[int | None, typer.Option("--limit", min=0, help="At most so many rows.")]
-ColumnsOption = Annotated[
-    str | None, typer.Option("--columns", metavar="A,B,…", help="Only these columns, in this order.")
-]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class EventOptions:
-    """How many of the rows and what of them, as the options say."""
-
-    limit: int | None
-    as_of: str | None
-    with_duplicates: bool
-    columns: tuple[str, ...]
-
-
-def selection_options(
-    symbol: SymbolOption = None, exchange: ExchangeOption = None, start: _FromOption = None, end: ToOption = None
-) -> EventSelection:
-    """The group of options, for :func:`k2beam.cli.option_groups.with_options`."""
-    return EventSelection(symbol, exchange, start, end)
-
-
-def event_options(
-    limit: LimitOption = None,
-    as_of: AsOfOption = None,
-    with_duplicates: DuplicatesOption = False,
-    columns: ColumnsOption = None,
-) -> EventOptions:
-    """The same."""
-    named = columns.split(",") if columns else ()
-    return EventOptions(limit, as_of, with_duplicates, tuple(name.strip() for name in named if name.strip()))
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.add_typer(query_app, name="query")
 
 
+query_bars.register(query_app)
+
+
 @query_app.command("trades")
 @guarded
-@with_options(selection=selection_options, rows=event_options, lake=existing_lake)
-def trades(
-    *, selection: EventSelection, rows: EventOptions, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE
-) -> None:
+@with_options(
+    selection=selection_options, rows=event_options, at=moment_options, lake=existing_lake, to=destination_options
+)
+def trades(*, selection: EventSelection, rows: EventOptions, at: Moment, lake: LakeConfig, to: Destination) -> None:
     """Trades in order of time, sequence and offset; each message once."""
-    _emit_events("trades", selection, rows, lake, output)
+    _emit_events("trades", selection, rows, at, lake, to)
 
 
 @query_app.command("quotes")
 @guarded
-@with_options(selection=selection_options, rows=event_options, lake=existing_lake)
-def quotes(
-    *, selection: EventSelection, rows: EventOptions, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE
-) -> None:
+@with_options(
+    selection=selection_options, rows=event_options, at=moment_options, lake=existing_lake, to=destination_options
+)
+def quotes(*, selection: EventSelection, rows: EventOptions, at: Moment, lake: LakeConfig, to: Destination) -> None:
     """Quotes in order of time, sequence and offset; each message once."""
-    _emit_events("quotes", selection, rows, lake, output)
+    _emit_events("quotes", selection, rows, at, lake, to)
 
 
 @query_app.command("summary")
 @guarded
-@with_options(lake=existing_lake)
+@with_options(at=moment_options, lake=existing_lake)
 def summary(
-    symbol: Annotated[str, typer.Option("--symbol", help="The symbol, exactly as it is stored.")],
+    symbol: Annotated[
+        list[str],
+        typer.Option("--symbol", metavar="A,B,…", help="The symbols, exactly as they are stored; may be repeated."),
+    ],
     day: Annotated[str, typer.Option("--day", metavar="YYYY-MM-DD", help="The day, in UTC.")],
-    exchange: ExchangeOption = None,
-    as_of: AsOfOption = None,
+    exchange: Annotated[str | None, typer.Option("--exchange", help="Only this exchange.")] = None,
     with_duplicates: DuplicatesOption = False,
     *,
+    at: Moment,
     lake: LakeConfig,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
-    """Open, high, low, close, volume, trades and VWAP of a symbol's day, exact to 8 places."""
-    emit_object(k2beam.Lake.of(lake).summary(symbol, day, exchange, as_of, with_duplicates), output)
+    """Open, high, low, close, volume, trades and VWAP of a day: of one symbol an object, of several rows."""
+    from k2beam.lake.tables import EVENT_TABLES
+    from k2beam.query.summary import DaySummary
+
+    opened, symbols = k2beam.Lake.of(lake), split_names(symbol, "--symbol") or ()
+    as_of = at.of(opened, EVENT_TABLES["trades"])
+    found = [opened.summary(name, day, exchange, as_of, with_duplicates) for name in symbols]
+    if len(found) == 1:
+        emit_object(found[0], output)
+    else:
+        emit_all(DaySummary, found, output)
+
+
+@query_app.command("sql")
+@guarded
+@with_options(at=moment_options, lake=existing_lake, to=destination_options)
+def sql(
+    query: Annotated[str, typer.Argument(metavar="SQL", help="One query in DuckDB's SQL; - reads it from the input.")],
+    *,
+    at: Moment,
+    lake: LakeConfig,
+    to: Destination,
+) -> None:
+    """The answer to SQL, read only: `trades` and `quotes` have each event once, `trades_v2` all rows."""
+    from k2beam.lake.tables import SPECS
+
+    opened = k2beam.Lake.of(lake)
+    text = sys.stdin.read() if query == "-" else query
+    schema, batches = opened.sql(text, at.of(opened, *SPECS))
+    emit_batches(schema, batches, to)
 
 
 @query_app.command("symbols")
 @guarded
-@with_options(selection=selection_options, lake=existing_lake)
+@with_options(selection=selection_options, at=moment_options, lake=existing_lake)
 def symbols(
     *,
     selection: EventSelection,
-    as_of: MomentOption = None,
+    at: Moment,
     lake: LakeConfig,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """The symbols of each event table: rows (copies included), first and last event."""
+    from k2beam.lake.tables import EVENT_TABLES
     from k2beam.query import overview
 
     opened = k2beam.Lake.of(lake)
-    found = overview.list_symbols(opened.catalog, opened.namespace, dataclasses.replace(selection, as_of=as_of))
-    _emit_all(overview.SymbolCount, found, output)
+    asked = dataclasses.replace(selection, as_of=at.of(opened, *EVENT_TABLES.values()))
+    found = overview.list_symbols(opened.catalog, opened.namespace, asked)
+    emit_all(overview.SymbolCount, found, output)
 
 
 @query_app.command("stats")
@@ -152,7 +155,7 @@ def stats(*, as_of: MomentOption = None, lake: LakeConfig, output: OutputOption 
     from k2beam.query import overview
 
     opened = k2beam.Lake.of(lake)
-    _emit_all(overview.TableStats, overview.list_stats(opened.catalog, opened.namespace, as_of), output)
+    emit_all(overview.TableStats, overview.list_stats(opened.catalog, opened.namespace, as_of), output)
 
 
 @query_app.command("snapshots")
@@ -168,27 +171,23 @@ def snapshots(
     from k2beam.query import overview
 
     opened = k2beam.Lake.of(lake)
-    _emit_all(overview.SnapshotInfo, overview.list_snapshots(opened.catalog, opened.namespace, table or ()), output)
+    emit_all(overview.SnapshotInfo, overview.list_snapshots(opened.catalog, opened.namespace, table or ()), output)
 
 
 def _emit_events(
-    kind: Kind, selection: EventSelection, rows: EventOptions, lake: LakeConfig, output: OutputFormat
+    kind: Kind, selection: EventSelection, rows: EventOptions, at: Moment, lake: LakeConfig, to: Destination
 ) -> None:
+    from k2beam.lake.tables import EVENT_TABLES
+
     columns: Sequence[str] = rows.columns
-    if not columns and output is OutputFormat.TABLE:
+    if not columns and to.format is BatchFormat.TABLE:
         columns = TABLE_COLUMNS[kind]
-    schema, batches = k2beam.Lake.of(lake).events(
+    opened = k2beam.Lake.of(lake)
+    schema, batches = opened.events(
         kind,
-        dataclasses.replace(selection, as_of=rows.as_of),
+        dataclasses.replace(selection, as_of=at.of(opened, EVENT_TABLES[kind])),
         columns=columns,
         limit=rows.limit,
         with_duplicates=rows.with_duplicates,
     )
-    found = (row for batch in batches for row in batch.to_pylist(maps_as_pydicts="strict"))
-    emit_rows(schema.names, found, output)
-
-
-def _emit_all(row_type: type[Any], rows: Iterable[Any], output: OutputFormat) -> None:
-    """Rows of a dataclass; its fields are the columns, so that an empty result has them too."""
-    columns = [field.name for field in dataclasses.fields(row_type)]
-    emit_rows(columns, ([getattr(row, column) for column in columns] for row in rows), output)
+    emit_batches(schema, batches, to)

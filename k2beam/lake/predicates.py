@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import reduce
 from typing import Any
 
-from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, In
 
 
 def term(predicate: Any, column: str, value: object) -> BooleanExpression:
@@ -25,3 +25,8 @@ def all_of(terms: list[BooleanExpression]) -> BooleanExpression:
 def equal(values: Mapping[str, object | None]) -> list[BooleanExpression]:
     """A term for each column that has a value."""
     return [term(EqualTo, column, value) for column, value in values.items() if value is not None]
+
+
+def any_of(values: Mapping[str, Collection[str]]) -> list[BooleanExpression]:
+    """A term for each column of which there are values: it has one of them."""
+    return [term(In, column, set(found)) for column, found in values.items() if found]

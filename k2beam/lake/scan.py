@@ -136,7 +136,7 @@ def _as_written(
     file = ds.ParquetFileFormat(dictionary_columns=encoded, pre_buffer=True).make_fragment(stream)
     condition = bind(metadata.schema(), row_filter, case_sensitive=True)
     asked = {*columns, *(metadata.schema().find_field(number).name for number in extract_field_ids(condition))}
-    if not _is_own(table, file.physical_schema, asked):
+    if not is_own(table, file.physical_schema, asked):
         return None
     rows = None if row_filter == EVERYTHING else expression_to_pyarrow(condition)
     batches = file.to_batches(columns=list(columns), filter=rows, use_threads=False)
@@ -152,7 +152,7 @@ def _projected(
     return (batch.select(list(columns)) for batch in reader.to_record_batches([task]))
 
 
-def _is_own(table: Table, found: pa.Schema, names: Iterable[str]) -> bool:
+def is_own(table: Table, found: pa.Schema, names: Iterable[str]) -> bool:
     """Whether columns of a file are those of the table, by their ids too (a name may have been given anew), in the
     types that k2beam gives them and the table has kept; decimals in those of the table."""
     spec, types = stored_schema(table), own_types(table.name()[-1])
@@ -242,7 +242,7 @@ def read_whole(table: Table, file: DataFile, dictionaries: bool = False) -> Iter
             parquet = pq.ParquetFile(stream)
             if dictionaries:
                 parquet = pq.ParquetFile(stream, metadata=parquet.metadata, read_dictionary=_dictionaries(parquet))
-            if _is_own(table, parquet.schema_arrow, schema.names):
+            if is_own(table, parquet.schema_arrow, schema.names):
                 numbers = range(parquet.num_row_groups)
                 read = (parquet.read_row_group(number, schema.names, use_threads=False) for number in numbers)
                 groups = (_with_decimals_of(schema, group) for group in read)

@@ -1,40 +1,127 @@
-"""DuckDB over one stream of Arrow batches, closed in: no files, no network, no configuration from SQL."""
+"""DuckDB over streams of Arrow batches, closed in: no files, no network, no configuration from SQL."""
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from k2beam.errors import K2BeamError, LakeError, UsageError
+from k2beam.errors import K2BeamError, LakeError, UsageError, first_line
 
 if TYPE_CHECKING:
     import duckdb
 
 ROWS_PER_BATCH = 10_000
 
+_READING = re.compile(r"reading the stream registered as '(\w+)' failed: (.*)", re.DOTALL)
+
+NOTHING: Mapping[str, object] = {}
+"""No parameters."""
+
+
+class Session:
+    """One DuckDB in memory, for a few statements; what does not fit into memory is spilled to a temporary folder.
+
+    Values come into SQL as ``$name`` parameters. Methods raise LakeError where a statement fails, and whatever k2beam
+    error a stream of batches raised.
+    """
+
+    def __init__(self, duckdb: Any, connection: duckdb.DuckDBPyConnection, folder: str) -> None:
+        self.folder = folder
+        self._duckdb = duckdb
+        self._connection = connection
+        self._feeds: list[_Feed] = []
+
+    def register(self, name: str, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+        """A relation that streams ``batches``, once: one statement may read it, and only once."""
+        feed = _Feed(schema, batches)
+        self._feeds.append(feed)
+        self._connection.register(name, feed.reader())
+
+    def register_dataset(self, name: str, dataset: Any) -> None:
+        """A relation of an Arrow dataset, which any statement may read: filters and columns are pushed into it."""
+        self._connection.register(name, dataset)
+
+    def run(self, sql: str, parameters: Mapping[str, object] = NOTHING) -> None:
+        """A statement without a result."""
+        with self._blamed():
+            self._connection.execute(sql, dict(parameters))
+
+    def stream(self, sql: str, parameters: Mapping[str, object] = NOTHING) -> Iterator[pa.RecordBatch]:
+        """The result of a query, batch by batch."""
+        with self._blamed():
+            yield from self.reader(sql, parameters)
+
+    def reader(self, sql: str, parameters: Mapping[str, object] = NOTHING) -> pa.RecordBatchReader:
+        """The same as Arrow's reader, which has the schema too."""
+        with self._blamed():
+            return _reader(self._connection.sql(sql, params=dict(parameters)))
+
+    def rows(self, sql: str, parameters: Mapping[str, object] = NOTHING) -> list[dict[str, Any]]:
+        """All rows of a result at once, for aggregates."""
+        return [row for batch in self.stream(sql, parameters) for row in batch.to_pylist()]
+
+    def ask(self, sql: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        """The answer to a query that a person wrote. Raises UsageError where it is none or can't be run."""
+        try:
+            statements = self._connection.extract_statements(sql)
+            allowed = self._duckdb.StatementType.SELECT, self._duckdb.StatementType.EXPLAIN
+            if len(statements) != 1 or statements[0].type not in allowed:
+                raise UsageError("the SQL must be one query, such as SELECT, FROM, WITH, SUMMARIZE, SHOW or EXPLAIN")
+            reader = _reader(self._connection.sql(sql))
+        except self._duckdb.Error as error:
+            raise self._refused(error) from None
+        return reader.schema, self._answered(reader)
+
+    def _answered(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from reader
+        except (self._duckdb.Error, OSError, pa.ArrowException) as error:
+            raise self._refused(error) from None
+
+    def _refused(self, error: Exception) -> K2BeamError:
+        if (found := _READING.search(str(error))) is not None:
+            why = found[2].splitlines()[0]
+            return LakeError(f"table {found[1]} can't be read: {why}; `k2beam audit` names the file")
+        return UsageError(f"the SQL can't be run: {first_line(error)}")
+
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        try:
+            yield
+        except (self._duckdb.Error, OSError, pa.ArrowException) as error:
+            for feed in self._feeds:
+                if feed.error is not None:
+                    raise feed.error from None
+            raise LakeError(f"the query failed: {error}") from error
+
+
+@contextmanager
+def session() -> Iterator[Session]:
+    """A DuckDB that is gone at the end. Raises UsageError where DuckDB is not installed."""
+    duckdb = _load()
+    with tempfile.TemporaryDirectory(prefix="k2beam-query-") as folder, _connect(duckdb, folder) as connection:
+        yield Session(duckdb, connection, folder)
+
+
+def _reader(relation: Any) -> pa.RecordBatchReader:
+    # DuckDB 2 renamed the method.
+    read = relation.to_arrow_reader if hasattr(relation, "to_arrow_reader") else relation.fetch_arrow_reader
+    reader: pa.RecordBatchReader = read(ROWS_PER_BATCH)
+    return reader
+
 
 def query(
     sql: str, parameters: Mapping[str, object], schema: pa.Schema, batches: Iterable[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
-    """Run ``sql`` over the relation ``events``, which streams ``batches``; values come in as ``$name`` parameters.
-
-    What does not fit into memory is spilled to a temporary folder. Raises UsageError where DuckDB is
-    not installed, LakeError where the query fails, and whatever k2beam error ``batches`` raises.
-    """
-    duckdb = _load()
-    feed = _Feed(schema, batches)
-    with tempfile.TemporaryDirectory(prefix="k2beam-query-") as folder, _connect(duckdb, folder) as connection:
-        try:
-            connection.register("events", feed.reader())
-            relation = connection.sql(sql, params=dict(parameters))
-            yield from _arrow_reader(relation)
-        except duckdb.Error as error:
-            if feed.error is not None:
-                raise feed.error from None
-            raise LakeError(f"the query failed: {error}") from error
+    """Run ``sql`` over the relation ``events``, which streams ``batches``. Raises as a :class:`Session` does."""
+    with session() as opened:
+        opened.register("events", schema, batches)
+        yield from opened.stream(sql, parameters)
 
 
 def rows(
@@ -85,10 +172,3 @@ def _connect(duckdb: Any, folder: str) -> duckdb.DuckDBPyConnection:
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection
-
-
-def _arrow_reader(relation: Any) -> pa.RecordBatchReader:
-    """DuckDB 2 renamed the method."""
-    if hasattr(relation, "to_arrow_reader"):
-        return relation.to_arrow_reader(ROWS_PER_BATCH)
-    return relation.fetch_arrow_reader(ROWS_PER_BATCH)

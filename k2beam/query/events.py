@@ -2,65 +2,238 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
 
+from k2beam.arrays import Ints
 from k2beam.errors import UsageError
+from k2beam.lake.rules import read_rules
 from k2beam.lake.scan import find_readable, whole_schema
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.model import Kind
 from k2beam.query import duck
-from k2beam.query.selection import read
+from k2beam.query.copies import NO_EPOCH, CopyCheck, number_rows
+from k2beam.query.selection import PlannedRead, plan_reading
 from k2beam.query.selections import EventSelection
 from k2beam.schemas import EVENT_TIME_COLUMN, event_arrow_schema
+from k2beam.sequence import SequenceRules, recount
+from k2beam.sequence.rules import NO_RULES, VENDOR_DATA
 
-IDENTITY: tuple[str, ...] = ("message_id", "_source", "_partition", "_offset")
-"""What tells copies of a message apart, and which of them came first."""
+PLACE: tuple[str, ...] = ("_source", "_partition", "_offset")
+"""Where a message was: what puts copies of it in order."""
 
-
-def first_copies(kind: Kind) -> str:
-    """SQL for the rows of ``events`` that are the first of their message_id: by event time, source, offset.
-
-    Rows with an empty message_id are not copies of each other: all of them stay.
-    """
-    order = f'"{EVENT_TIME_COLUMN[kind]}", _source, _partition, _offset'
-    copy = f"row_number() OVER (PARTITION BY message_id ORDER BY {order})"
-    return f"SELECT * FROM events QUALIFY {copy} = 1 OR message_id = ''"  # noqa: S608
+Change = Callable[[pa.RecordBatch], pa.RecordBatch]
+Prepared = tuple[pa.Schema, Change]
+"""A change to each batch of a relation, and the schema that it makes."""
 
 
-def in_order(kind: Kind) -> str:
-    """The order of events as an SQL list: event time, exchange sequence (without one: last), offset."""
-    sequence = "source_sequence NULLS LAST, " if "source_sequence" in event_arrow_schema(kind).names else ""
-    return f'"{EVENT_TIME_COLUMN[kind]}", {sequence}_offset, _source, _partition'
+@dataclass(frozen=True, slots=True)
+class StoredEvents:
+    """The selected rows of one kind as they are stored, planned once; ``reading`` is None for a table never made."""
+
+    kind: Kind
+    schema: pa.Schema
+    reading: PlannedRead | None
+    rules: SequenceRules
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The snapshot that is read; None where the table was still empty."""
+        return None if self.reading is None else self.reading.snapshot
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows, in no order. Raises LakeError for an unreadable file."""
+        return iter(()) if self.reading is None else self.reading.batches()
 
 
-def columns_needed(kind: Kind, wanted: Sequence[str]) -> list[str]:
-    """``wanted`` and what deduplication and order need besides, in the order of the table."""
-    own = event_arrow_schema(kind).names
-    needed = {*wanted, *IDENTITY, EVENT_TIME_COLUMN[kind], "source_sequence"}
-    return [*(name for name in own if name in needed), *(name for name in wanted if name not in own)]
-
-
-def stream_events(
+def stored_events(
     catalog: Catalog, namespace: str, kind: Kind, selection: EventSelection, columns: Sequence[str]
-) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """The selected rows as they are stored, file by file; none where the table was never made."""
-    return _stream(find_readable(catalog, namespace, EVENT_TABLES[kind]), kind, selection, columns)
+) -> StoredEvents:
+    """The selected rows as they are stored: ``columns`` (none: all), and what finding copies needs besides.
+
+    Raises UsageError for an unknown column or a bad option, LakeError for unreadable metadata.
+    """
+    table = find_readable(catalog, namespace, EVENT_TABLES[kind])
+    whole = event_arrow_schema(kind) if table is None else whole_schema(table)
+    columns = list(columns) or whole.names
+    if unknown := [name for name in columns if name not in whole.names]:
+        raise UsageError(f"{kind} has no column {', '.join(unknown)}; it has {', '.join(whole.names)}")
+    rules = read_rules(catalog, namespace).of_kind(kind) if "source_sequence" in whole.names else NO_RULES
+    ruling = {name if name in whole.names else VENDOR_DATA for name in rules.columns(kind)}
+    needed = {*columns, *PLACE, *ruling, "message_id", "source_sequence", "_ingested_at", EVENT_TIME_COLUMN[kind]}
+    needed |= {"exchange", "symbol"}
+    names = [name for name in whole.names if name in needed]
+    reading = None if table is None else plan_reading(table, names, selection, EVENT_TIME_COLUMN[kind])
+    return StoredEvents(kind, pa.schema([whole.field(name) for name in names]), reading, rules)
 
 
-def _stream(
-    table: Table | None, kind: Kind, selection: EventSelection, columns: Sequence[str]
-) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    whole = _columns(table, kind)
-    batches = iter(()) if table is None else read(table, columns, selection, EVENT_TIME_COLUMN[kind])
-    return pa.schema([whole.field(name) for name in columns]), batches
+def in_order(kind: Kind, *, reverse: bool = False) -> str:
+    """The order of events as an SQL list: event time, exchange sequence (without one: last), offset."""
+    names = [f'"{EVENT_TIME_COLUMN[kind]}"', "_offset", "_source", "_partition"]
+    if "source_sequence" in event_arrow_schema(kind).names:
+        names.insert(1, "source_sequence")
+    how = "DESC NULLS FIRST" if reverse else "NULLS LAST"
+    return ", ".join(f"{name} {how}" for name in names)
 
 
-def _columns(table: Table | None, kind: Kind) -> pa.Schema:
-    return event_arrow_schema(kind) if table is None else whole_schema(table)
+def answer(
+    sources: Mapping[str, StoredEvents],
+    ask: Callable[[duck.Session], Iterator[pa.RecordBatch]],
+    with_duplicates: bool = False,
+    prepared: Mapping[str, Prepared] | None = None,
+) -> Iterator[pa.RecordBatch]:
+    """What ``ask`` finds in relations of these names, in which each event is once.
+
+    ``ask`` must read all rows of each before it gives its first; it is called again, with tables that the copies were
+    taken out of, where there are any. ``prepared`` says which relations are changed before ``ask`` sees them.
+
+    Of the rows with one ``message_id`` (not an empty one) the first by event time, source and offset stays, of those
+    with one number of the exchange the one that was ingested first.
+    """
+    prepared = prepared or {}
+    with duck.session() as session:
+        checks = []
+        for name, stored in sources.items():
+            schema, change = prepared.get(name, (stored.schema, _as_it_is))
+            check = CopyCheck(stored.kind, stored.rules)
+            watched = stored.batches() if with_duplicates else check.watched(_conformed(stored))
+            session.register(name, schema, map(change, watched))
+            checks.append(check)
+        found = ask(session)
+        first = next(found, None)
+        if with_duplicates or not any(check.found for check in checks):
+            if first is not None:
+                yield first
+                yield from found
+            return
+        found.close()  # type: ignore[attr-defined]
+    with duck.session() as session:
+        for name, stored in sources.items():
+            schema, change = prepared.get(name, (stored.schema, _as_it_is))
+            _take_out_copies(session, name, stored, (schema, change))
+        yield from ask(session)
+
+
+def copied_places(stored: StoredEvents) -> pa.Table:
+    """Where the rows are (:data:`PLACE`) that are copies of others, as :func:`answer` takes them out."""
+    places = pa.schema([stored.schema.field(name) for name in PLACE])
+    check = CopyCheck(stored.kind, stored.rules)
+    for _ in check.watched(_conformed(stored)):
+        pass
+    if not check.found:
+        return places.empty_table()
+    with duck.session() as session:
+        _take_out_copies(session, "kept", stored, (stored.schema, _as_it_is))
+        session.register("stored", places, (batch.select(PLACE) for batch in _conformed(stored)))
+        found = session.stream(f"SELECT * FROM stored ANTI JOIN kept USING ({', '.join(PLACE)})")  # noqa: S608
+        return pa.Table.from_batches([batch.cast(places) for batch in found], places)
+
+
+def _as_it_is(rows: pa.RecordBatch) -> pa.RecordBatch:
+    return rows
+
+
+def _conformed(stored: StoredEvents) -> Iterator[pa.RecordBatch]:
+    return (batch.cast(stored.schema) for batch in stored.batches())
+
+
+def _take_out_copies(session: duck.Session, name: str, stored: StoredEvents, prepared: Prepared) -> None:
+    """Make ``name`` a table of the rows, each event once."""
+    schema, change = prepared
+    numbered = [pa.field("_epoch", pa.int64()), pa.field("_number", pa.int64())]
+    further = [field for field in numbered if "source_sequence" in schema.names]
+    batches = (_numbered(stored, batch, change) if further else change(batch) for batch in _conformed(stored))
+    session.register(f"{name}_stored", pa.schema([*schema, *further]), batches)
+    time = f'"{EVENT_TIME_COLUMN[stored.kind]}"'
+    copy = f"row_number() OVER (PARTITION BY message_id ORDER BY {time}, _source, _partition, _offset)"
+    session.run(
+        f"CREATE TEMP TABLE {name} AS SELECT * FROM {name}_stored QUALIFY {copy} = 1 OR message_id = ''"  # noqa: S608
+    )
+    if further:
+        _take_out_twins(session, name, time)
+
+
+def _numbered(stored: StoredEvents, rows: pa.RecordBatch, change: Change) -> pa.RecordBatch:
+    epochs, numbers = number_rows(rows, stored.kind, stored.rules)
+    changed = change(rows)
+    return pa.RecordBatch.from_arrays(
+        [*changed.columns, pa.array(epochs), pa.array(numbers, mask=numbers < 0)],
+        names=[*changed.schema.names, "_epoch", "_number"],
+    )
+
+
+def _take_out_twins(session: duck.Session, name: str, time: str) -> None:
+    """Of the rows with one number of the exchange leave the one that was ingested first."""
+    key, twins, begun = "exchange, symbol, _epoch", f"{name}_twins", f"{name}_starts"
+    session.run(f"""
+        CREATE TEMP TABLE {twins} AS SELECT DISTINCT {key} FROM {name} WHERE _number IS NOT NULL
+        GROUP BY {key}, _number HAVING count(*) > 1
+    """)  # noqa: S608
+    counted = session.stream(f"""
+        SELECT {key}, epoch_us({time}) AS time, _number AS number
+        FROM {name} SEMI JOIN {twins} USING ({key}) WHERE _number IS NOT NULL ORDER BY {key}, time, number
+    """)  # noqa: S608
+    starts = pa.Table.from_pylist(list(_epochs_of(counted)), _STARTS)
+    if not starts.num_rows:
+        return
+    session.register(begun, starts.schema, starts.to_batches())
+    session.run(f"""
+        DELETE FROM {name} WHERE rowid IN (
+            SELECT numbered.row FROM (SELECT rowid AS row, * FROM {name} WHERE _number IS NOT NULL) numbered
+            ASOF JOIN {begun} AS begun ON numbered.exchange = begun.exchange AND numbered.symbol = begun.symbol
+                AND numbered._epoch = begun._epoch AND epoch_us({time}) >= since
+            QUALIFY row_number() OVER (
+                PARTITION BY numbered.exchange, numbered.symbol, numbered._epoch, since, _number
+                ORDER BY _ingested_at, {time}, _source, _partition, _offset
+            ) > 1
+        )
+    """)  # noqa: S608
+
+
+_STARTS = pa.schema([("exchange", pa.string()), ("symbol", pa.string()), ("_epoch", pa.int64()), ("since", pa.int64())])
+
+
+def _epochs_of(counted: Iterable[pa.RecordBatch]) -> Iterator[dict[str, object]]:
+    """When the epochs of each key began, microseconds; one begins before all times."""
+    for key, times, numbers in _by_key(counted):
+        yield {**key, "since": -(2**63)}
+        if key["_epoch"] == NO_EPOCH:
+            yield from ({**key, "since": epoch.first_time} for epoch in recount(times, numbers)[1:])
+
+
+def _by_key(counted: Iterable[pa.RecordBatch]) -> Iterator[tuple[dict[str, object], Ints, Ints]]:
+    """Times and numbers of one key after the other, of rows that are ordered by key."""
+    names = ("exchange", "symbol", "_epoch")
+    pending: list[pa.RecordBatch] = []
+    last: tuple[object, ...] | None = None
+    for batch in counted:
+        keys = [batch.column(name) for name in names]
+        changes = np.zeros(batch.num_rows, np.bool_)
+        for column in keys:
+            codes = column.dictionary_encode().indices.to_numpy()
+            changes[1:] |= codes[1:] != codes[:-1]
+        bounds = [0, *np.flatnonzero(changes).tolist(), batch.num_rows]
+        for begin, end in itertools.pairwise(bounds):
+            here = tuple(column[begin].as_py() for column in keys)
+            if pending and here != last:
+                yield _joined(names, last, pending)
+                pending = []
+            pending.append(batch.slice(begin, end - begin))
+            last = here
+    if pending:
+        yield _joined(names, last, pending)
+
+
+def _joined(names: Sequence[str], key: Any, parts: list[pa.RecordBatch]) -> tuple[dict[str, object], Ints, Ints]:
+    times, numbers = (np.concatenate([part.column(name).to_numpy() for part in parts]) for name in ("time", "number"))
+    return dict(zip(names, key, strict=True)), times, numbers
 
 
 def select_events(
@@ -75,25 +248,20 @@ def select_events(
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """The selected events in order of (event time, source_sequence, offset), and their Arrow schema.
 
-    Of several rows with one message_id (not an empty one) the first by (event time, source, offset) stays, among the
-    rows selected, unless ``with_duplicates``. ``columns`` names the columns wanted, in their order;
-    none means all. ``limit`` is in rows. Raises UsageError for an unknown column or a bad option,
-    LakeError for an unreadable file.
+    Each event is there once among the rows selected (:func:`answer`), unless ``with_duplicates``. ``columns`` names the
+    columns wanted, in their order; none means all. ``limit`` is in rows. Raises UsageError for an unknown column or a
+    bad option, LakeError for an unreadable file.
     """
-    table = find_readable(catalog, namespace, EVENT_TABLES[kind])
-    whole = _columns(table, kind)
-    wanted = list(columns) or list(whole.names)
-    if unknown := [name for name in wanted if name not in whole.names]:
-        raise UsageError(f"{kind} has no column {', '.join(unknown)}; it has {', '.join(whole.names)}")
     if limit is not None and limit < 0:
         raise UsageError(f"--limit {limit} is less than 0")
-    stored, batches = _stream(table, kind, selection, columns_needed(kind, wanted))
-    rows = "SELECT * FROM events" if with_duplicates else first_copies(kind)
+    stored = stored_events(catalog, namespace, kind, selection, columns)
+    wanted = list(columns) or list(stored.schema.names)
     # Names come from the schema, values only as parameters.
     names = ", ".join(f'"{name}"' for name in wanted)
-    sql = f"SELECT {names} FROM ({rows}) ORDER BY {in_order(kind)}"  # noqa: S608
+    sql = f"SELECT {names} FROM events ORDER BY {in_order(kind)}"  # noqa: S608
     parameters: dict[str, object] = {}
     if limit is not None:
         sql, parameters = f"{sql} LIMIT $rows", {"rows": limit}
-    schema = pa.schema([stored.field(name) for name in wanted])
-    return schema, (batch.cast(schema) for batch in duck.query(sql, parameters, stored, batches))
+    schema = pa.schema([stored.schema.field(name) for name in wanted])
+    found = answer({"events": stored}, lambda session: session.stream(sql, parameters), with_duplicates)
+    return schema, (batch.cast(schema) for batch in found)

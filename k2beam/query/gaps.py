@@ -12,6 +12,7 @@ from k2beam.lake.predicates import all_of, equal
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import GAP_SCHEMA, SEQUENCE_GAPS
 from k2beam.model import Gap
+from k2beam.query.selection import named
 from k2beam.query.selections import GapSelection
 from k2beam.query.times import moment
 
@@ -26,7 +27,7 @@ def list_gaps(catalog: Catalog, namespace: str, selection: GapSelection) -> Iter
     table = find_readable(catalog, namespace, SEQUENCE_GAPS)
     if table is None:
         return
-    row_filter = all_of(equal({"exchange": selection.exchange, "symbol": selection.symbol, "kind": selection.kind}))
+    row_filter = all_of([*named(selection.symbol, selection.exchange), *equal({"kind": selection.kind})])
     gaps = (
         sorted(read_revisions(table, row_filter), key=sort_key) if selection.history else read_ledger(table, row_filter)
     )

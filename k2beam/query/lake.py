@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from datetime import date
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, timedelta
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
@@ -11,9 +11,15 @@ from pyiceberg.catalog import Catalog
 from k2beam.config import NAMESPACE, LakeConfig
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.ledger import current_gaps
+from k2beam.lake.tables import SPECS
 from k2beam.model import Gap, Kind
+from k2beam.query.asof import join_as_of
+from k2beam.query.bar_rules import BarRule
+from k2beam.query.bars import make_bars
 from k2beam.query.events import select_events
-from k2beam.query.selections import AsOf, EventSelection
+from k2beam.query.selection import pin_snapshots
+from k2beam.query.selections import AsOf, EventSelection, Names, Snapshots
+from k2beam.query.sql import run_sql
 from k2beam.query.summary import DaySummary, summarise_day
 from k2beam.query.times import Instant, to_day
 
@@ -48,8 +54,8 @@ class Lake:
 
     def trades(
         self,
-        symbol: str | None = None,
-        exchange: str | None = None,
+        symbol: Names = None,
+        exchange: Names = None,
         start: Instant | None = None,
         end: Instant | None = None,
         limit: int | None = None,
@@ -60,8 +66,9 @@ class Lake:
         """Trades in order of (timestamp, source_sequence, offset), each message once: an Arrow table.
 
         Times are microseconds UTC, prices and quantities ``decimal(38,18)``. ``start`` is included, ``end`` is not;
-        naive times are UTC. ``as_of`` is a snapshot id or the moment to travel to. ``columns``: these, of all that
-        there are. Raises UsageError for bad values, LakeError for an unreadable file.
+        naive times are UTC. ``symbol`` and ``exchange`` are one name or several. ``as_of`` is a snapshot id or the
+        moment to travel to. ``columns``: these, of all that there are. Raises UsageError for bad values, LakeError
+        for an unreadable file.
 
         Examples:
             >>> from k2beam import Lake
@@ -77,8 +84,8 @@ class Lake:
 
     def quotes(
         self,
-        symbol: str | None = None,
-        exchange: str | None = None,
+        symbol: Names = None,
+        exchange: Names = None,
         start: Instant | None = None,
         end: Instant | None = None,
         limit: int | None = None,
@@ -125,6 +132,97 @@ class Lake:
             limit=limit,
             with_duplicates=with_duplicates,
         )
+
+    def bars(
+        self,
+        every: str,
+        symbol: Names = None,
+        exchange: Names = None,
+        start: Instant | None = None,
+        end: Instant | None = None,
+        zone: str = "UTC",
+        empty: bool = False,
+        as_of: AsOf | None = None,
+        with_duplicates: bool = False,
+    ) -> pa.Table:
+        """Bars of trades by exchange, symbol and start: open, high, low, close, volume, trades and VWAP, exactly.
+
+        ``every`` is a time that divides a day (``1s``, ``5m``, ``1h``, ``1d``, counted from midnight in ``zone``), a
+        number of trades (``100 trades``) or a volume that fills a bar (``volume 2.5``). ``empty`` adds bars of time
+        without a trade. Raises as :meth:`trades` does.
+
+        Examples:
+            >>> from k2beam import Lake
+            >>> bars = Lake("warehouse").bars("5m", "BTCUSDT", start="2026-01-05", end="2026-01-06")
+            >>> bars.num_rows, bars["trades"].to_pylist()
+            (5, [128, 121, 124, 120, 102])
+        """
+        schema, batches = make_bars(
+            self.catalog,
+            self.namespace,
+            BarRule.parse(every, zone),
+            EventSelection(symbol, exchange, start, end, as_of),
+            empty=empty,
+            with_duplicates=with_duplicates,
+        )
+        return pa.Table.from_batches(list(batches), schema)
+
+    def asof(
+        self,
+        symbol: Names = None,
+        exchange: Names = None,
+        start: Instant | None = None,
+        end: Instant | None = None,
+        tolerance: timedelta | None = None,
+        as_of: AsOf | None = None,
+        with_duplicates: bool = False,
+    ) -> pa.Table:
+        """Each trade with the quote that held at its time, the spread and the mid.
+
+        That is the last quote of its exchange and symbol at or before its time, no older than ``tolerance``; columns of
+        the quote are null where none held. Raises as :meth:`trades` does.
+
+        Examples:
+            >>> from k2beam import Lake
+            >>> rows = Lake("warehouse").asof("BTCUSDT")
+            >>> rows.num_rows
+            595
+        """
+        schema, batches = join_as_of(
+            self.catalog,
+            self.namespace,
+            EventSelection(symbol, exchange, start, end, as_of),
+            tolerance=tolerance,
+            with_duplicates=with_duplicates,
+        )
+        return pa.Table.from_batches(list(batches), schema)
+
+    def sql(self, sql: str, as_of: AsOf | None = None) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        """The answer to one query in DuckDB's SQL: its Arrow schema, and the rows batch by batch.
+
+        Relations are ``trades``, ``quotes`` and ``reference_data`` with each event once, and the tables with all their
+        rows: ``trades_v2``, ``sequence_gaps`` and so on. Nothing can be written, and no file or host reached. Raises
+        UsageError for SQL that can't be run, LakeError for an unreadable file.
+
+        Examples:
+            >>> from k2beam import Lake
+            >>> schema, batches = Lake("warehouse").sql("SELECT count(*) AS n FROM trades WHERE price > 90000")
+            >>> [row for batch in batches for row in batch.to_pylist()]
+            [{'n': 595}]
+        """
+        return run_sql(self.catalog, self.namespace, sql, as_of)
+
+    def snapshots(self, as_of: AsOf | None = None, tables: Iterable[str] = SPECS) -> Snapshots:
+        """Which snapshot of each table is read as of a moment (None: now). It can be given as ``as_of`` itself.
+
+        Examples:
+            >>> from k2beam import Lake
+            >>> lake = Lake("warehouse")
+            >>> read = lake.snapshots(tables=["trades_v2"])
+            >>> lake.trades("BTCUSDT", as_of=read).num_rows, list(read.ids)
+            (595, ['trades_v2'])
+        """
+        return pin_snapshots(self.catalog, self.namespace, as_of, tables)
 
     def summary(
         self,

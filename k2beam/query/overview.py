@@ -13,13 +13,12 @@ from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.errors import UsageError
-from k2beam.lake.scan import EVERYTHING, bound_of, file_rows, find_readable, read_file
+from k2beam.lake.scan import EVERYTHING, bound_of, file_rows, find_readable, read_file, whole_schema
 from k2beam.lake.tables import CERTIFIED_DAYS, DEAD_LETTERS, EVENT_TABLES, LEGAL_HOLES, SEQUENCE_GAPS, SPECS
 from k2beam.lake.transaction import replaces
 from k2beam.model import KINDS, Kind
 from k2beam.query import duck
-from k2beam.query.events import stream_events
-from k2beam.query.selection import plan, snapshot_of
+from k2beam.query.selection import is_id, plan, plan_reading, snapshot_of
 from k2beam.query.selections import AsOf, EventSelection
 from k2beam.query.times import moment
 from k2beam.schemas import EVENT_TIME_COLUMN
@@ -85,13 +84,18 @@ def list_symbols(catalog: Catalog, namespace: str, selection: EventSelection) ->
 def _symbols_of(catalog: Catalog, namespace: str, kind: Kind, selection: EventSelection) -> Iterator[SymbolCount]:
     time_column = EVENT_TIME_COLUMN[kind]
     columns = ["exchange", "symbol", time_column]
-    schema, batches = stream_events(catalog, namespace, kind, selection, columns)
+    table = find_readable(catalog, namespace, EVENT_TABLES[kind])
+    if table is None:
+        return
+    whole = whole_schema(table)
+    reading = plan_reading(table, columns, selection, time_column)
+    schema = pa.schema([whole.field(name) for name in columns])
     sql = f"""
         SELECT exchange, symbol, count(*) AS rows,
                epoch_us(min("{time_column}")) AS first_event, epoch_us(max("{time_column}")) AS last_event
         FROM events GROUP BY exchange, symbol
     """  # noqa: S608
-    for row in duck.rows(sql, {}, schema, batches):
+    for row in duck.rows(sql, {}, schema, reading.batches()):
         yield SymbolCount(
             row["exchange"], row["symbol"], kind, row["rows"], moment(row["first_event"]), moment(row["last_event"])
         )
@@ -102,7 +106,7 @@ def list_stats(catalog: Catalog, namespace: str, as_of: AsOf | None = None) -> l
 
     Raises UsageError for a snapshot id: an id belongs to one table, a time to all.
     """
-    if isinstance(as_of, int) or (isinstance(as_of, str) and as_of.isdecimal()):
+    if is_id(as_of):
         raise UsageError("--as-of must be a time here: a snapshot id belongs to one table only")
     return [_stats_of(table, name, snapshot_of(table, as_of)) for name, table in _tables(catalog, namespace, ())]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import TypeGuard
 
 import pyarrow as pa
+from pyiceberg.catalog import Catalog
 from pyiceberg.expressions import BooleanExpression, GreaterThanOrEqual, LessThan
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.refs import MAIN_BRANCH
@@ -14,15 +17,21 @@ from pyiceberg.table.snapshots import Snapshot
 from k2beam.errors import UsageError
 from k2beam.lake.expiry import Expired
 from k2beam.lake.pins import PIN_NAME
-from k2beam.lake.predicates import all_of, equal, term
-from k2beam.lake.scan import plan_files, read_ahead, table_name
-from k2beam.query.selections import AsOf, EventSelection
+from k2beam.lake.predicates import all_of, any_of, term
+from k2beam.lake.scan import find_readable, plan_files, read_ahead, table_name
+from k2beam.lake.tables import SPECS
+from k2beam.query.selections import AsOf, EventSelection, Names, Snapshots, names_of
 from k2beam.query.times import EPOCH, moment, to_instant
+
+
+def named(symbol: Names, exchange: Names) -> list[BooleanExpression]:
+    """Terms for what has the names. Raises UsageError for an empty list."""
+    return any_of({"exchange": names_of(exchange, "exchange"), "symbol": names_of(symbol, "symbol")})
 
 
 def event_filter(selection: EventSelection, time_column: str) -> BooleanExpression:
     """The selection as pyiceberg's expression. Raises UsageError for a time that can't be read."""
-    terms = equal({"exchange": selection.exchange, "symbol": selection.symbol})
+    terms = named(selection.symbol, selection.exchange)
     if selection.start is not None:
         terms.append(term(GreaterThanOrEqual, time_column, to_instant(selection.start, "--from").isoformat()))
     if selection.end is not None:
@@ -37,11 +46,19 @@ def snapshot_of(table: Table, as_of: AsOf | None) -> Snapshot | None:
     """
     if as_of is None:
         return table.current_snapshot()
-    if isinstance(as_of, int) or (isinstance(as_of, str) and as_of.isdecimal()):
+    if isinstance(as_of, Snapshots):
+        found = as_of.ids.get(table.name()[-1])
+        return None if found is None else _snapshot_by_id(table, found)
+    if isinstance(as_of, int) or is_id(as_of):
         return _snapshot_by_id(table, int(as_of))
     if isinstance(as_of, str) and PIN_NAME.fullmatch(as_of):
         return _snapshot_of_tag(table, as_of)
     return _snapshot_at(table, to_instant(as_of, "--as-of"))
+
+
+def is_id(as_of: AsOf | None) -> TypeGuard[int | str]:
+    """Whether it is the id of a snapshot."""
+    return isinstance(as_of, int) or (isinstance(as_of, str) and as_of.isdecimal())
 
 
 def _snapshot_by_id(table: Table, snapshot_id: int) -> Snapshot:
@@ -114,16 +131,33 @@ def plan(table: Table, row_filter: BooleanExpression, snapshot: Snapshot | None)
     return [] if snapshot is None else plan_files(table, row_filter, snapshot)
 
 
-def read(table: Table, columns: Sequence[str], selection: EventSelection, time_column: str) -> Iterator[pa.RecordBatch]:
-    """The selected rows, only the columns named, a few data files at a time, in no order.
+@dataclass(frozen=True, slots=True)
+class PlannedRead:
+    """Rows that are to be read: the data files of one snapshot, planned once, so that each read gives the same."""
 
-    Errors of the options are raised at once, before anything is read. Raises LakeError for an
-    unreadable file.
-    """
+    table: Table
+    columns: Sequence[str]
+    snapshot: Snapshot | None
+    tasks: Sequence[FileScanTask]
+    row_filter: BooleanExpression
+    former: Snapshot | None
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows, a few data files at a time, in no order. Raises LakeError for an unreadable file."""
+        ahead = read_ahead(self.table, self.tasks, self.columns, self.row_filter, self.former)
+        return (batch for _, rows in ahead for batch in rows())
+
+    def only(self, tasks: Sequence[FileScanTask]) -> PlannedRead:
+        """The same of some of the files."""
+        return replace(self, tasks=tasks)
+
+
+def plan_reading(table: Table, columns: Sequence[str], selection: EventSelection, time_column: str) -> PlannedRead:
+    """The selected rows, only the columns named. Raises UsageError for bad options, and as :func:`plan` does."""
     row_filter = event_filter(selection, time_column)
     snapshot = snapshot_of(table, selection.as_of)
     tasks, former = plan(table, row_filter, snapshot), _with_former_columns(table, columns, snapshot)
-    return (batch for _, rows in read_ahead(table, tasks, columns, row_filter, former) for batch in rows())
+    return PlannedRead(table, columns, snapshot, tasks, row_filter, former)
 
 
 def _with_former_columns(table: Table, columns: Sequence[str], snapshot: Snapshot | None) -> Snapshot | None:
@@ -134,3 +168,19 @@ def _with_former_columns(table: Table, columns: Sequence[str], snapshot: Snapsho
     names = [name for name in columns if name in schema.column_names]
     changed = any(schema.find_field(name).field_id != table.schema().find_field(name).field_id for name in names)
     return snapshot if changed else None
+
+
+def pin_snapshots(catalog: Catalog, namespace: str, as_of: AsOf | None, names: Iterable[str] = SPECS) -> Snapshots:
+    """The snapshots of the tables ``names`` as of a moment (None: now), so that several reads see the same rows.
+
+    A snapshot's id belongs to one table: of the others it is the moment when that snapshot was committed. Raises
+    UsageError for a bad ``as_of``, LakeError for unreadable metadata.
+    """
+    tables = {name: table for name in names if (table := find_readable(catalog, namespace, name)) is not None}
+    if is_id(as_of):
+        owner = next((table for table in tables.values() if table.metadata.snapshot_by_id(int(as_of))), None)
+        if owner is None:
+            raise UsageError(f"--as-of {as_of}: none of the tables {', '.join(tables)} has such a snapshot (any more)")
+        as_of = moment(_snapshot_by_id(owner, int(as_of)).timestamp_ms * 1_000)
+    found = {name: snapshot_of(table, as_of) for name, table in tables.items()}
+    return Snapshots({name: None if snapshot is None else snapshot.snapshot_id for name, snapshot in found.items()})

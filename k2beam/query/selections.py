@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING
 
+from k2beam.errors import UsageError
 from k2beam.query.times import Instant
 
 if TYPE_CHECKING:
     from k2beam.model import Kind
 
-AsOf = int | datetime | date | str
-"""A snapshot id, a tag, or an instant: the snapshot that was current then."""
+
+@dataclass(frozen=True, slots=True)
+class Snapshots:
+    """The snapshot of each table that is read, by the table's name; None for a table that was empty."""
+
+    ids: Mapping[str, int | None]
+
+
+AsOf = int | datetime | date | str | Snapshots
+"""A snapshot id, a tag, or an instant: the snapshot that was current then; or a snapshot of each table."""
+
+Names = str | Sequence[str] | None
+"""One name, or any of several; None does not limit."""
+
+
+def names_of(names: Names, what: str) -> tuple[str, ...]:
+    """The names, each once; none where None does not limit. Raises UsageError for an empty list of ``what``."""
+    if names is None:
+        return ()
+    found = tuple(dict.fromkeys((names,) if isinstance(names, str) else names))
+    if not found:
+        raise UsageError(f"no {what} is named: name one, or leave {what} away to have all")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
 class EventSelection:
     """Which rows: ``start`` is included and ``end`` is not; a naive time is UTC; None does not limit.
 
-    Symbol and exchange are compared as they are, never parsed.
+    Symbols and exchanges, one or several, are compared as they are, never parsed.
 
     Examples:
         >>> from k2beam import EventSelection, Lake
@@ -29,8 +52,8 @@ class EventSelection:
         25
     """
 
-    symbol: str | None = None
-    exchange: str | None = None
+    symbol: Names = None
+    exchange: Names = None
     start: Instant | None = None
     end: Instant | None = None
     as_of: AsOf | None = None
@@ -38,10 +61,10 @@ class EventSelection:
 
 @dataclass(frozen=True, slots=True)
 class GapSelection:
-    """Which gaps: of a symbol, exchange, kind; ``filled`` adds closed ones, ``history`` all revisions."""
+    """Which gaps: of symbols, exchanges, a kind; ``filled`` adds closed ones, ``history`` all revisions."""
 
-    symbol: str | None = None
-    exchange: str | None = None
+    symbol: Names = None
+    exchange: Names = None
     kind: Kind | None = None
     filled: bool = False
     history: bool = False

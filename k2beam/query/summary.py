@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from decimal import Context, Decimal
-from fractions import Fraction
+from decimal import Decimal
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 
-from k2beam.model import DECIMAL
 from k2beam.query import duck
-from k2beam.query.events import columns_needed, first_copies, in_order, stream_events
+from k2beam.query.bars import TRADE_COLUMNS, answer_exactly
+from k2beam.query.events import StoredEvents, in_order, stored_events
+from k2beam.query.exact import Amounts
 from k2beam.query.selections import AsOf, EventSelection
 from k2beam.query.times import next_day
-
-_SCALE = DECIMAL.scale
-_WIDE = Context(prec=200)
-_PARTS = range(3)
-_PART = 10**13
-"""Three parts of thirteen digits are a column's value: products of two parts, and sums of them, fit into a HUGEINT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,60 +55,32 @@ def summarise_day(
     message counts once unless ``with_duplicates``. Raises UsageError and LakeError.
     """
     selection = EventSelection(symbol=symbol, exchange=exchange, start=day, end=next_day(day), as_of=as_of)
-    columns = columns_needed("trades", ["price", "quantity"])
-    schema, batches = stream_events(catalog, namespace, "trades", selection, columns)
-    return summarise_trades(symbol, exchange, day, schema, batches, with_duplicates=with_duplicates)
+    stored = stored_events(catalog, namespace, "trades", selection, TRADE_COLUMNS)
+    return summarise_trades(symbol, exchange, day, stored, with_duplicates=with_duplicates)
 
 
 def summarise_trades(
-    symbol: str,
-    exchange: str | None,
-    day: date,
-    schema: pa.Schema,
-    batches: Iterable[pa.RecordBatch],
-    *,
-    with_duplicates: bool = False,
+    symbol: str, exchange: str | None, day: date, stored: StoredEvents, *, with_duplicates: bool = False
 ) -> DaySummary:
-    """As :func:`summarise_day`, of trades that were selected already and come in any order."""
-    (row,) = duck.rows(_sql(with_duplicates), {}, schema, batches)
-    volume = sum(int(row[f"volume_{j}"]) * _PART**j for j in _PARTS)
-    notional = sum(int(row[f"notional_{i}_{j}"]) * _PART ** (i + j) for i in _PARTS for j in _PARTS)
+    """As :func:`summarise_day`, of trades that were selected already."""
+
+    def ask(session: duck.Session, amounts: Amounts) -> Iterator[pa.RecordBatch]:
+        order = in_order("trades")
+        return session.stream(f"""
+            SELECT *, {amounts.mean} FROM (
+                SELECT first(price ORDER BY {order}) AS open, max(price) AS high, min(price) AS low,
+                       last(price ORDER BY {order}) AS close, count(*) AS trades, {amounts.sums}
+                FROM {amounts.source("events")}
+            )
+        """)  # noqa: S608
+
+    ((found, amounts),) = answer_exactly(stored, ask, with_duplicates)
+    (row,), ((volume, vwap),) = found.to_pylist(), amounts.pairs(found)
     return DaySummary(
         symbol=symbol,
         exchange=exchange,
         day=day,
-        open=row["open"],
-        high=row["high"],
-        low=row["low"],
-        close=row["close"],
-        volume=_decimal(volume),
-        trades=int(row["trades"]),
-        vwap=_decimal(round(Fraction(notional, volume))) if volume else None,
+        volume=volume,
+        vwap=vwap,
+        **{name: row[name] for name in ("open", "high", "low", "close", "trades")},
     )
-
-
-def _sql(with_duplicates: bool) -> str:
-    """Sums of unscaled integers in parts: a product has 76 digits, more than any number of a database could hold."""
-    order = in_order("trades")
-    parts = ", ".join(f"{name} // {_PART**i} % {_PART} AS {name}_{i}" for name in "pq" for i in _PARTS)
-    volumes = ", ".join(f"CAST(coalesce(sum(q_{j}), 0) AS VARCHAR) AS volume_{j}" for j in _PARTS)
-    notionals = ", ".join(
-        f"CAST(coalesce(sum(p_{i} * q_{j}), 0) AS VARCHAR) AS notional_{i}_{j}" for i in _PARTS for j in _PARTS
-    )
-    return f"""
-        WITH trades AS ({"SELECT * FROM events" if with_duplicates else first_copies("trades")}),
-        unscaled AS (SELECT *, {_unscaled("price")} AS p, {_unscaled("quantity")} AS q FROM trades),
-        parted AS (SELECT *, {parts} FROM unscaled)
-        SELECT first(price ORDER BY {order}) AS open, max(price) AS high, min(price) AS low,
-               last(price ORDER BY {order}) AS close, count(*) AS trades, {volumes}, {notionals}
-        FROM parted
-    """  # noqa: S608
-
-
-def _unscaled(column: str) -> str:
-    """Its text without the point, since a product with 10^18 would have no room."""
-    return f"CAST(replace(CAST(CAST({column} AS DECIMAL(38, {_SCALE})) AS VARCHAR), '.', '') AS HUGEINT)"
-
-
-def _decimal(unscaled: int) -> Decimal:
-    return Decimal(unscaled).scaleb(-_SCALE, context=_WIDE)

@@ -17,6 +17,11 @@ def moment(microseconds: int) -> datetime:
     return EPOCH + timedelta(microseconds=microseconds)
 
 
+def micros_of(when: datetime) -> int:
+    """Microseconds since the epoch, of an aware datetime."""
+    return (when - EPOCH) // timedelta(microseconds=1)
+
+
 def to_instant(value: Instant, option: str) -> datetime:
     """The moment in UTC; a day is its midnight. Raises UsageError that names the option."""
     if isinstance(value, str):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import typer
 from click.testing import Result
@@ -17,7 +18,10 @@ from typer.testing import CliRunner
 from k2beam.cli import dlq, gaps, query
 from k2beam.lake.tables import GAP_SCHEMA
 from k2beam.query import overview
+from k2beam.query.asof import AS_OF_SCHEMA
+from k2beam.query.bars import BAR_SCHEMA
 from k2beam.query.selections import DEAD_LETTER_COLUMNS
+from k2beam.query.spread import Spread
 from k2beam.query.summary import DaySummary
 from k2beam.schemas import event_arrow_schema
 from tests.query_fixtures import (
@@ -136,6 +140,95 @@ def test_summary(commands: Commands) -> None:
     assert (earlier["trades"], earlier["vwap"]) == (0, None)
 
 
+def test_a_summary_of_several_symbols_has_a_row_of_each(commands: Commands) -> None:
+    rows = commands.json("query", "summary", "--symbol", f"BTCUSDT,{HOSTILE}", "--day", "2026-01-05")
+    assert [(row["symbol"], row["trades"]) for row in rows] == [("BTCUSDT", 2), (HOSTILE, 1)]
+
+
+def test_several_names_mean_all_of_them(commands: Commands) -> None:
+    both = ["--symbol", "BTCUSDT", "--symbol", HOSTILE]
+    assert len(commands.json("query", "trades", *both)) == 3
+    assert len(commands.json("query", "trades", "--symbol", f"BTCUSDT,NONE,{HOSTILE}")) == 3
+    assert len(commands.json("query", "trades", "--exchange", "X,BINANCE")) == 3
+    assert [row["gap_id"] for row in commands.json("gaps", "--symbol", "X,BTCUSDT")] == ["a"]
+    assert commands.run("query", "trades", "--symbol", "").exit_code == 2
+
+
+def test_bars(commands: Commands) -> None:
+    (bar, other) = commands.json("query", "bars", "--every", "1m")
+    assert list(bar) == BAR_SCHEMA.names
+    assert bar == {
+        "exchange": "BINANCE",
+        "symbol": HOSTILE,
+        "start": "2026-01-05T00:00:00.000000Z",
+        "end": "2026-01-05T00:01:00.000000Z",
+        "open": "100",
+        "high": "100",
+        "low": "100",
+        "close": "100",
+        "volume": "1",
+        "trades": 1,
+        "vwap": "100",
+    }
+    assert other["trades"] == 2
+    assert len(commands.json("query", "bars", "--every", "1 trades", "--symbol", "BTCUSDT")) == 2
+    assert len(commands.json("query", "bars", "--every", "1s", "--symbol", "BTCUSDT", "--with-duplicates")) == 3
+    span = ["--from", "2026-01-05", "--to", "2026-01-05T01:00:00"]
+    assert len(commands.json("query", "bars", "--every", "5m", "--empty", "--symbol", "BTCUSDT", *span)) == 12
+    (day,) = commands.json("query", "bars", "--every", "1d", "--zone", "America/New_York", "--symbol", "BTCUSDT")
+    assert day["start"] == "2026-01-04T05:00:00.000000Z"
+    assert commands.json("query", "bars", "--every", "1d", "--as-of", "2020-01-01") == []
+
+
+def test_asof_and_spread(commands: Commands) -> None:
+    rows = commands.json("query", "asof", "--symbol", "BTCUSDT")
+    assert [list(row) for row in rows] == [AS_OF_SCHEMA.names] * 2
+    assert [(row["spread"], row["mid"], row["quote_timestamp"]) for row in rows] == [
+        ("1", "100", "2026-01-05T00:00:01.000000Z")
+    ] * 2
+    late = commands.json("query", "asof", "--symbol", "BTCUSDT", "--tolerance", "500ms")
+    assert [row["spread"] for row in late] == ["1", None]
+    (spread,) = commands.json("query", "spread")
+    assert list(spread) == list(Spread.__dataclass_fields__)
+    assert (spread["quotes"], spread["mean"], spread["time_weighted"]) == (1, "1", None)
+
+
+def test_sql(commands: Commands) -> None:
+    assert commands.json("query", "sql", "SELECT count(*) AS n, max(price) AS p FROM trades") == [
+        {"n": 3, "p": "61000.1"}
+    ]
+    assert commands.json("query", "sql", "SELECT count(*) AS n FROM trades", "--as-of", "2020-01-01") == [{"n": 0}]
+    result = commands.run("query", "sql", "DROP TABLE trades_v2")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "must be one query" in result.stderr
+
+
+def test_the_snapshots_that_are_read_are_said(commands: Commands) -> None:
+    (snapshot,) = commands.json("query", "snapshots", "--table", "trades_v2")
+    for command in (
+        ["trades"],
+        ["bars", "--every", "1m"],
+        ["asof"],
+        ["summary", "--symbol", "BTCUSDT", "--day", "2026-01-05"],
+        ["symbols"],
+        ["sql", "FROM trades"],
+    ):
+        result = commands.run("query", *command, "--show-snapshot", "--output", "json")
+        assert f"trades_v2: snapshot {snapshot['snapshot_id']}\n" in result.stderr
+        assert json.loads(result.stdout)
+    read_again = commands.run("query", "trades", "--as-of", str(snapshot["snapshot_id"]), "--output", "csv")
+    assert read_again.stdout == commands.run("query", "trades", "--output", "csv").stdout
+
+
+def test_rows_go_to_a_file(commands: Commands, tmp_path: Path) -> None:
+    for kind, number in (("trades", 3), ("quotes", 1)):
+        path = tmp_path / f"{kind}.parquet"
+        result = commands.run("query", kind, "--output", "parquet", "--file", str(path))
+        assert (result.exit_code, result.stdout) == (0, "")
+        found = pq.read_table(path)
+        assert (found.num_rows, found.schema) == (number, event_arrow_schema(kind))
+
+
 def test_symbols_stats_and_snapshots(commands: Commands) -> None:
     rows = commands.json("query", "symbols", "--symbol", "BTCUSDT", "--exchange", "BINANCE")
     assert [(row["kind"], row["rows"]) for row in rows] == [("trades", 3), ("quotes", 1)]
@@ -177,6 +270,10 @@ def test_dead_letters(commands: Commands) -> None:
 EVERY = [
     ["query", "trades"],
     ["query", "quotes"],
+    ["query", "bars", "--every", "1m"],
+    ["query", "asof"],
+    ["query", "spread"],
+    ["query", "sql", "SELECT symbol, price FROM trades"],
     ["query", "symbols"],
     ["query", "stats"],
     ["query", "snapshots"],
@@ -217,6 +314,10 @@ def test_a_missing_warehouse_is_wrong_usage(app: typer.Typer, tmp_path: Path, co
         (["query", "stats", "--as-of", "5"], "must be a time here"),
         (["query", "snapshots", "--table", "x"], "there is no table x"),
         (["query", "trades", "--catalog", "prod"], "not both"),
+        (["query", "bars", "--every", "7m"], "--every"),
+        (["query", "bars", "--every", "1m", "--zone", "Mars"], "--zone"),
+        (["query", "bars", "--every", "5 trades", "--empty"], "empty bars"),
+        (["query", "asof", "--tolerance", "soon"], "--tolerance"),
     ],
 )
 def test_wrong_usage_says_what_to_do(commands: Commands, arguments: list[str], said: str) -> None:

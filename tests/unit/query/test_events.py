@@ -237,7 +237,7 @@ def test_a_stream_reads_a_few_files_ahead(
     monkeypatch.setattr(scan, "_FILES_AT_ONCE", limit)
     monkeypatch.setattr(scan, "_BYTES_AT_ONCE", size)
     table = catalog.load_table(("market_data", "trades_v2"))
-    batches = selection.read(table, ["symbol"], EventSelection(), "timestamp")
+    batches = selection.plan_reading(table, ["symbol"], EventSelection(), "timestamp").batches()
     for taken in range(1, 9):
         assert next(batches).num_rows == 1
         assert len(opened) <= taken - 1 + most

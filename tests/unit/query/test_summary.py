@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from k2beam.errors import UsageError
 from k2beam.query.lake import Lake
 from k2beam.query.summary import DaySummary, summarise_trades
-from tests.query_fixtures import append_events, make_catalog, rows_of, trade
+from tests.query_fixtures import append_events, each_once, make_catalog, stored_in_memory, trade
 
 MONDAY = date(2026, 1, 5)
 LARGEST = "9" * 20 + "." + "9" * 18
@@ -23,11 +23,8 @@ LARGEST = "9" * 20 + "." + "9" * 18
 
 def expected(rows: list[dict[str, Any]], with_duplicates: bool) -> tuple[Any, ...]:
     """The answer in the most literal way."""
-    kept: dict[Any, dict[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: (row["timestamp"], row["_source"], row["_partition"], row["_offset"])):
-        kept.setdefault(object() if with_duplicates else row["message_id"], row)
     trades = sorted(
-        kept.values(),
+        rows if with_duplicates else each_once(rows),
         key=lambda row: (
             row["timestamp"],
             row["source_sequence"] is None,
@@ -72,10 +69,8 @@ def answer(summary: DaySummary) -> tuple[Any, ...]:
 
 
 def computed(rows: list[dict[str, Any]], with_duplicates: bool) -> tuple[Any, ...]:
-    table = rows_of("trades", rows)
-    return answer(
-        summarise_trades("BTCUSDT", None, MONDAY, table.schema, table.to_batches(), with_duplicates=with_duplicates)
-    )
+    stored = stored_in_memory("trades", rows, batch_rows=2)
+    return answer(summarise_trades("BTCUSDT", None, MONDAY, stored, with_duplicates=with_duplicates))
 
 
 EXACT = Context(prec=76)

@@ -1,0 +1,75 @@
+"""A person's SQL over the tables, by DuckDB: read only, and closed in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+
+from k2beam.lake.scan import find_readable, whole_schema
+from k2beam.lake.tables import EVENT_TABLES, SPECS
+from k2beam.model import KINDS, Kind
+from k2beam.query import duck
+from k2beam.query.dataset import dataset_of
+from k2beam.query.events import copied_places, stored_events
+from k2beam.query.selection import pin_snapshots, plan_reading
+from k2beam.query.selections import AsOf, EventSelection, Snapshots
+from k2beam.schemas import EVENT_TIME_COLUMN
+
+_WORD = re.compile(r"\w+")
+
+
+def run_sql(
+    catalog: Catalog, namespace: str, sql: str, as_of: AsOf | None = None
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """The answer to one query in DuckDB's SQL, and its Arrow schema.
+
+    Relations are the tables by their names (``trades_v2``: all rows), and ``trades``, ``quotes`` and
+    ``reference_data``: the same rows with each event once. All are as of one moment. Files, the network and DuckDB's
+    configuration can't be reached, and nothing can be written. Raises UsageError for SQL that can't be run or is no
+    query, LakeError for an unreadable file.
+    """
+    words = {word.lower() for word in _WORD.findall(sql)}
+    listed = "show" in words or "information_schema" in words
+    kinds = [kind for kind in KINDS if kind in words or listed]
+    names = [name for name in SPECS if name in words or listed or name in {EVENT_TABLES[kind] for kind in kinds}]
+    snapshots = pin_snapshots(catalog, namespace, as_of, names)
+    with ExitStack() as stack:
+        session = stack.enter_context(duck.session())
+        for name in names:
+            _register(session, catalog, namespace, name, snapshots)
+        for kind in kinds:
+            _view_each_once(session, catalog, namespace, kind, snapshots)
+        schema, batches = session.ask(sql)
+        return schema, _until_end(batches, stack.pop_all())
+
+
+def _until_end(batches: Iterator[pa.RecordBatch], stack: ExitStack) -> Iterator[pa.RecordBatch]:
+    with stack:
+        yield from batches
+
+
+def _register(session: duck.Session, catalog: Catalog, namespace: str, name: str, snapshots: Snapshots) -> None:
+    table = find_readable(catalog, namespace, name)
+    if table is None:
+        session.register_dataset(name, SPECS[name].schema.empty_table())
+        return
+    # Others may have made a column optional.
+    schema = pa.schema([field.with_nullable(True) for field in whole_schema(table)])
+    time = next((EVENT_TIME_COLUMN[kind] for kind in KINDS if EVENT_TABLES[kind] == name), None)
+    reading = plan_reading(table, schema.names, EventSelection(as_of=snapshots), time or "")
+    session.register_dataset(name, dataset_of(reading, schema, time, session.folder))
+
+
+def _view_each_once(session: duck.Session, catalog: Catalog, namespace: str, kind: Kind, snapshots: Snapshots) -> None:
+    """A view of a kind's table without the rows that are copies of others."""
+    stored = stored_events(catalog, namespace, kind, EventSelection(as_of=snapshots), ["message_id"])
+    places = copied_places(stored)
+    left_out = ""
+    if places.num_rows:
+        session.register_dataset(f"{kind}_copies", places)
+        left_out = f"ANTI JOIN {kind}_copies USING ({', '.join(places.schema.names)})"
+    session.run(f"CREATE VIEW {kind} AS SELECT * FROM {EVENT_TABLES[kind]} {left_out}")  # noqa: S608
