@@ -81,6 +81,7 @@ def _quotes_of(trades: pa.Table, random: np.random.Generator) -> pa.Table:
     prices = trades["price"].cast(pa.decimal128(22, 2))
     made = {
         "quote_id": trades["trade_id"],
+        "_source": pa.array(["kafka:5L6g3nShT-eMCtK--X86sw/quotes/1kBxYtPdQhC0rN8vVbWzTg"] * trades.num_rows),
         "bid_price": pc.subtract(prices, half).cast(DECIMAL),
         "ask_price": pc.add(prices, half).cast(DECIMAL),
         "bid_quantity": trades["quantity"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,7 @@ from k2beam.coverage import Coverage
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, EVENT_TABLES, GAP_SCHEMA, SEQUENCE_GAPS, open_table
 from k2beam.model import Kind
+from k2beam.query.duck import Session
 from k2beam.query.events import StoredEvents
 from k2beam.schemas import event_arrow_schema
 from k2beam.sequence import recount
@@ -72,24 +73,28 @@ def rows_of(kind: Kind, rows: Iterable[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema=schema)
 
 
-class _InMemory:
-    """Rows that stand for a reading of a table."""
+class _InMemory(StoredEvents):
+    """Rows that stand for those of a table."""
 
-    snapshot = None
+    rows: pa.Table
 
-    def __init__(self, rows: pa.Table, batch_rows: int) -> None:
-        self._batches = rows.to_batches(max_chunksize=batch_rows)
+    @property
+    def most_rows(self) -> int:
+        return self.rows.num_rows
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        return iter(self._batches)
+        return iter(self.rows.to_batches(max_chunksize=2))
+
+    def relate(self, session: Session, name: str) -> None:
+        session.register_table(name, self.rows)
 
 
-def stored_in_memory(
-    kind: Kind, rows: Iterable[dict[str, Any]], rules: SequenceRules = NO_RULES, batch_rows: int = 1_000
-) -> StoredEvents:
+def stored_in_memory(kind: Kind, rows: Iterable[dict[str, Any]], rules: SequenceRules = NO_RULES) -> StoredEvents:
     """Rows as a table would give them."""
     table = rows_of(kind, rows)
-    return StoredEvents(kind, table.schema, cast("Any", _InMemory(table, batch_rows)), rules)
+    stored = _InMemory(kind, table.schema, None, rules)
+    object.__setattr__(stored, "rows", table)
+    return stored
 
 
 def append_events(catalog: Catalog, kind: Kind, rows: Iterable[dict[str, Any]]) -> Table:

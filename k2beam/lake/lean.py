@@ -1,22 +1,27 @@
-"""pyiceberg's commits at a cost that does not depend on how many snapshots and commits there were.
+"""pyiceberg's commits at a cost that does not depend on how many snapshots and commits there were, and its plans.
 
 What pyiceberg 0.12 does at each commit grows with the history: it copies the metadata some fifteen times (each question
 to a transaction applies all its updates anew), parses it twice, and lists one manifest for each commit that ever was.
 Here its parts are shared (they are frozen models), the updates are applied once, a metadata file is parsed once (none
 is ever written twice), and manifests are merged as they gather.
+
+A plan evaluates what is left of its filter for each file, which nobody here asks, and the partitions of each anew.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import IcebergTables, SqlCatalog
 from pyiceberg.exceptions import CommitFailedException, TableAlreadyExistsError
-from pyiceberg.manifest import ManifestContent, ManifestFile
-from pyiceberg.table import CommitTableResponse, Table, Transaction
+from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.expressions.visitors import ResidualEvaluator, UnpartitionedResidualEvaluator
+from pyiceberg.manifest import DataFile, ManifestContent, ManifestFile
+from pyiceberg.schema import Schema
+from pyiceberg.table import CommitTableResponse, ManifestGroupPlanner, Table, Transaction
 from pyiceberg.table.metadata import TableMetadata, TableMetadataV1, TableMetadataV2, TableMetadataV3
 from pyiceberg.table.snapshots import Operation, Summary
 from pyiceberg.table.update import RemoveSnapshotsUpdate, TableRequirement, TableUpdate
@@ -103,6 +108,29 @@ def merge_manifests(manifests: Sequence[ManifestFile], producer: Any) -> list[Ma
 
 def _files(manifest: ManifestFile) -> int:
     return (manifest.added_files_count or 0) + (manifest.existing_files_count or 0)
+
+
+class LeanPlanner(ManifestGroupPlanner):
+    """Plans the files of a filter: residuals are left out, and each partition is looked at once."""
+
+    def _build_partition_evaluator(self, spec_id: int) -> Callable[[DataFile], bool]:
+        evaluate = super()._build_partition_evaluator(spec_id)
+        known: dict[tuple[Any, ...], bool] = {}
+
+        def evaluated(file: DataFile) -> bool:
+            partition = tuple(file.partition[place] for place in range(len(file.partition)))
+            if partition not in known:
+                known[partition] = evaluate(file)
+            return known[partition]
+
+        return evaluated
+
+    def _build_residual_evaluator(self, spec_id: int) -> Callable[[DataFile], ResidualEvaluator]:
+        del spec_id
+        return lambda _: _NO_RESIDUAL
+
+
+_NO_RESIDUAL = UnpartitionedResidualEvaluator(Schema(), AlwaysTrue())
 
 
 class LeanSqlCatalog(SqlCatalog):

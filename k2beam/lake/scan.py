@@ -32,6 +32,7 @@ from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.types import DecimalType
 
 from k2beam.errors import LakeError, StoreRefused, StoreUnavailable, UnreadableFile, first_line
+from k2beam.lake.lean import LeanPlanner
 from k2beam.lake.patience import is_away, is_refused
 from k2beam.lake.tables import find_table, own_types, stored_schema
 
@@ -90,7 +91,8 @@ def plan_files(
     if planned is None:
         return []
     with blaming(table_name(table), "of its manifests"):
-        return list(table.scan(row_filter=row_filter, snapshot_id=planned.snapshot_id).plan_files())
+        planner = LeanPlanner(table.metadata, table.io, row_filter)
+        return list(planner.plan_files(planned.manifests(table.io)))
 
 
 def read_file(

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
-from math import ceil
-from typing import Any
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 
-from k2beam.errors import LakeError, UnreadableFile, UsageError
+from k2beam.errors import UsageError
 from k2beam.model import DECIMAL, TIMESTAMP
 from k2beam.query import duck
 from k2beam.query.bar_rules import BarRule
-from k2beam.query.events import Change, Prepared, StoredEvents, answer, in_order, stored_events
-from k2beam.query.exact import PLACES, Amounts
+from k2beam.query.events import StoredEvents, answer, in_order, stored_events
+from k2beam.query.exact import Amounts, sum_up, volume_and_vwap
 from k2beam.query.selections import EventSelection
 from k2beam.query.times import micros_of, to_instant
 
@@ -68,37 +65,7 @@ def bars_of(
     stored: StoredEvents, rule: BarRule, selection: EventSelection, empty: bool, *, with_duplicates: bool
 ) -> Iterator[pa.RecordBatch]:
     """As :func:`make_bars`, of trades that were selected already."""
-    making = _Making(rule, selection, empty)
-    schema = pa.schema([*stored.schema, pa.field("_bar", pa.int64())])
-    found = answer_exactly(stored, making.ask, with_duplicates, (schema, making.placed))
-    return (making.finished(batch, amounts) for batch, amounts in found)
-
-
-def answer_exactly(
-    stored: StoredEvents,
-    ask: Callable[[duck.Session, Amounts], Iterator[pa.RecordBatch]],
-    with_duplicates: bool,
-    prepared: Prepared | None = None,
-) -> Iterator[tuple[pa.RecordBatch, Amounts]]:
-    """As :func:`answer` of the relation ``events``, with prices and quantities as ``ask`` can sum them exactly."""
-    schema, change = prepared or (stored.schema, None)
-    for amounts in (Amounts(units=True), Amounts(units=False)):
-        summed = partial(_summed, amounts, change)
-        found = answer(
-            {"events": stored},
-            partial(_asked, ask, amounts),
-            with_duplicates,
-            {"events": (amounts.schema(schema), summed)},
-        )
-        try:
-            first = next(found, None)
-        except LakeError as error:
-            if isinstance(error, UnreadableFile) or not amounts.units:
-                raise
-            continue  # a sum of units may be larger than 128 bits
-        if amounts.fits:
-            yield from ((batch, amounts) for batch in chain(() if first is None else (first,), found))
-            return
+    return answer({"events": stored}, _Making(rule, selection, empty).ask, with_duplicates)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,37 +74,68 @@ class _Making:
     selection: EventSelection
     empty: bool
 
-    def placed(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows with the start of the bar of time that each is in."""
-        times = rows.column("timestamp").cast(pa.timestamp("us", "UTC")).view(pa.int64()).to_numpy()
-        starts = self.rule.starts(times) if self.rule.micros else np.zeros(len(times), np.int64)
-        return rows.append_column(pa.field("_bar", pa.int64()), pa.array(starts))
+    def ask(self, session: duck.Session) -> Iterator[pa.RecordBatch]:
+        """The bars of the relation ``events``, by exchange, symbol and start."""
+        if self.rule.volume:
+            self._place_by_volume(session)
+        with session.function("bar_start", self._starts, "BIGINT", "BIGINT"):
+            amounts = sum_up(session, self._statement)
+        if self.empty:
+            self._add_empty(session, amounts)
+        found = session.stream(f"SELECT *, {amounts.mean} FROM bars ORDER BY exchange, symbol, _bar")  # noqa: S608
+        return map(self._finished, found)
 
-    def ask(self, session: duck.Session, amounts: Amounts) -> Iterator[pa.RecordBatch]:
-        """The bars as they are summed, by exchange, symbol and start."""
-        if not self.rule.volume:
-            yield from self._summed(session, amounts)
-            return
-        ordered = session.reader(f"SELECT * FROM events ORDER BY exchange, symbol, {in_order('trades')}")  # noqa: S608
-        with duck.session() as second:
-            second.register("events", ordered.schema, self._by_volume(ordered, units=amounts.units))
-            yield from self._summed(second, amounts)
-
-    def _summed(self, session: duck.Session, amounts: Amounts) -> Iterator[pa.RecordBatch]:
-        order, events = in_order("trades"), "events"
-        if self.rule.trades:
-            number = f"row_number() OVER (PARTITION BY exchange, symbol ORDER BY {order}) - 1"
-            events = f"(SELECT * REPLACE (({number}) // {self.rule.trades} AS _bar) FROM events)"  # noqa: S608
-        session.run(f"""
-            CREATE TEMP TABLE bars AS
+    def _statement(self, amounts: Amounts) -> str:
+        order = in_order("trades")
+        return f"""
+            CREATE OR REPLACE TEMP TABLE bars AS
             SELECT exchange, symbol, _bar, epoch_us(min(timestamp)) AS first, epoch_us(max(timestamp)) AS last,
                    first(price ORDER BY {order}) AS open, max(price) AS high, min(price) AS low,
                    last(price ORDER BY {order}) AS close, count(*) AS trades, {amounts.sums}
-            FROM {amounts.source(events)} GROUP BY exchange, symbol, _bar
-        """)  # noqa: S608
-        if self.empty:
-            self._add_empty(session, amounts)
-        return session.stream(f"SELECT *, {amounts.mean} FROM bars ORDER BY exchange, symbol, _bar")  # noqa: S608
+            FROM {amounts.source(f"(SELECT *, {self._bar()} AS _bar FROM {self._placed()})")}
+            GROUP BY exchange, symbol, _bar
+        """  # noqa: S608
+
+    def _placed(self) -> str:
+        return "(SELECT * FROM ordered JOIN numbers USING (_row))" if self.rule.volume else "events"
+
+    def _bar(self) -> str:
+        """SQL for the number of a trade's bar; of a bar of time it is its start."""
+        if self.rule.volume:
+            return "_filled"
+        if self.rule.trades:
+            row = f"row_number() OVER (PARTITION BY exchange, symbol ORDER BY {in_order('trades')})"
+            return f"({row} - 1) // {self.rule.trades}"
+        time, micros = "epoch_us(timestamp)", self.rule.micros
+        if self.rule.zone == "UTC":
+            # The remainder of a time before 1970 is negative.
+            return f"{time} - ({time} % {micros} + {micros}) % {micros}"
+        return f"bar_start({time})"
+
+    def _starts(self, times: pa.ChunkedArray) -> pa.ChunkedArray:
+        return pa.chunked_array([pa.array(self.rule.starts(chunk.to_numpy())) for chunk in times.chunks], pa.int64())
+
+    def _place_by_volume(self, session: duck.Session) -> None:
+        """Number the bars of the trades in their order: a bar is full once it reaches the volume."""
+        order = f"exchange, symbol, {in_order('trades')}"
+        session.run(
+            f"CREATE TEMP TABLE ordered AS SELECT *, row_number() OVER (ORDER BY {order}) AS _row FROM events"  # noqa: S608
+        )
+        named = session.stream("SELECT exchange, symbol, quantity FROM ordered ORDER BY _row")
+        numbers = np.fromiter(self._by_volume(named), np.int64)
+        rows = np.arange(1, len(numbers) + 1)
+        session.register_table("numbers", pa.table({"_row": rows, "_filled": numbers}))
+
+    def _by_volume(self, ordered: Iterable[pa.RecordBatch]) -> Iterator[int]:
+        key, number, volume = None, 0, Decimal(0)
+        with localcontext(prec=2 * DECIMAL.precision):
+            for rows in ordered:
+                for exchange, symbol, quantity in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+                    if (exchange, symbol) != key or volume >= self.rule.volume:
+                        number = number + 1 if (exchange, symbol) == key else 0
+                        key, volume = (exchange, symbol), Decimal(0)
+                    volume += quantity
+                    yield number
 
     def _add_empty(self, session: duck.Session, amounts: Amounts) -> None:
         """Add bars without a trade, of each symbol that has one with."""
@@ -174,24 +172,9 @@ class _Making:
         first, last = self.rule.starts(np.array([low, high])).tolist()
         return first, last
 
-    def _by_volume(self, ordered: pa.RecordBatchReader, *, units: bool) -> Iterator[pa.RecordBatch]:
-        """Ordered rows with the number of the bar of each: a bar is full once it reaches the volume."""
-        full: Any = ceil(self.rule.volume * 10**PLACES) if units else self.rule.volume
-        key, number, volume = None, 0, 0
-        for rows in ordered:
-            numbers = []
-            named = zip(*(rows.column(name).to_pylist() for name in ("exchange", "symbol")), strict=True)
-            quantities = rows.column("_q" if units else "quantity").to_pylist()
-            for here, quantity in zip(named, quantities, strict=True):
-                if here != key or volume >= full:
-                    key, number, volume = here, (number + 1 if here == key else 0), 0
-                volume += quantity
-                numbers.append(number)
-            yield rows.set_column(rows.schema.get_field_index("_bar"), "_bar", pa.array(numbers, pa.int64()))
-
-    def finished(self, found: pa.RecordBatch, amounts: Amounts) -> pa.RecordBatch:
+    def _finished(self, found: pa.RecordBatch) -> pa.RecordBatch:
         """Bars as they are given."""
-        volume, vwap = amounts.columns(found)
+        volume, vwap = volume_and_vwap(found)
         if self.rule.micros:
             starts = found.column("_bar").to_numpy()
             ends = self.rule.ends(starts)
@@ -205,13 +188,3 @@ class _Making:
             "vwap": vwap,
         }
         return pa.RecordBatch.from_pydict(columns, schema=BAR_SCHEMA)
-
-
-def _summed(amounts: Amounts, change: Change | None, rows: pa.RecordBatch) -> pa.RecordBatch:
-    return amounts.added(rows if change is None else change(rows))
-
-
-def _asked(
-    ask: Callable[[duck.Session, Amounts], Iterator[pa.RecordBatch]], amounts: Amounts, session: duck.Session
-) -> Iterator[pa.RecordBatch]:
-    return ask(session, amounts)

@@ -1,4 +1,4 @@
-"""Copies of a message among rows: found while the rows stream by, so that only tables that have any pay for them.
+"""Copies of a message among rows: looked for first, so that only a table that has any pays for taking them out.
 
 Two rows are one event where they have one ``message_id``, or one number of the exchange: the same exchange, symbol,
 kind, epoch and ``source_sequence`` (as the rules of sequences read it).
@@ -7,8 +7,8 @@ kind, epoch and ``source_sequence`` (as the rules of sequences read it).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,18 +16,18 @@ import pyarrow as pa
 
 from k2beam.arrays import Ints
 from k2beam.model import Kind
+from k2beam.query import duck
 from k2beam.schemas import EVENT_TIME_COLUMN
 from k2beam.sequence import KeyName, SequenceRules
-from k2beam.sequence.rules import values_of
+from k2beam.sequence.rules import VENDOR_DATA, values_of
 
 MOST_HASHED_ROWS = 32_000_000
-"""Of more rows than these the identities are not held here, 16 bytes a row: copies are then looked for on disk."""
+"""Of more rows than these the identities are looked at in several rounds, to bound their memory."""
 
 NO_EPOCH = -1
 """The epoch of a row whose rule is to guess where the numbers began anew."""
 
-_MIX = np.uint64(0x9E3779B97F4A7C15)
-_FACTORS = np.array([0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93, 0xA0761D6478BD642F], np.uint64)
+_MIX, _FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -53,42 +53,47 @@ def number_rows(rows: pa.RecordBatch, kind: Kind, rules: SequenceRules) -> Epoch
     return EpochNumbers(epochs, np.where(numbers < 0, -1, numbers - raised))
 
 
-class CopyCheck:
-    """Watches a stream of rows; once it has ended, ``found`` says whether some may be copies of others.
+def may_have_copies(
+    session: duck.Session, name: str, schema: pa.Schema, most_rows: int, kind: Kind, rules: SequenceRules
+) -> bool:
+    """Whether some rows of the relation ``name``, which has the columns of ``schema``, may be copies of others.
 
     It never misses one. It may take rows for copies that are none (numbers of two guessed epochs, two hashes alike):
-    whoever acts on it looks at them exactly.
+    whoever acts on it looks at them exactly. There are ``most_rows`` at most.
     """
+    counted = "source_sequence" in schema.names
+    number = "hash(exchange, symbol, source_sequence)" if counted and not rules.rules else "NULL"
+    hashed = f"""
+        SELECT CASE WHEN message_id <> '' THEN hash(message_id) END AS id,
+               CASE WHEN {"source_sequence >= 0" if counted else "false"} THEN {number} END AS number
+        FROM {name}
+    """  # noqa: S608
+    rounds = max(1, -(-most_rows // MOST_HASHED_ROWS))
+    for place in range(rounds):
+        part = f"CASE WHEN {{0}} % {rounds} = {place} THEN {{0}} END AS {{0}}" if rounds > 1 else "{0}"
+        columns = session.columns(f"SELECT {part.format('id')}, {part.format('number')} FROM ({hashed})")  # noqa: S608
+        with ThreadPoolExecutor(len(columns)) as pool:
+            if any(pool.map(_any_twice, columns)):
+                return True
+    return counted and bool(rules.rules) and _any_number_twice(session, name, schema, kind, rules)
 
-    def __init__(self, kind: Kind, rules: SequenceRules) -> None:
-        self.found = True
-        self._kind = kind
-        self._rules = rules
-        self._hashes: list[Hashes] = []
-        self._rows = 0
 
-    def watched(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """The same batches, which have ``message_id``, and with ``source_sequence`` also what the rules need."""
-        for batch in batches:
-            self._rows += batch.num_rows
-            if self._rows <= MOST_HASHED_ROWS:
-                self._hashes += _hashed_ids(batch.column("message_id"))
-                self._hashes += [self._hashed_numbers(batch)] if "source_sequence" in batch.schema.names else []
-            else:
-                self._hashes.clear()
-            yield batch
-        self.found = self._rows > MOST_HASHED_ROWS or _any_twice(self._hashes)
-        self._hashes.clear()
+def _any_number_twice(session: duck.Session, name: str, schema: pa.Schema, kind: Kind, rules: SequenceRules) -> bool:
+    """The same where rules say what a number means."""
+    ruling = {column if column in schema.names else VENDOR_DATA for column in rules.columns(kind)}
+    names = ", ".join(sorted({"exchange", "symbol", "source_sequence", f'"{EVENT_TIME_COLUMN[kind]}"', *ruling}))
+    batches = session.stream(f"SELECT {names} FROM {name}")  # noqa: S608
+    return _any_twice(np.concatenate([np.empty(0, np.uint64), *(_hashed(rows, kind, rules) for rows in batches)]))
 
-    def _hashed_numbers(self, rows: pa.RecordBatch) -> Hashes:
-        epochs, numbers = number_rows(rows, self._kind, self._rules)
-        counted = numbers >= 0
-        mixed = (numbers.view(np.uint64) + epochs.view(np.uint64) * _FACTORS[0]) * _MIX
-        for name in ("exchange", "symbol"):
-            names = rows.column(name).dictionary_encode()
-            seeds = np.array([_seed(text) for text in names.dictionary.to_pylist()], np.uint64)
-            mixed = (mixed ^ (mixed >> np.uint64(32)) ^ seeds[names.indices.to_numpy()]) * _FACTORS[1]
-        return np.asarray(mixed[counted])
+
+def _hashed(rows: pa.RecordBatch, kind: Kind, rules: SequenceRules) -> Hashes:
+    epochs, numbers = number_rows(rows, kind, rules)
+    mixed = (numbers.view(np.uint64) + epochs.view(np.uint64) * _FACTOR) * _MIX
+    for name in ("exchange", "symbol"):
+        names = rows.column(name).dictionary_encode()
+        seeds = np.array([_seed(text) for text in names.dictionary.to_pylist()], np.uint64)
+        mixed = (mixed ^ (mixed >> np.uint64(32)) ^ seeds[names.indices.to_numpy()]) * _FACTOR
+    return np.asarray(mixed[numbers >= 0])
 
 
 def _seed(text: str) -> int:
@@ -96,38 +101,6 @@ def _seed(text: str) -> int:
     return zlib.crc32(data) << 32 | zlib.adler32(data)
 
 
-def _any_twice(hashes: list[Hashes]) -> bool:
-    if not hashes:
-        return False
-    found = np.concatenate(hashes)
-    found.sort()
+def _any_twice(hashes: Hashes) -> bool:
+    found = np.sort(hashes)
     return bool((found[1:] == found[:-1]).any())
-
-
-def _hashed_ids(ids: Any) -> Iterator[Hashes]:
-    """A number for each text that is not empty; the same texts have the same number."""
-    offsets = np.frombuffer(ids.buffers()[1], np.int32)[ids.offset : ids.offset + len(ids) + 1]
-    data = np.frombuffer(ids.buffers()[2] or b"", np.uint8)
-    lengths = np.diff(offsets)
-    for length in np.unique(lengths).tolist():
-        if length:
-            starts = offsets[:-1][lengths == length]
-            yield _hashed(data, starts, length)
-
-
-def _hashed(data: npt.NDArray[np.uint8], starts: npt.NDArray[np.int32], length: int) -> Hashes:
-    """Texts of one length, eight bytes at a time; the last eight may overlap those before."""
-    if len(starts) and len(starts) * length == starts[-1] + length - starts[0]:
-        texts = data[starts[0] : starts[-1] + length].reshape(len(starts), length)
-    else:
-        texts = data[starts[:, np.newaxis] + np.arange(length)]
-    hashes = np.full(len(starts), length, np.uint64)
-    whole = length // 8 * 8
-    for place, begin in enumerate([*range(0, whole, 8), *([max(length - 8, 0)] if length > whole else [])]):
-        part = np.zeros((len(starts), 8), np.uint8)
-        taken = texts[:, begin : begin + 8]
-        part[:, : taken.shape[1]] = taken
-        word = part.view(np.uint64)[:, 0]
-        hashes = (hashes ^ (word * _FACTORS[place % 4])) * _MIX
-        hashes ^= hashes >> np.uint64(29)
-    return hashes

@@ -22,7 +22,7 @@ _FILES_AT_ONCE = 8
 _FORMAT = ds.ParquetFileFormat()
 
 
-def dataset_of(reading: PlannedRead, schema: pa.Schema, time: str | None, folder: str) -> ds.Dataset:
+def dataset_of(reading: PlannedRead, schema: pa.Schema, time: str, folder: str) -> ds.Dataset:
     """The rows of a reading, which has all columns of ``schema`` and no filter.
 
     Files as k2beam writes them are left where they are; any other (with deletes, or of columns that have changed since)
@@ -43,9 +43,7 @@ def dataset_of(reading: PlannedRead, schema: pa.Schema, time: str | None, folder
     return ds.dataset(parts) if others else parts[0]
 
 
-def _fragment(
-    reading: PlannedRead, schema: pa.Schema, time: str | None, task: FileScanTask
-) -> ds.ParquetFileFragment | None:
+def _fragment(reading: PlannedRead, schema: pa.Schema, time: str, task: FileScanTask) -> ds.ParquetFileFragment | None:
     """A file as it is, if it is as k2beam writes it now."""
     if task.delete_files or task.file.file_format != FileFormat.PARQUET or reading.former is not None:
         return None
@@ -63,9 +61,9 @@ def _fragment(
     return fragment if as_is else None
 
 
-def _within(reading: PlannedRead, time: str | None, task: FileScanTask) -> pc.Expression | None:
+def _within(reading: PlannedRead, time: str, task: FileScanTask) -> pc.Expression | None:
     """What holds of all rows of a file, by its statistics."""
-    if time is None or not reading.table.schema().find_field(time).required:
+    if not time or not reading.table.schema().find_field(time).required:
         return None
     bounds = task.file.lower_bounds, task.file.upper_bounds
     low, high = (bound_of(reading.table, found, time) for found in bounds)

@@ -1,13 +1,14 @@
-"""DuckDB over streams of Arrow batches, closed in: no files, no network, no configuration from SQL."""
+"""DuckDB over files that it is told and streams of Arrow batches, closed in: SQL reaches nothing else."""
 
 from __future__ import annotations
 
-import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from k2beam.errors import K2BeamError, LakeError, UsageError, first_line
@@ -17,10 +18,15 @@ if TYPE_CHECKING:
 
 ROWS_PER_BATCH = 10_000
 
-_READING = re.compile(r"reading the stream registered as '(\w+)' failed: (.*)", re.DOTALL)
+_MISTAKES = ("Parser", "Syntax", "Binder", "Catalog", "Permission", "Conversion", "Out of Range", "Not implemented")
+"""What DuckDB calls the errors that are those of the SQL, whatever is in the files."""
 
 NOTHING: Mapping[str, object] = {}
 """No parameters."""
+
+
+class QueryFailed(LakeError):
+    """A statement failed: a file can't be read, or a value is too large for what was asked."""
 
 
 class Session:
@@ -42,9 +48,29 @@ class Session:
         self._feeds.append(feed)
         self._connection.register(name, feed.reader())
 
-    def register_dataset(self, name: str, dataset: Any) -> None:
-        """A relation of an Arrow dataset, which any statement may read: filters and columns are pushed into it."""
-        self._connection.register(name, dataset)
+    def register_table(self, name: str, table: Any) -> None:
+        """A relation of an Arrow table or dataset, which any statement may read: filters are pushed into a dataset."""
+        self._connection.register(name, table)
+
+    def types_of(self, schema: pa.Schema) -> list[str]:
+        """DuckDB's names of the types of Arrow's columns."""
+        return [str(found) for found in self._connection.from_arrow(schema.empty_table()).types]
+
+    @contextmanager
+    def function(self, name: str, compute: Callable[[Any], Any], takes: str, gives: str) -> Iterator[None]:
+        """A function of one Arrow column, for the statements within; what it raises fails the statement."""
+        self._connection.create_function(name, compute, [takes], gives, type="arrow")
+        try:
+            yield
+        finally:
+            # Else it is reported as leaked where a result is not read to its end.
+            self._connection.remove_function(name)
+
+    def columns(self, sql: str) -> list[npt.NDArray[Any]]:
+        """The columns of a result, at once, without their nulls."""
+        with self._blamed():
+            found = self._connection.sql(sql).to_arrow_table()
+        return [np.asarray(column.drop_null().combine_chunks()) for column in found.columns]
 
     def run(self, sql: str, parameters: Mapping[str, object] = NOTHING) -> None:
         """A statement without a result."""
@@ -66,7 +92,11 @@ class Session:
         return [row for batch in self.stream(sql, parameters) for row in batch.to_pylist()]
 
     def ask(self, sql: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-        """The answer to a query that a person wrote. Raises UsageError where it is none or can't be run."""
+        """The answer to a query that a person wrote.
+
+        Raises UsageError where it is none or can't be run, and QueryFailed where it may be that a file can't be read,
+        also while the rows are taken.
+        """
         try:
             statements = self._connection.extract_statements(sql)
             allowed = self._duckdb.StatementType.SELECT, self._duckdb.StatementType.EXPLAIN
@@ -84,10 +114,8 @@ class Session:
             raise self._refused(error) from None
 
     def _refused(self, error: Exception) -> K2BeamError:
-        if (found := _READING.search(str(error))) is not None:
-            why = found[2].splitlines()[0]
-            return LakeError(f"table {found[1]} can't be read: {why}; `k2beam audit` names the file")
-        return UsageError(f"the SQL can't be run: {first_line(error)}")
+        said = first_line(error)
+        return (UsageError if said.startswith(_MISTAKES) else QueryFailed)(f"the SQL can't be run: {said}")
 
     @contextmanager
     def _blamed(self) -> Iterator[None]:
@@ -97,14 +125,14 @@ class Session:
             for feed in self._feeds:
                 if feed.error is not None:
                     raise feed.error from None
-            raise LakeError(f"the query failed: {error}") from error
+            raise QueryFailed(f"the query failed: {error}") from error
 
 
 @contextmanager
-def session() -> Iterator[Session]:
-    """A DuckDB that is gone at the end. Raises UsageError where DuckDB is not installed."""
+def session(files: Iterable[str] = ()) -> Iterator[Session]:
+    """A DuckDB that is gone at the end, and may read these files. Raises UsageError where DuckDB is not installed."""
     duckdb = _load()
-    with tempfile.TemporaryDirectory(prefix="k2beam-query-") as folder, _connect(duckdb, folder) as connection:
+    with tempfile.TemporaryDirectory(prefix="k2beam-query-") as folder, _connect(duckdb, folder, files) as connection:
         yield Session(duckdb, connection, folder)
 
 
@@ -159,7 +187,12 @@ def _load() -> Any:
     return duckdb
 
 
-def _connect(duckdb: Any, folder: str) -> duckdb.DuckDBPyConnection:
+def quoted(text: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _connect(duckdb: Any, folder: str, files: Iterable[str]) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(
         ":memory:",
         config={
@@ -169,6 +202,8 @@ def _connect(duckdb: Any, folder: str) -> duckdb.DuckDBPyConnection:
             "autoload_known_extensions": "false",
         },
     )
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET allowed_paths = $files", {"files": list(files)})
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection

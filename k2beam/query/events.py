@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
+from pyiceberg.table import FileScanTask
 from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.arrays import Ints
@@ -19,7 +20,9 @@ from k2beam.lake.scan import find_readable, whole_schema
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.model import Kind
 from k2beam.query import duck
-from k2beam.query.copies import NO_EPOCH, CopyCheck, number_rows
+from k2beam.query.copies import NO_EPOCH, may_have_copies, number_rows
+from k2beam.query.duck import QueryFailed
+from k2beam.query.relation import local_files, relate
 from k2beam.query.selection import PlannedRead, plan_reading
 from k2beam.query.selections import EventSelection
 from k2beam.schemas import EVENT_TIME_COLUMN, event_arrow_schema
@@ -28,10 +31,6 @@ from k2beam.sequence.rules import NO_RULES, VENDOR_DATA
 
 PLACE: tuple[str, ...] = ("_source", "_partition", "_offset")
 """Where a message was: what puts copies of it in order."""
-
-Change = Callable[[pa.RecordBatch], pa.RecordBatch]
-Prepared = tuple[pa.Schema, Change]
-"""A change to each batch of a relation, and the schema that it makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,12 @@ class StoredEvents:
     schema: pa.Schema
     reading: PlannedRead | None
     rules: SequenceRules
+    selects_symbols: bool = False
+
+    @property
+    def most_rows(self) -> int:
+        """So many rows there are at most, by the metadata of the files."""
+        return 0 if self.reading is None else sum(task.file.record_count for task in self.reading.tasks)
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -50,7 +55,24 @@ class StoredEvents:
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, in no order. Raises LakeError for an unreadable file."""
-        return iter(()) if self.reading is None else self.reading.batches()
+        return (batch.cast(self.schema) for batch in (() if self.reading is None else self.reading.batches()))
+
+    def local_files(self) -> list[str]:
+        """The files that a session must be told of to read the rows."""
+        return local_files(self.reading)
+
+    def relate(self, session: duck.Session, name: str) -> None:
+        """Make ``name`` a view of the rows."""
+        relate(session, name, self.reading, self.schema)
+
+    def of_files(self, tasks: Sequence[FileScanTask]) -> StoredEvents:
+        """The same of some of the files."""
+        return self if self.reading is None else replace(self, reading=self.reading.only(tasks))
+
+    def check_files(self) -> None:
+        """Raises UnreadableFile for the first file that can't be read."""
+        if self.reading is not None:
+            self.reading.check_files()
 
 
 def stored_events(
@@ -71,7 +93,8 @@ def stored_events(
     needed |= {"exchange", "symbol"}
     names = [name for name in whole.names if name in needed]
     reading = None if table is None else plan_reading(table, names, selection, EVENT_TIME_COLUMN[kind])
-    return StoredEvents(kind, pa.schema([whole.field(name) for name in names]), reading, rules)
+    schema = pa.schema([whole.field(name) for name in names])
+    return StoredEvents(kind, schema, reading, rules, selection.symbol is not None)
 
 
 def in_order(kind: Kind, *, reverse: bool = False) -> str:
@@ -87,85 +110,69 @@ def answer(
     sources: Mapping[str, StoredEvents],
     ask: Callable[[duck.Session], Iterator[pa.RecordBatch]],
     with_duplicates: bool = False,
-    prepared: Mapping[str, Prepared] | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """What ``ask`` finds in relations of these names, in which each event is once.
 
-    ``ask`` must read all rows of each before it gives its first; it is called again, with tables that the copies were
-    taken out of, where there are any. ``prepared`` says which relations are changed before ``ask`` sees them.
-
     Of the rows with one ``message_id`` (not an empty one) the first by event time, source and offset stays, of those
-    with one number of the exchange the one that was ingested first.
+    with one number of the exchange the one that was ingested first. Raises LakeError for an unreadable file.
     """
-    prepared = prepared or {}
-    with duck.session() as session:
-        checks = []
-        for name, stored in sources.items():
-            schema, change = prepared.get(name, (stored.schema, _as_it_is))
-            check = CopyCheck(stored.kind, stored.rules)
-            watched = stored.batches() if with_duplicates else check.watched(_conformed(stored))
-            session.register(name, schema, map(change, watched))
-            checks.append(check)
-        found = ask(session)
-        first = next(found, None)
-        if with_duplicates or not any(check.found for check in checks):
-            if first is not None:
-                yield first
-                yield from found
-            return
-        found.close()  # type: ignore[attr-defined]
-    with duck.session() as session:
-        for name, stored in sources.items():
-            schema, change = prepared.get(name, (stored.schema, _as_it_is))
-            _take_out_copies(session, name, stored, (schema, change))
-        yield from ask(session)
+    with duck.session([path for stored in sources.values() for path in stored.local_files()]) as session:
+        try:
+            for name, stored in sources.items():
+                _make_each_once(session, name, stored, with_duplicates=with_duplicates)
+            yield from ask(session)
+        except QueryFailed:
+            for stored in sources.values():
+                stored.check_files()
+            raise
 
 
 def copied_places(stored: StoredEvents) -> pa.Table:
     """Where the rows are (:data:`PLACE`) that are copies of others, as :func:`answer` takes them out."""
     places = pa.schema([stored.schema.field(name) for name in PLACE])
-    check = CopyCheck(stored.kind, stored.rules)
-    for _ in check.watched(_conformed(stored)):
-        pass
-    if not check.found:
-        return places.empty_table()
-    with duck.session() as session:
-        _take_out_copies(session, "kept", stored, (stored.schema, _as_it_is))
-        session.register("stored", places, (batch.select(PLACE) for batch in _conformed(stored)))
-        found = session.stream(f"SELECT * FROM stored ANTI JOIN kept USING ({', '.join(PLACE)})")  # noqa: S608
-        return pa.Table.from_batches([batch.cast(places) for batch in found], places)
+    names = ", ".join(PLACE)
+
+    def ask(session: duck.Session) -> Iterator[pa.RecordBatch]:
+        return session.stream(f"SELECT {names} FROM events_stored ANTI JOIN events USING ({names})")  # noqa: S608
+
+    return pa.Table.from_batches([batch.cast(places) for batch in answer({"events": stored}, ask)], places)
 
 
-def _as_it_is(rows: pa.RecordBatch) -> pa.RecordBatch:
-    return rows
+def _make_each_once(session: duck.Session, name: str, stored: StoredEvents, *, with_duplicates: bool) -> None:
+    """Make ``name`` a relation of the rows, each event once unless ``with_duplicates``; ``name_stored`` has all."""
+    kept = f"{name}_stored"
+    stored.relate(session, kept)
+    if not with_duplicates:
+        if stored.selects_symbols:
+            # To look for few rows twice takes longer than to keep them.
+            session.run(f"CREATE TEMP TABLE {name}_found AS SELECT * FROM {kept}")  # noqa: S608
+            kept = f"{name}_found"
+        if may_have_copies(session, kept, stored.schema, stored.most_rows, stored.kind, stored.rules):
+            _take_out_copies(session, name, stored)
+            return
+    session.run(f"CREATE VIEW {name} AS SELECT * FROM {kept}")  # noqa: S608
 
 
-def _conformed(stored: StoredEvents) -> Iterator[pa.RecordBatch]:
-    return (batch.cast(stored.schema) for batch in stored.batches())
-
-
-def _take_out_copies(session: duck.Session, name: str, stored: StoredEvents, prepared: Prepared) -> None:
+def _take_out_copies(session: duck.Session, name: str, stored: StoredEvents) -> None:
     """Make ``name`` a table of the rows, each event once."""
-    schema, change = prepared
     numbered = [pa.field("_epoch", pa.int64()), pa.field("_number", pa.int64())]
-    further = [field for field in numbered if "source_sequence" in schema.names]
-    batches = (_numbered(stored, batch, change) if further else change(batch) for batch in _conformed(stored))
-    session.register(f"{name}_stored", pa.schema([*schema, *further]), batches)
+    further = [field for field in numbered if "source_sequence" in stored.schema.names]
+    batches = (_numbered(stored, batch) if further else batch for batch in stored.batches())
+    session.register(f"{name}_numbered", pa.schema([*stored.schema, *further]), batches)
     time = f'"{EVENT_TIME_COLUMN[stored.kind]}"'
     copy = f"row_number() OVER (PARTITION BY message_id ORDER BY {time}, _source, _partition, _offset)"
     session.run(
-        f"CREATE TEMP TABLE {name} AS SELECT * FROM {name}_stored QUALIFY {copy} = 1 OR message_id = ''"  # noqa: S608
+        f"CREATE TEMP TABLE {name} AS SELECT * FROM {name}_numbered QUALIFY {copy} = 1 OR message_id = ''"  # noqa: S608
     )
     if further:
         _take_out_twins(session, name, time)
 
 
-def _numbered(stored: StoredEvents, rows: pa.RecordBatch, change: Change) -> pa.RecordBatch:
+def _numbered(stored: StoredEvents, rows: pa.RecordBatch) -> pa.RecordBatch:
     epochs, numbers = number_rows(rows, stored.kind, stored.rules)
-    changed = change(rows)
     return pa.RecordBatch.from_arrays(
-        [*changed.columns, pa.array(epochs), pa.array(numbers, mask=numbers < 0)],
-        names=[*changed.schema.names, "_epoch", "_number"],
+        [*rows.columns, pa.array(epochs), pa.array(numbers, mask=numbers < 0)],
+        names=[*rows.schema.names, "_epoch", "_number"],
     )
 
 

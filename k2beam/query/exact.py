@@ -7,7 +7,7 @@ more than any number of a database could hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from fractions import Fraction
@@ -18,6 +18,7 @@ import pyarrow as pa
 from k2beam.arrays import Ints
 from k2beam.errors import LakeError
 from k2beam.model import DECIMAL
+from k2beam.query import duck
 
 PLACES = 8
 """Places of a value that is counted in whole units."""
@@ -50,6 +51,28 @@ def units_of(values: pa.Array) -> Ints | None:
     return units
 
 
+def sum_up(session: duck.Session, statement: Callable[[Amounts], str]) -> Amounts:
+    """Run the statement that sums amounts up, in units if all values and sums have room, else in parts.
+
+    Raises QueryFailed where it fails for another reason.
+    """
+    units, parts = Amounts(units=True), Amounts(units=False)
+    try:
+        with session.function("units", _units_column, f"DECIMAL({DECIMAL.precision}, {SCALE})", "BIGINT"):
+            session.run(statement(units))
+    except duck.QueryFailed:
+        session.run(statement(parts))
+        return parts
+    return units
+
+
+def _units_column(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    found = [units_of(chunk) for chunk in values.chunks]
+    if any(chunk is None for chunk in found):
+        raise ValueError("a value has more places or digits than its units")
+    return pa.chunked_array([pa.array(chunk) for chunk in found], pa.int64())
+
+
 def decimal_of(unscaled: int) -> Decimal:
     """The decimal of a number of 10^-18."""
     return Decimal(unscaled).scaleb(-SCALE, context=_WIDE)
@@ -61,36 +84,16 @@ _PART_SUMS = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Amounts:
-    """How prices and quantities are summed: in ``units`` of 10^-8, or in parts.
-
-    ``fits`` falls once a value is seen that units can't hold: then what was summed is worth nothing.
-    """
+    """How prices and quantities are summed: in ``units`` of 10^-8, or in parts."""
 
     units: bool
-    fits: bool = True
-
-    def schema(self, stored: pa.Schema) -> pa.Schema:
-        """The schema of what :meth:`added` gives."""
-        names = ("_p", "_q") if self.units else ()
-        return pa.schema([*stored, *(pa.field(name, pa.int64()) for name in names)])
-
-    def added(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """The rows with the columns that the sums need."""
-        if not self.units:
-            return rows
-        for name, column in (("_p", "price"), ("_q", "quantity")):
-            found = units_of(rows.column(column)) if self.fits else None
-            if found is None:
-                self.fits, found = False, np.zeros(rows.num_rows, np.int64)
-            rows = rows.append_column(pa.field(name, pa.int64()), pa.array(found))
-        return rows
 
     def source(self, relation: str) -> str:
         """SQL for the rows of a relation, as the sums take them."""
-        parts = "" if self.units else f", {_parts('price', 'p')}, {_parts('quantity', 'q')}"
-        return f"(SELECT *{parts} FROM {relation})"  # noqa: S608
+        further = "units(price) AS _p, units(quantity) AS _q" if self.units else _ALL_PARTS
+        return f"(SELECT *, {further} FROM {relation})"  # noqa: S608
 
     @property
     def sums(self) -> str:
@@ -115,29 +118,31 @@ class Amounts:
         room = f"_volume > 0 AND _notional BETWEEN 0 AND {10**28}"
         return f"CASE WHEN {room} THEN {whole} + CASE WHEN {up} THEN 1 ELSE 0 END END AS _vwap"
 
-    def pairs(self, found: pa.RecordBatch) -> Iterator[tuple[Decimal, Decimal | None]]:
-        """Volume and VWAP of each row of sums, of any size; no VWAP where the volume is 0."""
-        for row in found.to_pylist():
-            if self.units:
-                volume, notional = (int(row[name]) for name in ("_volume", "_notional"))
-                yield _volume_and_mean(volume * _UNIT, notional * _UNIT**2)
-            else:
-                volume = sum(int(row[f"volume_{j}"]) * _PART**j for j in _PARTS)
-                notional = sum(int(row[f"notional_{i}_{j}"]) * _PART ** (i + j) for i in _PARTS for j in _PARTS)
-                yield _volume_and_mean(volume, notional)
 
-    def columns(self, found: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
-        """The same as columns of decimals with 18 places, from rows of sums and means.
+def pairs_of(found: pa.RecordBatch) -> Iterator[tuple[Decimal, Decimal | None]]:
+    """Volume and VWAP of each row of sums, of any size; no VWAP where the volume is 0."""
+    for row in found.to_pylist():
+        if "_volume" in row:
+            volume, notional = (int(row[name]) for name in ("_volume", "_notional"))
+            yield _volume_and_mean(volume * _UNIT, notional * _UNIT**2)
+        else:
+            volume = sum(int(row[f"volume_{j}"]) * _PART**j for j in _PARTS)
+            notional = sum(int(row[f"notional_{i}_{j}"]) * _PART ** (i + j) for i in _PARTS for j in _PARTS)
+            yield _volume_and_mean(volume, notional)
 
-        Raises LakeError for a value of more than 20 digits before the point.
-        """
-        try:
-            if self.units and found.column("_vwap").null_count == 0:
-                return _placed(found.column("_volume"), PLACES).cast(DECIMAL), _placed(found.column("_vwap"), SCALE)
-            both = list(self.pairs(found))
-            return pa.array([pair[0] for pair in both], DECIMAL), pa.array([pair[1] for pair in both], DECIMAL)
-        except pa.ArrowInvalid as error:
-            raise LakeError(f"a volume or a price has more digits than a decimal of 38 can have: {error}") from error
+
+def volume_and_vwap(found: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
+    """The same as columns of decimals with 18 places, from rows of sums and means.
+
+    Raises LakeError for a value of more than 20 digits before the point.
+    """
+    try:
+        if "_volume" in found.schema.names and found.column("_vwap").null_count == 0:
+            return _placed(found.column("_volume"), PLACES).cast(DECIMAL), _placed(found.column("_vwap"), SCALE)
+        both = list(pairs_of(found))
+        return pa.array([pair[0] for pair in both], DECIMAL), pa.array([pair[1] for pair in both], DECIMAL)
+    except pa.ArrowInvalid as error:
+        raise LakeError(f"a volume or a price has more digits than a decimal of 38 can have: {error}") from error
 
 
 def _volume_and_mean(volume: int, notional: int) -> tuple[Decimal, Decimal | None]:
@@ -159,3 +164,6 @@ def _parts(column: str, name: str) -> str:
 
 def _sums_of_parts() -> str:
     return ", ".join(f"CAST(coalesce(sum({sql}), 0) AS VARCHAR) AS {name}" for name, sql in _PART_SUMS.items())
+
+
+_ALL_PARTS = f"{_parts('price', 'p')}, {_parts('quantity', 'q')}"

@@ -18,6 +18,7 @@ from k2beam.lake.tables import CERTIFIED_DAYS, DEAD_LETTERS, EVENT_TABLES, LEGAL
 from k2beam.lake.transaction import replaces
 from k2beam.model import KINDS, Kind
 from k2beam.query import duck
+from k2beam.query.relation import local_files, relate
 from k2beam.query.selection import is_id, plan, plan_reading, snapshot_of
 from k2beam.query.selections import AsOf, EventSelection
 from k2beam.query.times import moment
@@ -95,7 +96,10 @@ def _symbols_of(catalog: Catalog, namespace: str, kind: Kind, selection: EventSe
                epoch_us(min("{time_column}")) AS first_event, epoch_us(max("{time_column}")) AS last_event
         FROM events GROUP BY exchange, symbol
     """  # noqa: S608
-    for row in duck.rows(sql, {}, schema, reading.batches()):
+    with duck.session(local_files(reading)) as session:
+        relate(session, "events", reading, schema)
+        found = session.rows(sql)
+    for row in found:
         yield SymbolCount(
             row["exchange"], row["symbol"], kind, row["rows"], moment(row["first_event"]), moment(row["last_event"])
         )

@@ -18,10 +18,11 @@ from k2beam.errors import UsageError
 from k2beam.lake.expiry import Expired
 from k2beam.lake.pins import PIN_NAME
 from k2beam.lake.predicates import all_of, any_of, term
-from k2beam.lake.scan import find_readable, plan_files, read_ahead, table_name
+from k2beam.lake.scan import find_readable, plan_files, read_ahead, read_file, table_name
 from k2beam.lake.tables import SPECS
+from k2beam.query.duck import quoted
 from k2beam.query.selections import AsOf, EventSelection, Names, Snapshots, names_of
-from k2beam.query.times import EPOCH, moment, to_instant
+from k2beam.query.times import EPOCH, micros_of, moment, to_instant
 
 
 def named(symbol: Names, exchange: Names) -> list[BooleanExpression]:
@@ -37,6 +38,18 @@ def event_filter(selection: EventSelection, time_column: str) -> BooleanExpressi
     if selection.end is not None:
         terms.append(term(LessThan, time_column, to_instant(selection.end, "--to").isoformat()))
     return all_of(terms)
+
+
+def _condition(selection: EventSelection, time_column: str) -> str:
+    """The selection as an SQL condition."""
+    terms = ["true"]
+    for name, given in (("exchange", selection.exchange), ("symbol", selection.symbol)):
+        if found := names_of(given, name):
+            terms.append(f"{name} IN ({', '.join(map(quoted, found))})")
+    for sign, when, option in ((">=", selection.start, "--from"), ("<", selection.end, "--to")):
+        if when is not None:
+            terms.append(f'"{time_column}" {sign} make_timestamptz({micros_of(to_instant(when, option))})')
+    return " AND ".join(terms)
 
 
 def snapshot_of(table: Table, as_of: AsOf | None) -> Snapshot | None:
@@ -141,11 +154,20 @@ class PlannedRead:
     tasks: Sequence[FileScanTask]
     row_filter: BooleanExpression
     former: Snapshot | None
+    time_column: str
+    condition: str
+    """The filter as SQL."""
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, a few data files at a time, in no order. Raises LakeError for an unreadable file."""
         ahead = read_ahead(self.table, self.tasks, self.columns, self.row_filter, self.former)
         return (batch for _, rows in ahead for batch in rows())
+
+    def check_files(self) -> None:
+        """Read all files, after a query that failed. Raises UnreadableFile for the first one that can't be read."""
+        for task in self.tasks:
+            for _ in read_file(self.table, task, self.columns, self.row_filter, self.former):
+                pass
 
     def only(self, tasks: Sequence[FileScanTask]) -> PlannedRead:
         """The same of some of the files."""
@@ -157,7 +179,9 @@ def plan_reading(table: Table, columns: Sequence[str], selection: EventSelection
     row_filter = event_filter(selection, time_column)
     snapshot = snapshot_of(table, selection.as_of)
     tasks, former = plan(table, row_filter, snapshot), _with_former_columns(table, columns, snapshot)
-    return PlannedRead(table, columns, snapshot, tasks, row_filter, former)
+    return PlannedRead(
+        table, columns, snapshot, tasks, row_filter, former, time_column, _condition(selection, time_column)
+    )
 
 
 def _with_former_columns(table: Table, columns: Sequence[str], snapshot: Snapshot | None) -> Snapshot | None:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 
+from k2beam.errors import UsageError
 from k2beam.lake.scan import find_readable, whole_schema
 from k2beam.lake.tables import EVENT_TABLES, SPECS
 from k2beam.model import KINDS, Kind
 from k2beam.query import duck
-from k2beam.query.dataset import dataset_of
 from k2beam.query.events import copied_places, stored_events
-from k2beam.query.selection import pin_snapshots, plan_reading
+from k2beam.query.relation import local_files, relate
+from k2beam.query.selection import PlannedRead, pin_snapshots, plan_reading
 from k2beam.query.selections import AsOf, EventSelection, Snapshots
 from k2beam.schemas import EVENT_TIME_COLUMN
 
@@ -37,31 +38,44 @@ def run_sql(
     kinds = [kind for kind in KINDS if kind in words or listed]
     names = [name for name in SPECS if name in words or listed or name in {EVENT_TABLES[kind] for kind in kinds}]
     snapshots = pin_snapshots(catalog, namespace, as_of, names)
-    with ExitStack() as stack:
-        session = stack.enter_context(duck.session())
-        for name in names:
-            _register(session, catalog, namespace, name, snapshots)
+    planned = {name: _planned(catalog, namespace, name, snapshots) for name in names}
+    readings = [reading for reading, _ in planned.values() if reading is not None]
+    with ExitStack() as stack, _naming_the_file(readings):
+        files = [path for reading in readings for path in local_files(reading)]
+        session = stack.enter_context(duck.session(files))
+        for name, (reading, schema) in planned.items():
+            relate(session, name, reading, schema)
         for kind in kinds:
             _view_each_once(session, catalog, namespace, kind, snapshots)
         schema, batches = session.ask(sql)
-        return schema, _until_end(batches, stack.pop_all())
+        return schema, _until_end(batches, readings, stack.pop_all())
 
 
-def _until_end(batches: Iterator[pa.RecordBatch], stack: ExitStack) -> Iterator[pa.RecordBatch]:
-    with stack:
+def _until_end(
+    batches: Iterator[pa.RecordBatch], readings: Iterable[PlannedRead], stack: ExitStack
+) -> Iterator[pa.RecordBatch]:
+    with stack, _naming_the_file(readings):
         yield from batches
 
 
-def _register(session: duck.Session, catalog: Catalog, namespace: str, name: str, snapshots: Snapshots) -> None:
+@contextmanager
+def _naming_the_file(readings: Iterable[PlannedRead]) -> Iterator[None]:
+    try:
+        yield
+    except duck.QueryFailed as error:
+        for reading in readings:
+            reading.check_files()
+        raise UsageError(str(error)) from None
+
+
+def _planned(catalog: Catalog, namespace: str, name: str, snapshots: Snapshots) -> tuple[PlannedRead | None, pa.Schema]:
     table = find_readable(catalog, namespace, name)
     if table is None:
-        session.register_dataset(name, SPECS[name].schema.empty_table())
-        return
+        return None, SPECS[name].schema
     # Others may have made a column optional.
     schema = pa.schema([field.with_nullable(True) for field in whole_schema(table)])
-    time = next((EVENT_TIME_COLUMN[kind] for kind in KINDS if EVENT_TABLES[kind] == name), None)
-    reading = plan_reading(table, schema.names, EventSelection(as_of=snapshots), time or "")
-    session.register_dataset(name, dataset_of(reading, schema, time, session.folder))
+    time = next((EVENT_TIME_COLUMN[kind] for kind in KINDS if EVENT_TABLES[kind] == name), "")
+    return plan_reading(table, schema.names, EventSelection(as_of=snapshots), time), schema
 
 
 def _view_each_once(session: duck.Session, catalog: Catalog, namespace: str, kind: Kind, snapshots: Snapshots) -> None:
@@ -70,6 +84,6 @@ def _view_each_once(session: duck.Session, catalog: Catalog, namespace: str, kin
     places = copied_places(stored)
     left_out = ""
     if places.num_rows:
-        session.register_dataset(f"{kind}_copies", places)
+        session.register_table(f"{kind}_copies", places)
         left_out = f"ANTI JOIN {kind}_copies USING ({', '.join(places.schema.names)})"
     session.run(f"CREATE VIEW {kind} AS SELECT * FROM {EVENT_TABLES[kind]} {left_out}")  # noqa: S608

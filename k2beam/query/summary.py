@@ -11,9 +11,9 @@ import pyarrow as pa
 from pyiceberg.catalog import Catalog
 
 from k2beam.query import duck
-from k2beam.query.bars import TRADE_COLUMNS, answer_exactly
-from k2beam.query.events import StoredEvents, in_order, stored_events
-from k2beam.query.exact import Amounts
+from k2beam.query.bars import TRADE_COLUMNS
+from k2beam.query.events import StoredEvents, answer, in_order, stored_events
+from k2beam.query.exact import Amounts, pairs_of, sum_up
 from k2beam.query.selections import AsOf, EventSelection
 from k2beam.query.times import next_day
 
@@ -64,18 +64,22 @@ def summarise_trades(
 ) -> DaySummary:
     """As :func:`summarise_day`, of trades that were selected already."""
 
-    def ask(session: duck.Session, amounts: Amounts) -> Iterator[pa.RecordBatch]:
-        order = in_order("trades")
-        return session.stream(f"""
-            SELECT *, {amounts.mean} FROM (
-                SELECT first(price ORDER BY {order}) AS open, max(price) AS high, min(price) AS low,
-                       last(price ORDER BY {order}) AS close, count(*) AS trades, {amounts.sums}
-                FROM {amounts.source("events")}
-            )
-        """)  # noqa: S608
+    order = in_order("trades")
 
-    ((found, amounts),) = answer_exactly(stored, ask, with_duplicates)
-    (row,), ((volume, vwap),) = found.to_pylist(), amounts.pairs(found)
+    def statement(amounts: Amounts) -> str:
+        return f"""
+            CREATE OR REPLACE TEMP TABLE day AS
+            SELECT first(price ORDER BY {order}) AS open, max(price) AS high, min(price) AS low,
+                   last(price ORDER BY {order}) AS close, count(*) AS trades, {amounts.sums}
+            FROM {amounts.source("events")}
+        """  # noqa: S608
+
+    def ask(session: duck.Session) -> Iterator[pa.RecordBatch]:
+        sum_up(session, statement)
+        return session.stream("SELECT * FROM day")
+
+    (found,) = answer({"events": stored}, ask, with_duplicates)
+    (row,), ((volume, vwap),) = found.to_pylist(), pairs_of(found)
     return DaySummary(
         symbol=symbol,
         exchange=exchange,

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2beam.errors import UsageError
-from k2beam.lake import scan
+from k2beam.query import nearest
 from k2beam.query.asof import AS_OF_SCHEMA
+from k2beam.query.events import StoredEvents
 from k2beam.query.lake import Lake
 from k2beam.query.selections import EventSelection
 from k2beam.query.spread import Spread, list_spreads
@@ -98,18 +99,18 @@ def test_the_quote_before_the_selection_is_looked_for_in_as_few_files_as_may_be(
     append_events(catalog, "trades", [trade(0, 100), trade(1, 101, symbol="ETHUSDT"), trade(2, 102, symbol="X")])
     for second in range(40):
         append_events(catalog, "quotes", [quote(second, second, symbol=("BTCUSDT", "ETHUSDT")[second % 2])])
-    read: list[str] = []
-    original = scan.read_file
+    read: list[int] = []
+    original = nearest._nearest
 
-    def watched(table: Any, task: Any, *rest: Any, **options: Any) -> Any:
-        read.append(task.file.file_path)
-        return original(table, task, *rest, **options)
+    def watched(stored: StoredEvents, *rest: Any, **options: Any) -> Any:
+        read.append(len(stored.local_files()))
+        return original(stored, *rest, **options)
 
-    monkeypatch.setattr(scan, "read_file", watched)
+    monkeypatch.setattr(nearest, "_nearest", watched)
     lake = Lake(str(tmp_path))
     rows = lake.asof(["BTCUSDT", "ETHUSDT"], start=moment(50)).to_pylist()
     assert [row["quote_timestamp"] for row in rows] == [moment(38), moment(39)]
-    assert len(read) == 3  # one of trades
+    assert read == [1, 2]
     assert [row["quote_timestamp"] for row in lake.asof("X", start=moment(50)).to_pylist()] == [None]
     late = lake.asof(start=moment(50), tolerance=timedelta(seconds=61.5)).to_pylist()
     assert [row["quote_timestamp"] for row in late] == [None, None, None]

@@ -28,7 +28,7 @@ NAMES = ("exchange", "symbol", "open", "high", "low", "close", "volume", "trades
 
 
 def computed(rows: list[dict[str, Any]], every: str, *, empty: bool = False, **selected: Any) -> list[dict[str, Any]]:
-    stored = stored_in_memory("trades", rows, batch_rows=3)
+    stored = stored_in_memory("trades", rows)
     batches = list(bars_of(stored, BarRule.parse(every), EventSelection(**selected), empty, with_duplicates=False))
     assert all(batch.schema == BAR_SCHEMA for batch in batches)
     return pa.Table.from_batches(batches, BAR_SCHEMA).to_pylist()

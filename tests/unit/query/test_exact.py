@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from k2beam.errors import LakeError
 from k2beam.model import DECIMAL
-from k2beam.query.exact import Amounts, units_of
+from k2beam.query.exact import units_of, volume_and_vwap
 
 WIDE = Context(prec=80)
 
@@ -52,4 +52,4 @@ def test_a_volume_beyond_the_type_of_a_column_is_an_error() -> None:
         }
     )
     with pytest.raises(LakeError, match="more digits"):
-        Amounts(units=True).columns(sums)
+        volume_and_vwap(sums)

@@ -108,7 +108,7 @@ def test_a_column_that_was_dropped_and_made_again_has_no_old_values(lake: Lake) 
     assert rows == [{"currency": "EUR", "n": 1}, {"currency": None, "n": 5}]
 
 
-def test_only_files_and_columns_that_are_needed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_files_and_columns_that_are_needed(lake: Lake) -> None:
     table = lake.catalog.load_table((NAMESPACE, EVENT_TABLES["trades"]))
     for task in table.scan().plan_files():
         if task.file.record_count == 1:
@@ -117,7 +117,7 @@ def test_only_files_and_columns_that_are_needed(lake: Lake, monkeypatch: pytest.
             path.write_bytes(b"PAR1" + b"\xff" * 200 + content[204:])
     sql = "SELECT count(price) AS n FROM trades_v2 WHERE timestamp"
     assert asked(lake, f"{sql} < TIMESTAMPTZ '2026-01-06 00:00:00+00'") == [{"n": 4}]
-    with pytest.raises(LakeError, match="table trades_v2 can't be read"):
+    with pytest.raises(LakeError, match="can't be read"):
         asked(lake, "SELECT max(message_id) FROM trades_v2")
 
 

@@ -69,7 +69,7 @@ def answer(summary: DaySummary) -> tuple[Any, ...]:
 
 
 def computed(rows: list[dict[str, Any]], with_duplicates: bool) -> tuple[Any, ...]:
-    stored = stored_in_memory("trades", rows, batch_rows=2)
+    stored = stored_in_memory("trades", rows)
     return answer(summarise_trades("BTCUSDT", None, MONDAY, stored, with_duplicates=with_duplicates))
 
 
