@@ -38,6 +38,8 @@
     │   └── NotRegistered       it has no such schema or subject
     └── LakeError               a table can't be read or written
         ├── UnreadableFile      a data file is lost or damaged
+        ├── QueryFailed         a statement of a query failed
+        ├── IncompleteAnswer    an answer that was to be complete has gaps in it
         ├── StoreUnavailable    the catalog or the store did not answer while it was waited for
         ├── StoreRefused        the store does not let this program read or write
         ├── CommitConflict      another writer won, and the retries are used up
@@ -232,6 +234,14 @@ class NotRegistered(RegistryError):
 
 class LakeError(K2BeamError):
     """A table can't be opened, read or written."""
+
+
+class QueryFailed(LakeError):
+    """A statement of a query failed: a file can't be read, or a value is too large for what was asked."""
+
+
+class IncompleteAnswer(LakeError):
+    """An answer that was to be complete has gaps of the ledger in it; nothing of it is given."""
 
 
 class UnreadableFile(LakeError):

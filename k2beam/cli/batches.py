@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, NamedTuple
 
@@ -60,6 +61,10 @@ def emit_batches(schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: Desti
     if to.file is None:
         if to.format in _BINARY and sys.stdout.isatty():
             raise UsageError(f"--output {to.format} is not for a terminal; name a --file or pipe it")
+        # What fails before the first rows fails before anything is written.
+        rows = iter(batches)
+        first = list(islice(rows, 1))
+        batches = chain(first, rows)
         _write(schema, batches, to.format, sys.stdout.buffer if to.format in _BINARY else sys.stdout)
         return
     if to.file.is_dir() or not to.file.absolute().parent.is_dir():

@@ -18,10 +18,12 @@ from k2beam.cli.names import split_names
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object
 from k2beam.cli.query_options import (
+    Completeness,
     DuplicatesOption,
     EventOptions,
     Moment,
     MomentOption,
+    completeness_options,
     emit_all,
     event_options,
     moment_options,
@@ -81,7 +83,7 @@ def quotes(*, selection: EventSelection, rows: EventOptions, at: Moment, lake: L
 
 @query_app.command("summary")
 @guarded
-@with_options(at=moment_options, lake=existing_lake)
+@with_options(at=moment_options, only=completeness_options, lake=existing_lake)
 def summary(
     symbol: Annotated[
         list[str],
@@ -92,6 +94,7 @@ def summary(
     with_duplicates: DuplicatesOption = False,
     *,
     at: Moment,
+    only: Completeness,
     lake: LakeConfig,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -100,8 +103,8 @@ def summary(
     from k2beam.query.summary import DaySummary
 
     opened, symbols = k2beam.Lake.of(lake), split_names(symbol, "--symbol") or ()
-    as_of = at.of(opened, EVENT_TABLES["trades"])
-    found = [opened.summary(name, day, exchange, as_of, with_duplicates) for name in symbols]
+    as_of = at.of(opened, EVENT_TABLES["trades"], *only.tables)
+    found = [opened.summary(name, day, exchange, as_of, with_duplicates, only.told, only.strict) for name in symbols]
     if len(found) == 1:
         emit_object(found[0], output)
     else:

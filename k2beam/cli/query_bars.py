@@ -15,7 +15,15 @@ from k2beam.cli.guard import guarded
 from k2beam.cli.lake_options import existing_lake
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption
-from k2beam.cli.query_options import DuplicatesOption, Moment, emit_all, moment_options, selection_options
+from k2beam.cli.query_options import (
+    Completeness,
+    DuplicatesOption,
+    Moment,
+    completeness_options,
+    emit_all,
+    moment_options,
+    selection_options,
+)
 from k2beam.config import LakeConfig
 from k2beam.query.selections import EventSelection
 
@@ -27,7 +35,13 @@ def register(query_app: typer.Typer) -> None:
 
 
 @guarded
-@with_options(selection=selection_options, at=moment_options, lake=existing_lake, to=destination_options)
+@with_options(
+    selection=selection_options,
+    at=moment_options,
+    only=completeness_options,
+    lake=existing_lake,
+    to=destination_options,
+)
 def bars(
     *,
     every: Annotated[
@@ -43,6 +57,7 @@ def bars(
     selection: EventSelection,
     at: Moment,
     with_duplicates: DuplicatesOption = False,
+    only: Completeness,
     lake: LakeConfig,
     to: Destination,
 ) -> None:
@@ -52,16 +67,29 @@ def bars(
     from k2beam.query.bars import make_bars
 
     opened = k2beam.Lake.of(lake)
-    asked = dataclasses.replace(selection, as_of=at.of(opened, EVENT_TABLES["trades"]))
+    asked = dataclasses.replace(selection, as_of=at.of(opened, EVENT_TABLES["trades"], *only.tables))
     rule = BarRule.parse(every, zone)
     schema, batches = make_bars(
-        opened.catalog, opened.namespace, rule, asked, empty=empty, with_duplicates=with_duplicates
+        opened.catalog,
+        opened.namespace,
+        rule,
+        asked,
+        empty=empty,
+        with_duplicates=with_duplicates,
+        completeness=only.told,
+        strict=only.strict,
     )
     emit_batches(schema, batches, to)
 
 
 @guarded
-@with_options(selection=selection_options, at=moment_options, lake=existing_lake, to=destination_options)
+@with_options(
+    selection=selection_options,
+    at=moment_options,
+    only=completeness_options,
+    lake=existing_lake,
+    to=destination_options,
+)
 def asof(
     *,
     selection: EventSelection,
@@ -71,6 +99,7 @@ def asof(
     ] = None,
     at: Moment,
     with_duplicates: DuplicatesOption = False,
+    only: Completeness,
     lake: LakeConfig,
     to: Destination,
 ) -> None:
@@ -79,10 +108,18 @@ def asof(
     from k2beam.query.asof import join_as_of
 
     opened = k2beam.Lake.of(lake)
-    asked = dataclasses.replace(selection, as_of=at.of(opened, EVENT_TABLES["trades"], EVENT_TABLES["quotes"]))
+    asked = dataclasses.replace(
+        selection, as_of=at.of(opened, EVENT_TABLES["trades"], EVENT_TABLES["quotes"], *only.tables)
+    )
     longest = None if tolerance is None else timedelta(seconds=seconds(tolerance, "--tolerance"))
     schema, batches = join_as_of(
-        opened.catalog, opened.namespace, asked, tolerance=longest, with_duplicates=with_duplicates
+        opened.catalog,
+        opened.namespace,
+        asked,
+        tolerance=longest,
+        with_duplicates=with_duplicates,
+        completeness=only.told,
+        strict=only.strict,
     )
     emit_batches(schema, batches, to)
 

@@ -85,6 +85,33 @@ def event_options(
     return EventOptions(limit, with_duplicates, tuple(name.strip() for name in named if name.strip()))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Completeness:
+    """Whether rows say if they are complete, and whether only complete ones are given."""
+
+    told: bool
+    strict: bool
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables that are read to tell."""
+        from k2beam.lake.tables import SEQUENCE_GAPS
+
+        return (SEQUENCE_GAPS,) if self.told or self.strict else ()
+
+
+def completeness_options(
+    completeness: Annotated[
+        bool, typer.Option("--completeness", help="Say of each row whether open gaps may be in its time.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Give no answer, and end with 1, where a gap may be in it.")
+    ] = False,
+) -> Completeness:
+    """The group of options, for :func:`k2beam.cli.option_groups.with_options`."""
+    return Completeness(completeness, strict)
+
+
 def emit_all(row_type: type[Any], rows: Iterable[Any], output: OutputFormat) -> None:
     """Rows of a dataclass; its fields are the columns, so that an empty result has them too."""
     columns = [field.name for field in dataclasses.fields(row_type)]

@@ -16,6 +16,7 @@ import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.expressions import BooleanExpression
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.config import Retention, RetryPolicy
 from k2beam.lake.files import StagedFile, write_rows
@@ -40,14 +41,21 @@ _COLUMNS = (
 )
 
 
-def read_revisions(table: Table, row_filter: BooleanExpression = EVERYTHING) -> Iterator[Gap]:
-    """Every row of the ledger, one data file at a time, in no order. Raises LakeError for an unreadable file."""
-    for task in plan_files(table, row_filter):
+def read_revisions(
+    table: Table, row_filter: BooleanExpression = EVERYTHING, snapshot: Snapshot | None = None
+) -> Iterator[Gap]:
+    """Every row of the ledger, one data file at a time, in no order; of a snapshot, or else of the current one.
+
+    Raises LakeError for an unreadable file.
+    """
+    for task in plan_files(table, row_filter, snapshot):
         for batch in read_file(table, task, _COLUMNS, row_filter):
             yield from _gaps(batch)
 
 
-def read_ledger(table: Table, row_filter: BooleanExpression = EVERYTHING) -> list[Gap]:
+def read_ledger(
+    table: Table, row_filter: BooleanExpression = EVERYTHING, snapshot: Snapshot | None = None
+) -> list[Gap]:
     """The state of each gap, its highest revision, sorted by key, epoch and first missing sequence.
 
     ``row_filter`` may only name what is the same in every revision of a gap (exchange, symbol, kind):
@@ -55,7 +63,7 @@ def read_ledger(table: Table, row_filter: BooleanExpression = EVERYTHING) -> lis
     memory. Raises LakeError for an unreadable file.
     """
     newest: dict[str, Gap] = {}
-    for gap in read_revisions(table, row_filter):
+    for gap in read_revisions(table, row_filter, snapshot):
         known = newest.get(gap.gap_id)
         if known is None or _age(gap) > _age(known):
             newest[gap.gap_id] = gap

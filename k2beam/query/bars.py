@@ -14,6 +14,7 @@ from k2beam.errors import UsageError
 from k2beam.model import DECIMAL, TIMESTAMP
 from k2beam.query import duck
 from k2beam.query.bar_rules import BarRule
+from k2beam.query.completeness import COMPLETENESS, NUMBERS, Ledger, judge, pinned, read_open_gaps, refuse_gaps
 from k2beam.query.events import StoredEvents, answer, in_order, stored_events
 from k2beam.query.exact import Amounts, sum_up, volume_and_vwap
 from k2beam.query.selections import EventSelection
@@ -47,32 +48,47 @@ def make_bars(
     *,
     empty: bool = False,
     with_duplicates: bool = False,
+    completeness: bool = False,
+    strict: bool = False,
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """The bars of the selected trades, by exchange, symbol and start.
 
     Open and close are the first and last trade by (timestamp, source_sequence, offset). VWAP is the exact sum of price
     x quantity over the exact volume, rounded once, half to even, to 18 places. With ``empty`` bars of time without a
     trade are there too, between the ends of the selection, or else between the first and last bar of their symbol.
-    Raises UsageError and LakeError.
+    ``completeness`` adds :data:`COMPLETENESS`. Raises UsageError and LakeError, and with ``strict`` IncompleteAnswer
+    where a bar is not complete.
     """
     if empty and not rule.micros:
         raise UsageError("empty bars are those of a time: --every must be one, such as 1m")
+    ledger = None
+    if completeness or strict:
+        selection = pinned(catalog, namespace, ["trades"], selection)
+        ledger = read_open_gaps(catalog, namespace, "trades", selection)
     stored = stored_events(catalog, namespace, "trades", selection, TRADE_COLUMNS)
-    return BAR_SCHEMA, bars_of(stored, rule, selection, empty, with_duplicates=with_duplicates)
+    making = BarMaking(rule, selection, empty, ledger, strict)
+    return making.schema, bars_of(stored, making, with_duplicates=with_duplicates)
 
 
-def bars_of(
-    stored: StoredEvents, rule: BarRule, selection: EventSelection, empty: bool, *, with_duplicates: bool
-) -> Iterator[pa.RecordBatch]:
+def bars_of(stored: StoredEvents, making: BarMaking, *, with_duplicates: bool = False) -> Iterator[pa.RecordBatch]:
     """As :func:`make_bars`, of trades that were selected already."""
-    return answer({"events": stored}, _Making(rule, selection, empty).ask, with_duplicates)
+    return answer({"events": stored}, making.ask, with_duplicates)
 
 
 @dataclass(frozen=True, slots=True)
-class _Making:
+class BarMaking:
+    """How the bars of a selection are made; with a ``ledger`` they say whether they are complete."""
+
     rule: BarRule
     selection: EventSelection
-    empty: bool
+    empty: bool = False
+    ledger: Ledger | None = None
+    strict: bool = False
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the bars."""
+        return BAR_SCHEMA if self.ledger is None else pa.schema([*BAR_SCHEMA, *COMPLETENESS])
 
     def ask(self, session: duck.Session) -> Iterator[pa.RecordBatch]:
         """The bars of the relation ``events``, by exchange, symbol and start."""
@@ -82,8 +98,21 @@ class _Making:
             amounts = sum_up(session, self._statement)
         if self.empty:
             self._add_empty(session, amounts)
-        found = session.stream(f"SELECT *, {amounts.mean} FROM bars ORDER BY exchange, symbol, _bar")  # noqa: S608
+        made = "bars"
+        if self.ledger is not None:
+            with session.function("bar_end", self._ends, "BIGINT", "BIGINT"):
+                judge(session, self._spans(), "events", self.ledger)
+            made = "judged"
+            if self.strict:
+                refuse_gaps(session, made)
+        found = session.stream(f"SELECT *, {amounts.mean} FROM {made} ORDER BY exchange, symbol, _bar")  # noqa: S608
         return map(self._finished, found)
+
+    def _spans(self) -> str:
+        """SQL for the bars with the times that each is about, inclusive."""
+        if not self.rule.micros:
+            return "(SELECT *, first AS _from, last AS _until FROM bars)"
+        return f"(SELECT *, _bar AS _from, {self._end()} - 1 AS _until FROM bars)"  # noqa: S608
 
     def _statement(self, amounts: Amounts) -> str:
         order = in_order("trades")
@@ -91,10 +120,13 @@ class _Making:
             CREATE OR REPLACE TEMP TABLE bars AS
             SELECT exchange, symbol, _bar, epoch_us(min(timestamp)) AS first, epoch_us(max(timestamp)) AS last,
                    first(price ORDER BY {order}) AS open, max(price) AS high, min(price) AS low,
-                   last(price ORDER BY {order}) AS close, count(*) AS trades, {amounts.sums}
+                   last(price ORDER BY {order}) AS close, count(*) AS trades, {amounts.sums}{self._numbers()}
             FROM {amounts.source(f"(SELECT *, {self._bar()} AS _bar FROM {self._placed()})")}
             GROUP BY exchange, symbol, _bar
         """  # noqa: S608
+
+    def _numbers(self) -> str:
+        return "" if self.ledger is None else f", {NUMBERS}"
 
     def _placed(self) -> str:
         return "(SELECT * FROM ordered JOIN numbers USING (_row))" if self.rule.volume else "events"
@@ -111,6 +143,12 @@ class _Making:
             # The remainder of a time before 1970 is negative.
             return f"{time} - ({time} % {micros} + {micros}) % {micros}"
         return f"bar_start({time})"
+
+    def _end(self) -> str:
+        return f"(_bar + {self.rule.micros})" if self.rule.zone == "UTC" else "bar_end(_bar)"
+
+    def _ends(self, starts: pa.ChunkedArray) -> pa.ChunkedArray:
+        return pa.chunked_array([pa.array(self.rule.ends(chunk.to_numpy())) for chunk in starts.chunks], pa.int64())
 
     def _starts(self, times: pa.ChunkedArray) -> pa.ChunkedArray:
         return pa.chunked_array([pa.array(self.rule.starts(chunk.to_numpy())) for chunk in times.chunks], pa.int64())
@@ -145,6 +183,7 @@ class _Making:
         low, high = self._bounds(ends["low"], ends["high"])
         starts = pa.table({"_bar": pa.array(self.rule.between(low, high), pa.int64())})
         session.register("_starts", starts.schema, starts.to_batches())
+        numbered = "" if self.ledger is None else ", 0 AS numbered"
         session.run(
             f"""
             INSERT INTO bars BY NAME
@@ -152,7 +191,7 @@ class _Making:
                 SELECT exchange, symbol, coalesce($low, min(_bar)) AS low, coalesce($high, max(_bar)) AS high
                 FROM bars GROUP BY exchange, symbol
             )
-            SELECT exchange, symbol, _starts._bar, 0 AS trades, {amounts.nothing}
+            SELECT exchange, symbol, _starts._bar, 0 AS trades, {amounts.nothing}{numbered}
             FROM _starts JOIN spans ON _starts._bar BETWEEN low AND high
             ANTI JOIN bars USING (exchange, symbol, _bar)
             """,  # noqa: S608
@@ -181,10 +220,10 @@ class _Making:
         else:
             starts, ends = (found.column(name).to_numpy() for name in ("first", "last"))
         columns = {
-            **{name: found.column(name) for name in BAR_SCHEMA.names if name in found.schema.names},
+            **{name: found.column(name) for name in self.schema.names if name in found.schema.names},
             "start": pa.array(starts, TIMESTAMP),
             "end": pa.array(ends, TIMESTAMP),
             "volume": volume,
             "vwap": vwap,
         }
-        return pa.RecordBatch.from_pydict(columns, schema=BAR_SCHEMA)
+        return pa.RecordBatch.from_pydict(columns, schema=self.schema)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from k2beam.errors import K2BeamError, LakeError, UsageError, first_line
+from k2beam.errors import K2BeamError, QueryFailed, UsageError, first_line
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,14 +25,10 @@ NOTHING: Mapping[str, object] = {}
 """No parameters."""
 
 
-class QueryFailed(LakeError):
-    """A statement failed: a file can't be read, or a value is too large for what was asked."""
-
-
 class Session:
     """One DuckDB in memory, for a few statements; what does not fit into memory is spilled to a temporary folder.
 
-    Values come into SQL as ``$name`` parameters. Methods raise LakeError where a statement fails, and whatever k2beam
+    Values come into SQL as ``$name`` parameters. Methods raise QueryFailed where a statement fails, and whatever k2beam
     error a stream of batches raised.
     """
 

@@ -14,14 +14,13 @@ from pyiceberg.table import FileScanTask
 from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.arrays import Ints
-from k2beam.errors import UsageError
+from k2beam.errors import QueryFailed, UsageError
 from k2beam.lake.rules import read_rules
 from k2beam.lake.scan import find_readable, whole_schema
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.model import Kind
 from k2beam.query import duck
 from k2beam.query.copies import NO_EPOCH, may_have_copies, number_rows
-from k2beam.query.duck import QueryFailed
 from k2beam.query.relation import local_files, relate
 from k2beam.query.selection import PlannedRead, plan_reading
 from k2beam.query.selections import EventSelection

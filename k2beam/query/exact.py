@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from k2beam.arrays import Ints
-from k2beam.errors import LakeError
+from k2beam.errors import LakeError, QueryFailed
 from k2beam.model import DECIMAL
 from k2beam.query import duck
 
@@ -60,7 +60,7 @@ def sum_up(session: duck.Session, statement: Callable[[Amounts], str]) -> Amount
     try:
         with session.function("units", _units_column, f"DECIMAL({DECIMAL.precision}, {SCALE})", "BIGINT"):
             session.run(statement(units))
-    except duck.QueryFailed:
+    except QueryFailed:
         session.run(statement(parts))
         return parts
     return units

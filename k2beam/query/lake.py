@@ -144,18 +144,24 @@ class Lake:
         empty: bool = False,
         as_of: AsOf | None = None,
         with_duplicates: bool = False,
+        completeness: bool = False,
+        strict: bool = False,
     ) -> pa.Table:
         """Bars of trades by exchange, symbol and start: open, high, low, close, volume, trades and VWAP, exactly.
 
         ``every`` is a time that divides a day (``1s``, ``5m``, ``1h``, ``1d``, counted from midnight in ``zone``), a
         number of trades (``100 trades``) or a volume that fills a bar (``volume 2.5``). ``empty`` adds bars of time
-        without a trade. Raises as :meth:`trades` does.
+        without a trade. ``completeness`` adds ``complete`` (null: not known) and ``missing``: how many numbers of open
+        gaps may be in the bar. Raises as :meth:`trades` does, and with ``strict`` IncompleteAnswer where one may be.
 
         Examples:
             >>> from k2beam import Lake
             >>> bars = Lake("warehouse").bars("5m", "BTCUSDT", start="2026-01-05", end="2026-01-06")
             >>> bars.num_rows, bars["trades"].to_pylist()
             (5, [128, 121, 124, 120, 102])
+            >>> bars = Lake("warehouse").bars("5m", "BTCUSDT", completeness=True)
+            >>> bars["complete"].to_pylist(), bars["missing"].to_pylist()
+            ([False, True, True, True, None], [10, 0, 0, 0, None])
         """
         schema, batches = make_bars(
             self.catalog,
@@ -164,6 +170,8 @@ class Lake:
             EventSelection(symbol, exchange, start, end, as_of),
             empty=empty,
             with_duplicates=with_duplicates,
+            completeness=completeness,
+            strict=strict,
         )
         return pa.Table.from_batches(list(batches), schema)
 
@@ -176,11 +184,14 @@ class Lake:
         tolerance: timedelta | None = None,
         as_of: AsOf | None = None,
         with_duplicates: bool = False,
+        completeness: bool = False,
+        strict: bool = False,
     ) -> pa.Table:
         """Each trade with the quote that held at its time, the spread and the mid.
 
         That is the last quote of its exchange and symbol at or before its time, no older than ``tolerance``; columns of
-        the quote are null where none held. Raises as :meth:`trades` does.
+        the quote are null where none held. ``completeness`` adds whether a later quote may be missing. Raises as
+        :meth:`trades` does, and with ``strict`` IncompleteAnswer where one may be.
 
         Examples:
             >>> from k2beam import Lake
@@ -194,6 +205,8 @@ class Lake:
             EventSelection(symbol, exchange, start, end, as_of),
             tolerance=tolerance,
             with_duplicates=with_duplicates,
+            completeness=completeness,
+            strict=strict,
         )
         return pa.Table.from_batches(list(batches), schema)
 
@@ -231,10 +244,13 @@ class Lake:
         exchange: str | None = None,
         as_of: AsOf | None = None,
         with_duplicates: bool = False,
+        completeness: bool = False,
+        strict: bool = False,
     ) -> DaySummary:
         """Open, high, low, close, volume and VWAP of a symbol's trades of one day (UTC).
 
-        Prices, volume and VWAP are Decimals with 18 places. Raises UsageError and LakeError as :meth:`trades` does.
+        Prices, volume and VWAP are Decimals with 18 places. ``completeness`` tells whether all trades of the day are
+        there. Raises UsageError and LakeError as :meth:`trades` does, and with ``strict`` IncompleteAnswer.
 
         Examples:
             >>> from k2beam import Lake
@@ -250,6 +266,8 @@ class Lake:
             exchange=exchange,
             as_of=as_of,
             with_duplicates=with_duplicates,
+            completeness=completeness,
+            strict=strict,
         )
 
     def gaps(self) -> list[Gap]:

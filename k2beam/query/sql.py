@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 
-from k2beam.errors import UsageError
+from k2beam.errors import QueryFailed, UsageError
 from k2beam.lake.scan import find_readable, whole_schema
 from k2beam.lake.tables import EVENT_TABLES, SPECS
 from k2beam.model import KINDS, Kind
@@ -62,7 +62,7 @@ def _until_end(
 def _naming_the_file(readings: Iterable[PlannedRead]) -> Iterator[None]:
     try:
         yield
-    except duck.QueryFailed as error:
+    except QueryFailed as error:
         for reading in readings:
             reading.check_files()
         raise UsageError(str(error)) from None

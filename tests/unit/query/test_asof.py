@@ -75,7 +75,10 @@ def test_it_is_the_plain_search(
     assert found.schema == AS_OF_SCHEMA
     selected = [row for row in each_once(given_trades) if start is None or row["timestamp"] >= DAY + start * SECOND]
     in_order = sorted(selected, key=lambda row: (row["timestamp"], row["source_sequence"]))
-    wanted = [held(row, each_once(given_quotes), tolerance) for row in in_order]
+    # Copies are told among the quotes of the selection, and among those before it.
+    since = DAY if start is None else DAY + start * SECOND
+    parts = [[row for row in given_quotes if (row["timestamp"] >= since) is inside] for inside in (True, False)]
+    wanted = [held(row, [*each_once(parts[0]), *each_once(parts[1])], tolerance) for row in in_order]
     assert found["bid_quantity"].to_pylist() == [None if row is None else row["bid_quantity"] for row in wanted]
     assert found["trade_id"].to_pylist() == [row["trade_id"] for row in in_order]
 

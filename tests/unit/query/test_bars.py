@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from k2beam.errors import LakeError, UsageError
 from k2beam.query.bar_rules import BarRule
-from k2beam.query.bars import BAR_SCHEMA, bars_of
+from k2beam.query.bars import BAR_SCHEMA, BarMaking, bars_of
 from k2beam.query.lake import Lake
 from k2beam.query.selections import EventSelection
 from tests.query_fixtures import DAY, SECOND, append_events, each_once, make_catalog, stored_in_memory, trade
@@ -29,7 +29,7 @@ NAMES = ("exchange", "symbol", "open", "high", "low", "close", "volume", "trades
 
 def computed(rows: list[dict[str, Any]], every: str, *, empty: bool = False, **selected: Any) -> list[dict[str, Any]]:
     stored = stored_in_memory("trades", rows)
-    batches = list(bars_of(stored, BarRule.parse(every), EventSelection(**selected), empty, with_duplicates=False))
+    batches = list(bars_of(stored, BarMaking(BarRule.parse(every), EventSelection(**selected), empty)))
     assert all(batch.schema == BAR_SCHEMA for batch in batches)
     return pa.Table.from_batches(batches, BAR_SCHEMA).to_pylist()
 

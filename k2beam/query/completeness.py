@@ -1,0 +1,286 @@
+"""What is known to be missing: the open gaps of the ledger, placed in time, and the spans of time that they touch.
+
+A gap says which numbers are missing; when their messages were sent, nobody knows. They lie between the message with the
+number before the gap and the one with the number after it. A span of time (a bar, a day) is *complete* if no gap may
+have a message in it, the feed has numbers, and there are messages before and after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+
+from k2beam.errors import IncompleteAnswer
+from k2beam.lake.ledger import read_ledger
+from k2beam.lake.predicates import all_of, equal
+from k2beam.lake.rules import read_rules
+from k2beam.lake.scan import find_readable
+from k2beam.lake.tables import EVENT_TABLES, SEQUENCE_GAPS
+from k2beam.model import Gap, Kind
+from k2beam.query import duck
+from k2beam.query.events import stored_events
+from k2beam.query.nearest import Key, nearest_events
+from k2beam.query.selection import named, pin_snapshots, snapshot_of
+from k2beam.query.selections import EventSelection, Snapshots
+from k2beam.query.times import micros_of, moment, to_instant
+from k2beam.schemas import EVENT_TIME_COLUMN
+from k2beam.sequence import recount
+
+NEIGHBOURS_WITHIN = timedelta(days=1)
+"""Messages before and after a selection are looked for so far away."""
+
+COMPLETENESS = (pa.field("complete", pa.bool_()), pa.field("missing", pa.int64()))
+"""Whether all messages of the row's time are there (null: not known), and how many numbers of gaps may be in it."""
+
+_HAS_NUMBER = "FILTER (source_sequence >= 0)"
+NUMBERS = (
+    f"count(*) {_HAS_NUMBER} AS numbered, min(source_sequence) {_HAS_NUMBER} AS low_number, "
+    f"max(source_sequence) {_HAS_NUMBER} AS high_number"
+)
+"""SQL: what :func:`judge` needs to know of the numbers of a span's rows."""
+
+_GAPS = pa.schema(
+    [
+        *(pa.field(name, pa.string()) for name in ("exchange", "symbol")),
+        *(pa.field(name, pa.int64()) for name in ("gap", "before", "opened", "missing")),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The open gaps of one kind, and what else tells whether a selection has all messages."""
+
+    catalog: Catalog
+    namespace: str
+    kind: Kind
+    selection: EventSelection
+    gaps: tuple[Gap, ...]
+    untold: frozenset[str] | None
+    """Exchanges whose gaps are not those of symbols, by their rules; None means all."""
+    ruled: bool
+
+
+def read_open_gaps(catalog: Catalog, namespace: str, kind: Kind, selection: EventSelection) -> Ledger:
+    """The ledger of the selection's moment, symbols and exchanges. Raises LakeError for an unreadable file."""
+    rules = read_rules(catalog, namespace).of_kind(kind).rules
+    other = [rule.exchange for rule in rules if rule.channel is not None or rule.unsequenced]
+    untold = None if None in other else frozenset(name for name in other if name is not None)
+    table = find_readable(catalog, namespace, SEQUENCE_GAPS)
+    snapshot = None if table is None else snapshot_of(table, selection.as_of)
+    row_filter = all_of([*named(selection.symbol, selection.exchange), *equal({"kind": kind})])
+    gaps = [] if table is None or snapshot is None else read_ledger(table, row_filter, snapshot)
+    found = tuple(gap for gap in gaps if gap.status != "FILLED")
+    return Ledger(catalog, namespace, kind, selection, found, untold, bool(rules))
+
+
+def pinned(catalog: Catalog, namespace: str, kinds: Iterable[Kind], selection: EventSelection) -> EventSelection:
+    """The selection as of one moment for the tables of ``kinds`` and the ledger."""
+    if isinstance(selection.as_of, Snapshots):
+        return selection
+    names = (*(EVENT_TABLES[kind] for kind in kinds), SEQUENCE_GAPS)
+    return replace(selection, as_of=pin_snapshots(catalog, namespace, selection.as_of, names))
+
+
+def judge(session: duck.Session, spans: str, events: str, ledger: Ledger) -> None:
+    """Make ``judged``, a table of ``spans`` with ``complete`` and ``missing``.
+
+    ``spans`` has ``exchange``, ``symbol`` and ``_bar``, which name a row, ``_from`` and ``_until`` (inclusive,
+    microseconds), ``trades`` (rows), and of these :data:`NUMBERS`, ``first`` and ``last`` (times), all of which were
+    summed from the relation ``events``.
+    """
+    keys = session.rows(f"""
+        SELECT exchange, symbol, min(low_number) AS low, max(high_number) AS high,
+               sum(numbered)::BIGINT AS numbered, min(first) AS first, max(last) AS last
+        FROM {spans} GROUP BY exchange, symbol
+    """)  # noqa: S608
+    _place_told(session, events, ledger, keys)
+    start, end = _bounds(ledger.selection)
+    session.run(
+        f"""
+        CREATE TEMP TABLE judged AS
+        WITH touched AS (
+            SELECT exchange, symbol, _bar, sum(missing)::BIGINT AS missing
+            FROM {spans} JOIN placed USING (exchange, symbol) WHERE low_time <= _until AND high_time >= _from
+            GROUP BY exchange, symbol, _bar
+        ),
+        told AS (
+            SELECT spans.*, coalesce(touched.missing, 0) AS found,
+                   numbered = trades AND told AND earliest < _from AND latest > _until
+                   AND coalesce(_from >= $start, true) AND coalesce(_until < $end, true) AS known
+            FROM {spans} AS spans JOIN ends USING (exchange, symbol)
+            LEFT JOIN touched USING (exchange, symbol, _bar)
+        )
+        SELECT * EXCLUDE (found, known), CASE WHEN found > 0 THEN false WHEN known THEN true END AS complete,
+               CASE WHEN found > 0 OR known THEN found END AS missing
+        FROM told
+        """,  # noqa: S608
+        {"start": start, "end": end},
+    )
+
+
+def place_open_gaps(session: duck.Session, events: str, ledger: Ledger) -> None:
+    """Make ``placed`` (:func:`place_gaps`) of the gaps that touch ``events``, and ``ends``.
+
+    That has ``exchange``, ``symbol``, ``earliest`` and ``latest``, between which there are messages, and ``told``:
+    whether the gaps of the key are known.
+    """
+    keys = session.rows(f"""
+        SELECT exchange, symbol, low_number AS low, high_number AS high, numbered, first, last FROM (
+            SELECT exchange, symbol, {NUMBERS}, epoch_us(min(timestamp)) AS first, epoch_us(max(timestamp)) AS last
+            FROM {events} GROUP BY exchange, symbol
+        )
+    """)  # noqa: S608
+    _place_told(session, events, ledger, keys)
+
+
+def _place_told(session: duck.Session, events: str, ledger: Ledger, keys: list[dict[str, Any]]) -> None:
+    place_gaps(session, events, list(_gaps_of(session, events, ledger, keys)))
+    session.register_table("ends", _ends(ledger, keys))
+
+
+def place_gaps(session: duck.Session, events: str, gaps: Iterable[Gap]) -> None:
+    """Make ``placed``: of gaps ``exchange``, ``symbol``, ``missing``, and the times that their messages lie between.
+
+    ``events`` is a relation with ``exchange``, ``symbol``, ``timestamp`` and ``source_sequence``. Of the messages with
+    the number before a gap the nearest to the one after it counts; where there is none in ``events``, the message
+    before that one, and else the beginning. A gap that begins and ends outside of them is left out.
+    """
+    columns = [
+        (gap.exchange, gap.symbol, number, gap.first_missing - 1, gap.opened_at, gap.missing_count)
+        for number, gap in enumerate(gaps)
+    ]
+    rows = [dict(zip(_GAPS.names, row, strict=True)) for row in columns]
+    session.register_table("gaps", pa.Table.from_pylist(rows, _GAPS))
+    session.run(f"""
+        CREATE TEMP TABLE placed AS
+        WITH own AS (
+            SELECT exchange, symbol, epoch_us(timestamp) AS time, source_sequence AS number
+            FROM {events} SEMI JOIN gaps USING (exchange, symbol) WHERE source_sequence >= 0
+        ),
+        known AS (
+            SELECT gap, arg_min(time, abs(time - opened)) AS time
+            FROM gaps JOIN own ON gaps.exchange = own.exchange AND gaps.symbol = own.symbol AND number = before
+            GROUP BY gap
+        ),
+        spans AS (SELECT exchange, symbol, min(time) AS first, max(time) AS last FROM own GROUP BY exchange, symbol),
+        without AS (
+            SELECT gaps.* FROM gaps ANTI JOIN known USING (gap) JOIN spans USING (exchange, symbol)
+            WHERE opened BETWEEN first AND last
+        ),
+        preceding AS (
+            SELECT gap, max(time) AS time FROM without JOIN own USING (exchange, symbol)
+            WHERE time < opened GROUP BY gap
+        ),
+        begun AS (
+            SELECT * FROM known UNION ALL
+            SELECT gap, coalesce(time, {-(2**63)}) FROM without LEFT JOIN preceding USING (gap)
+        )
+        SELECT exchange, symbol, missing, least(time, opened) AS low_time, greatest(time, opened) AS high_time
+        FROM gaps JOIN begun USING (gap)
+    """)  # noqa: S608
+
+
+def refuse_gaps(session: duck.Session, judged: str) -> None:
+    """Raises IncompleteAnswer where a row of ``judged`` is not complete."""
+    (found,) = session.rows(f"SELECT count(*) AS rows FROM {judged} WHERE NOT complete")  # noqa: S608
+    if found["rows"]:
+        (first,) = session.rows(
+            f"SELECT * FROM {judged} WHERE NOT complete ORDER BY _from, exchange, symbol LIMIT 1"  # noqa: S608
+        )
+        when = moment(first["_from"]).isoformat()
+        raise IncompleteAnswer(
+            f"{found['rows']:,} rows of the answer have gaps in them, the first at {when} of {first['symbol']} on "
+            f"{first['exchange']}: {first['missing']:,} messages may be missing there; `k2beam gaps` lists the gaps"
+        )
+
+
+def _gaps_of(session: duck.Session, events: str, ledger: Ledger, keys: list[dict[str, Any]]) -> Iterator[Gap]:
+    """The open gaps; of a key whose rows say something else than the ledger, those that a recount of its rows finds.
+
+    The ledger is written beside the rows: it may be a moment older or newer.
+    """
+    by_key: dict[Key, list[Gap]] = {}
+    for gap in ledger.gaps:
+        by_key.setdefault((gap.exchange, gap.symbol), []).append(gap)
+    for key in keys:
+        name = str(key["exchange"]), str(key["symbol"])
+        gaps = by_key.get(name, [])
+        if ledger.ruled or key["low"] is None or _agree(gaps, key):
+            yield from gaps
+        else:
+            yield from _recounted(session, events, name, ledger.kind, gaps)
+
+
+def _agree(gaps: Iterable[Gap], key: dict[str, Any]) -> bool:
+    """Whether as many numbers are missing between the lowest and the highest one as the gaps say."""
+    low, high, numbered = (int(str(key[name])) for name in ("low", "high", "numbered"))
+    missing = sum(max(0, min(gap.last_missing, high) - max(gap.first_missing, low) + 1) for gap in gaps)
+    return high - low + 1 - numbered == missing
+
+
+def _recounted(session: duck.Session, events: str, key: Key, kind: Kind, gaps: list[Gap]) -> Iterator[Gap]:
+    """The gaps that rows of a key have between them, and those of the ledger that begin or end outside of them."""
+    counted = session.columns(
+        f"SELECT epoch_us(timestamp), source_sequence FROM {events} WHERE source_sequence >= 0 "  # noqa: S608
+        f"AND exchange = {duck.quoted(key[0])} AND symbol = {duck.quoted(key[1])}"
+    )
+    times, numbers = (np.asarray(column, np.int64) for column in counted)
+    for epoch in recount(times, numbers):
+        for gap in epoch.gaps:
+            yield Gap(*key, kind, epoch.number, gap.first, gap.last, "OPEN", gap.opened_at, "")
+    first, last = int(times.min()), int(times.max())
+    have = set(numbers.tolist())
+    for known in gaps:
+        begins_here = known.first_missing - 1 in have
+        ends_here = first <= known.opened_at <= last
+        if begins_here != ends_here:
+            yield known
+
+
+def _ends(ledger: Ledger, keys: list[dict[str, Any]]) -> pa.Table:
+    """Of each key the first and last time that it is known to have a message at, and whether its gaps are told."""
+    names = [(str(key["exchange"]), str(key["symbol"])) for key in keys]
+    before, after = _neighbours(ledger, names, last=True), _neighbours(ledger, names, last=False)
+    return pa.table(
+        {
+            "exchange": pa.array([name[0] for name in names], pa.string()),
+            "symbol": pa.array([name[1] for name in names], pa.string()),
+            "earliest": pa.array([before.get(n, k["first"]) for n, k in zip(names, keys, strict=True)], pa.int64()),
+            "latest": pa.array([after.get(n, k["last"]) for n, k in zip(names, keys, strict=True)], pa.int64()),
+            "told": [ledger.untold is not None and name[0] not in ledger.untold for name in names],
+        }
+    )
+
+
+def _neighbours(ledger: Ledger, names: list[Key], *, last: bool) -> dict[Key, int]:
+    """The times of the last messages before the selection, or of the first ones after it."""
+    selection, time = ledger.selection, EVENT_TIME_COLUMN[ledger.kind]
+    edge = selection.start if last else selection.end
+    if edge is None or not names:
+        return {}
+    at = to_instant(edge, "--from" if last else "--to")
+    try:
+        span = (at - NEIGHBOURS_WITHIN, at) if last else (at, at + NEIGHBOURS_WITHIN)
+    except OverflowError:  # at an end of the calendar
+        return {}
+    near = replace(selection, start=span[0], end=span[1])
+    stored = stored_events(ledger.catalog, ledger.namespace, ledger.kind, near, ["exchange", "symbol", time])
+    found = nearest_events(stored, names, last=last)
+    times = found.column(time).cast(pa.int64()).to_pylist()
+    return dict(
+        zip(zip(*(found.column(n).to_pylist() for n in ("exchange", "symbol")), strict=True), times, strict=True)
+    )
+
+
+def _bounds(selection: EventSelection) -> tuple[int | None, int | None]:
+    """Where a selection begins and ends, microseconds."""
+    start = None if selection.start is None else micros_of(to_instant(selection.start, "--from"))
+    end = None if selection.end is None else micros_of(to_instant(selection.end, "--to"))
+    return start, end
