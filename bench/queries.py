@@ -27,11 +27,16 @@ from k2beam.config import NAMESPACE, RetryPolicy
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
 from k2beam.lake.files import write_rows
-from k2beam.lake.tables import EVENT_TABLES, open_table
-from k2beam.model import DECIMAL, Kind
+from k2beam.lake.ledger import ledger_rows
+from k2beam.lake.tables import EVENT_TABLES, SEQUENCE_GAPS, open_table
+from k2beam.model import DECIMAL, Gap, Kind
 from k2beam.schemas import event_arrow_schema
+from k2beam.sequence.changes import gap_id
 
 ROUNDS = 3
+GAP_EVERY = 5_000
+
+Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def queries(rows: int, symbols: int, scratch: Path) -> Iterator[dict[str, Any]]:
@@ -45,34 +50,46 @@ def queries(rows: int, symbols: int, scratch: Path) -> Iterator[dict[str, Any]]:
 
 
 def make_day(warehouse: Path, rows: int, symbols: int) -> None:
-    """A day's trades and quotes in files as a live job leaves them; each symbol has numbers of its own, dense."""
+    """A day's trades and quotes in files as a live job leaves them.
+
+    Each symbol has numbers of its own, of which one in :data:`GAP_EVERY` is missing, as the ledger says.
+    """
     catalog = open_catalog(LakeConfig(warehouse=str(warehouse)))
     kinds: tuple[Kind, ...] = ("trades", "quotes")
     for seed, kind in enumerate(kinds):
         name, random = EVENT_TABLES[kind], np.random.default_rng(seed)
         table = open_table(catalog, NAMESPACE, name)
         counts = np.diff(np.linspace(0, rows, FILES + 1).astype(int)).tolist()
-        step, first, numbers, staged = MICROS_PER_DAY // FILES, 0, np.zeros(symbols, np.int64), []
+        step, first, given, staged, gaps = MICROS_PER_DAY // FILES, 0, np.zeros(symbols, np.int64), [], []
         for place, count in enumerate(counts):
-            made = _numbered(make_trades(random, first, count, START_US + place * step, step, symbols), numbers)
+            trades = make_trades(random, first, count, START_US + place * step, step, symbols)
+            made, missing = _numbered(trades, given, kind)
+            gaps += missing
             staged += write_rows(table, made if kind == "trades" else _quotes_of(made, random), START_US)
             first += count
             if len(staged) == FILES // 20:
                 commit_files(catalog, NAMESPACE, name, staged, run_id="bench", policy=RetryPolicy())
                 staged = []
+        open_table(catalog, NAMESPACE, SEQUENCE_GAPS).append(ledger_rows(gaps, START_US))
 
 
-def _numbered(trades: pa.Table, numbers: np.ndarray[Any, np.dtype[np.int64]]) -> pa.Table:
-    """The trades with the next numbers of their symbols; ``numbers`` are those that were given last."""
+def _numbered(trades: pa.Table, given: Counts, kind: Kind) -> tuple[pa.Table, list[Gap]]:
+    """The trades with the next numbers of their symbols, and the gaps before them; ``given`` counts those before."""
     names = trades["symbol"].combine_chunks().dictionary_encode()
     symbols = np.array([int(name[1:5]) for name in names.dictionary.to_pylist()])[names.indices.to_numpy()]
-    given = np.empty(len(symbols), np.int64)
+    counted = np.empty(len(symbols), np.int64)
     for symbol in np.unique(symbols).tolist():
         mine = symbols == symbol
-        given[mine] = numbers[symbol] + 1 + np.arange(mine.sum())
-        numbers[symbol] += mine.sum()
+        counted[mine] = given[symbol] + np.arange(mine.sum())
+        given[symbol] += mine.sum()
+    numbers = counted + counted // GAP_EVERY
     place = trades.schema.get_field_index("source_sequence")
-    return trades.set_column(place, trades.schema.field(place), pa.array(given))
+    gaps = []
+    for row in np.flatnonzero((counted % GAP_EVERY == 0) & (counted > 0)).tolist():
+        symbol, missing, opened = names[row].as_py(), int(numbers[row]) - 1, trades["timestamp"][row].value
+        found = gap_id("BINANCE", symbol, kind, 0, missing)
+        gaps.append(Gap("BINANCE", symbol, kind, 0, missing, missing, "OPEN", opened, found, 0, opened))
+    return trades.set_column(place, trades.schema.field(place), pa.array(numbers)), gaps
 
 
 def _quotes_of(trades: pa.Table, random: np.random.Generator) -> pa.Table:

@@ -28,15 +28,23 @@ WHOLE_DAY = f"symbol = '{SYMBOL}' AND timestamp >= '{DAY}' AND timestamp < '{DAY
 ORDER = "timestamp, source_sequence, _offset"
 
 Answer = list[Any]
+Options = dict[str, bool]
 
 
 def main() -> None:
     way, question, warehouse = sys.argv[1:]
     files = {kind: _files(warehouse, kind) for kind in ("trades", "quotes")}
     wall, cpu = time.monotonic(), time.process_time()
-    answer = QUESTIONS[question][WAYS.index(way) > 1](warehouse if way == "k2beam" else _Plain(files, way == WAYS[1]))
+    answer = _answered(way, question, warehouse, files)
     taken = {"s": time.monotonic() - wall, "CPU s": time.process_time() - cpu, "MiB": own_peak_kib() / 1024}
     print(json.dumps({"answer": [str(value) for value in answer], **taken}))
+
+
+def _answered(way: str, question: str, warehouse: str, files: dict[str, list[str]]) -> Answer:
+    by_duckdb, by_k2beam = QUESTIONS[question]
+    if way in PLAIN:
+        return by_duckdb(_Plain(files, way == PLAIN[1]))
+    return by_k2beam(warehouse, {"completeness": True} if way == TOLD else {})
 
 
 def _files(warehouse: str, kind: str) -> list[str]:
@@ -69,7 +77,7 @@ class _Plain:
         return self._connection.sql(sql).to_arrow_table()
 
 
-def _hour_of_k2beam(warehouse: str) -> Answer:
+def _hour_of_k2beam(warehouse: str, _: Options) -> Answer:
     found = Lake(warehouse).trades(SYMBOL, start=HOUR, end=HOUR + timedelta(hours=1))
     return [found.num_rows, pc.sum(found["price"])]
 
@@ -80,8 +88,8 @@ def _hour_of_duckdb(plain: _Plain) -> Answer:
     return [found.num_rows, pc.sum(found["price"])]
 
 
-def _day_of_k2beam(warehouse: str) -> Answer:
-    found = Lake(warehouse).summary(SYMBOL, DAY.date())
+def _day_of_k2beam(warehouse: str, options: Options) -> Answer:
+    found = Lake(warehouse).summary(SYMBOL, DAY.date(), **options)
     return [found.open, found.high, found.low, found.close, found.volume, found.trades]
 
 
@@ -95,8 +103,8 @@ def _day_of_duckdb(plain: _Plain) -> Answer:
     return list(row.values())[:-1]
 
 
-def _bars_of_k2beam(warehouse: str) -> Answer:
-    return _bar_sums(Lake(warehouse).bars("1m"))
+def _bars_of_k2beam(warehouse: str, options: Options) -> Answer:
+    return _bar_sums(Lake(warehouse).bars("1m", **options))
 
 
 def _bars_of_duckdb(plain: _Plain) -> Answer:
@@ -110,8 +118,8 @@ def _bar_sums(found: pa.Table) -> Answer:
     return [found.num_rows, *(pc.sum(found[name]) for name in ("open", "high", "low", "close", "volume", "trades"))]
 
 
-def _asof_of_k2beam(warehouse: str) -> Answer:
-    return _asof_sums(Lake(warehouse).asof(SYMBOL, start=DAY, end=DAY + timedelta(days=1)))
+def _asof_of_k2beam(warehouse: str, options: Options) -> Answer:
+    return _asof_sums(Lake(warehouse).asof(SYMBOL, start=DAY, end=DAY + timedelta(days=1), **options))
 
 
 def _asof_of_duckdb(plain: _Plain) -> Answer:
@@ -127,13 +135,15 @@ def _asof_sums(found: pa.Table) -> Answer:
     return [found.num_rows, *(pc.sum(found[name]) for name in ("price", "bid_price", "spread"))]
 
 
-QUESTIONS: dict[str, tuple[Callable[[Any], Answer], Callable[[Any], Answer]]] = {
+QUESTIONS: dict[str, tuple[Callable[[_Plain], Answer], Callable[[str, Options], Answer]]] = {
     "a symbol's hour": (_hour_of_duckdb, _hour_of_k2beam),
     "a symbol's day": (_day_of_duckdb, _day_of_k2beam),
     "bars of a minute, all symbols": (_bars_of_duckdb, _bars_of_k2beam),
     "as-of of a symbol's day": (_asof_of_duckdb, _asof_of_k2beam),
 }
-WAYS = ("DuckDB", "DuckDB, each event once", "k2beam")
+PLAIN = ("DuckDB", "DuckDB, each event once")
+TOLD = "k2beam, told if complete"
+WAYS = (*PLAIN, "k2beam", TOLD)
 
 
 if __name__ == "__main__":

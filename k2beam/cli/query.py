@@ -161,6 +161,18 @@ def stats(*, as_of: MomentOption = None, lake: LakeConfig, output: OutputOption 
     emit_all(overview.TableStats, overview.list_stats(opened.catalog, opened.namespace, as_of), output)
 
 
+@query_app.command("path")
+@guarded
+@with_options(lake=existing_lake)
+def path(
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="The table, as `query stats` names it.")],
+    *,
+    lake: LakeConfig,
+) -> None:
+    """Where the metadata file of a table is, for engines that read Iceberg without a catalog."""
+    typer.echo(k2beam.Lake.of(lake).path(table))
+
+
 @query_app.command("snapshots")
 @guarded
 @with_options(lake=existing_lake)

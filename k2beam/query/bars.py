@@ -14,7 +14,7 @@ from k2beam.errors import UsageError
 from k2beam.model import DECIMAL, TIMESTAMP
 from k2beam.query import duck
 from k2beam.query.bar_rules import BarRule
-from k2beam.query.completeness import COMPLETENESS, NUMBERS, Ledger, judge, pinned, read_open_gaps, refuse_gaps
+from k2beam.query.completeness import COMPLETENESS, NUMBERS, Ledger, judge_spans, pinned, read_open_gaps, refuse_gaps
 from k2beam.query.events import StoredEvents, answer, in_order, stored_events
 from k2beam.query.exact import Amounts, sum_up, volume_and_vwap
 from k2beam.query.selections import EventSelection
@@ -101,7 +101,7 @@ class BarMaking:
         made = "bars"
         if self.ledger is not None:
             with session.function("bar_end", self._ends, "BIGINT", "BIGINT"):
-                judge(session, self._spans(), "events", self.ledger)
+                judge_spans(session, self._spans(), "events", self.ledger)
             made = "judged"
             if self.strict:
                 refuse_gaps(session, made)

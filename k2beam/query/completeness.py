@@ -12,21 +12,19 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 
+from k2beam.arrays import Ints
 from k2beam.errors import IncompleteAnswer
-from k2beam.lake.ledger import read_ledger
-from k2beam.lake.predicates import all_of, equal
 from k2beam.lake.rules import read_rules
-from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import EVENT_TABLES, SEQUENCE_GAPS
 from k2beam.model import Gap, Kind
 from k2beam.query import duck
-from k2beam.query.events import stored_events
+from k2beam.query.events import numbers_by_key, stored_events
+from k2beam.query.gaps import open_gaps
 from k2beam.query.nearest import Key, nearest_events
-from k2beam.query.selection import named, pin_snapshots, snapshot_of
+from k2beam.query.selection import pin_snapshots
 from k2beam.query.selections import EventSelection, Snapshots
 from k2beam.query.times import micros_of, moment, to_instant
 from k2beam.schemas import EVENT_TIME_COLUMN
@@ -43,7 +41,7 @@ NUMBERS = (
     f"count(*) {_HAS_NUMBER} AS numbered, min(source_sequence) {_HAS_NUMBER} AS low_number, "
     f"max(source_sequence) {_HAS_NUMBER} AS high_number"
 )
-"""SQL: what :func:`judge` needs to know of the numbers of a span's rows."""
+"""SQL: what :func:`judge_spans` needs to know of the numbers of a span's rows."""
 
 _GAPS = pa.schema(
     [
@@ -72,11 +70,7 @@ def read_open_gaps(catalog: Catalog, namespace: str, kind: Kind, selection: Even
     rules = read_rules(catalog, namespace).of_kind(kind).rules
     other = [rule.exchange for rule in rules if rule.channel is not None or rule.unsequenced]
     untold = None if None in other else frozenset(name for name in other if name is not None)
-    table = find_readable(catalog, namespace, SEQUENCE_GAPS)
-    snapshot = None if table is None else snapshot_of(table, selection.as_of)
-    row_filter = all_of([*named(selection.symbol, selection.exchange), *equal({"kind": kind})])
-    gaps = [] if table is None or snapshot is None else read_ledger(table, row_filter, snapshot)
-    found = tuple(gap for gap in gaps if gap.status != "FILLED")
+    found = tuple(open_gaps(catalog, namespace, kind, selection))
     return Ledger(catalog, namespace, kind, selection, found, untold, bool(rules))
 
 
@@ -88,7 +82,7 @@ def pinned(catalog: Catalog, namespace: str, kinds: Iterable[Kind], selection: E
     return replace(selection, as_of=pin_snapshots(catalog, namespace, selection.as_of, names))
 
 
-def judge(session: duck.Session, spans: str, events: str, ledger: Ledger) -> None:
+def judge_spans(session: duck.Session, spans: str, events: str, ledger: Ledger) -> None:
     """Make ``judged``, a table of ``spans`` with ``complete`` and ``missing``.
 
     ``spans`` has ``exchange``, ``symbol`` and ``_bar``, which name a row, ``_from`` and ``_until`` (inclusive,
@@ -209,29 +203,34 @@ def _gaps_of(session: duck.Session, events: str, ledger: Ledger, keys: list[dict
     by_key: dict[Key, list[Gap]] = {}
     for gap in ledger.gaps:
         by_key.setdefault((gap.exchange, gap.symbol), []).append(gap)
+    differing = []
     for key in keys:
-        name = str(key["exchange"]), str(key["symbol"])
-        gaps = by_key.get(name, [])
-        if ledger.ruled or key["low"] is None or _agree(gaps, key):
-            yield from gaps
+        name = key["exchange"], key["symbol"]
+        if ledger.ruled or key["low"] is None or _agree(by_key.get(name, []), key):
+            yield from by_key.get(name, [])
         else:
-            yield from _recounted(session, events, name, ledger.kind, gaps)
+            differing.append(name)
+    if not differing:
+        return
+    names = pa.table({"exchange": [name[0] for name in differing], "symbol": [name[1] for name in differing]})
+    session.register_table("differing", names)
+    counted = session.stream(f"""
+        SELECT exchange, symbol, epoch_us(timestamp) AS time, source_sequence AS number
+        FROM {events} SEMI JOIN differing USING (exchange, symbol) WHERE source_sequence >= 0 ORDER BY exchange, symbol
+    """)  # noqa: S608
+    for (exchange, symbol), times, numbers in numbers_by_key(counted, ("exchange", "symbol")):
+        yield from _recounted((exchange, symbol), times, numbers, ledger.kind, by_key.get((exchange, symbol), []))
 
 
 def _agree(gaps: Iterable[Gap], key: dict[str, Any]) -> bool:
     """Whether as many numbers are missing between the lowest and the highest one as the gaps say."""
-    low, high, numbered = (int(str(key[name])) for name in ("low", "high", "numbered"))
+    low, high, numbered = (key[name] for name in ("low", "high", "numbered"))
     missing = sum(max(0, min(gap.last_missing, high) - max(gap.first_missing, low) + 1) for gap in gaps)
-    return high - low + 1 - numbered == missing
+    return bool(high - low + 1 - numbered == missing)
 
 
-def _recounted(session: duck.Session, events: str, key: Key, kind: Kind, gaps: list[Gap]) -> Iterator[Gap]:
+def _recounted(key: Key, times: Ints, numbers: Ints, kind: Kind, gaps: list[Gap]) -> Iterator[Gap]:
     """The gaps that rows of a key have between them, and those of the ledger that begin or end outside of them."""
-    counted = session.columns(
-        f"SELECT epoch_us(timestamp), source_sequence FROM {events} WHERE source_sequence >= 0 "  # noqa: S608
-        f"AND exchange = {duck.quoted(key[0])} AND symbol = {duck.quoted(key[1])}"
-    )
-    times, numbers = (np.asarray(column, np.int64) for column in counted)
     for epoch in recount(times, numbers):
         for gap in epoch.gaps:
             yield Gap(*key, kind, epoch.number, gap.first, gap.last, "OPEN", gap.opened_at, "")
@@ -246,7 +245,7 @@ def _recounted(session: duck.Session, events: str, key: Key, kind: Kind, gaps: l
 
 def _ends(ledger: Ledger, keys: list[dict[str, Any]]) -> pa.Table:
     """Of each key the first and last time that it is known to have a message at, and whether its gaps are told."""
-    names = [(str(key["exchange"]), str(key["symbol"])) for key in keys]
+    names = [(key["exchange"], key["symbol"]) for key in keys]
     before, after = _neighbours(ledger, names, last=True), _neighbours(ledger, names, last=False)
     return pa.table(
         {

@@ -68,6 +68,10 @@ class StoredEvents:
         """The same of some of the files."""
         return self if self.reading is None else replace(self, reading=self.reading.only(tasks))
 
+    def between(self, start: int | None, end: int | None) -> StoredEvents:
+        """The same from ``start`` to before ``end``, microseconds (None: all)."""
+        return self if self.reading is None else replace(self, reading=self.reading.between(start, end))
+
     def check_files(self) -> None:
         """Raises UnreadableFile for the first file that can't be read."""
         if self.reading is not None:
@@ -124,6 +128,32 @@ def answer(
             for stored in sources.values():
                 stored.check_files()
             raise
+
+
+def has_copies(stored: StoredEvents) -> bool:
+    """Whether some rows may be copies of others; it misses none. Raises LakeError for an unreadable file."""
+    found = False
+
+    def ask(session: duck.Session) -> Iterator[pa.RecordBatch]:
+        nonlocal found
+        found = may_have_copies(session, "events", stored.schema, stored.most_rows, stored.kind, stored.rules)
+        return iter(())
+
+    list(answer({"events": stored}, ask, with_duplicates=True))
+    return found
+
+
+def ordered(
+    stored: StoredEvents, names: Sequence[str], *, limit: int | None = None, with_duplicates: bool = False
+) -> Iterator[pa.RecordBatch]:
+    """The columns ``names`` of the rows in their order, at most ``limit`` of them."""
+    # Names come from the schema, values only as parameters.
+    listed = ", ".join(f'"{name}"' for name in names)
+    sql = f"SELECT {listed} FROM events ORDER BY {in_order(stored.kind)}"  # noqa: S608
+    parameters: dict[str, object] = {}
+    if limit is not None:
+        sql, parameters = f"{sql} LIMIT $rows", {"rows": limit}
+    return answer({"events": stored}, lambda session: session.stream(sql, parameters), with_duplicates)
 
 
 def copied_places(stored: StoredEvents) -> pa.Table:
@@ -208,17 +238,20 @@ _STARTS = pa.schema([("exchange", pa.string()), ("symbol", pa.string()), ("_epoc
 
 def _epochs_of(counted: Iterable[pa.RecordBatch]) -> Iterator[dict[str, object]]:
     """When the epochs of each key began, microseconds; one begins before all times."""
-    for key, times, numbers in _by_key(counted):
-        yield {**key, "since": -(2**63)}
-        if key["_epoch"] == NO_EPOCH:
-            yield from ({**key, "since": epoch.first_time} for epoch in recount(times, numbers)[1:])
-
-
-def _by_key(counted: Iterable[pa.RecordBatch]) -> Iterator[tuple[dict[str, object], Ints, Ints]]:
-    """Times and numbers of one key after the other, of rows that are ordered by key."""
     names = ("exchange", "symbol", "_epoch")
+    for key, times, numbers in numbers_by_key(counted, names):
+        named = dict(zip(names, key, strict=True))
+        yield {**named, "since": -(2**63)}
+        if named["_epoch"] == NO_EPOCH:
+            yield from ({**named, "since": epoch.first_time} for epoch in recount(times, numbers)[1:])
+
+
+def numbers_by_key(
+    counted: Iterable[pa.RecordBatch], names: Sequence[str]
+) -> Iterator[tuple[tuple[Any, ...], Ints, Ints]]:
+    """``time`` and ``number`` of one key after the other, of rows that are ordered by the columns ``names``."""
     pending: list[pa.RecordBatch] = []
-    last: tuple[object, ...] | None = None
+    last: tuple[Any, ...] = ()
     for batch in counted:
         keys = [batch.column(name) for name in names]
         changes = np.zeros(batch.num_rows, np.bool_)
@@ -229,17 +262,17 @@ def _by_key(counted: Iterable[pa.RecordBatch]) -> Iterator[tuple[dict[str, objec
         for begin, end in itertools.pairwise(bounds):
             here = tuple(column[begin].as_py() for column in keys)
             if pending and here != last:
-                yield _joined(names, last, pending)
+                yield last, *_joined(pending)
                 pending = []
             pending.append(batch.slice(begin, end - begin))
             last = here
     if pending:
-        yield _joined(names, last, pending)
+        yield last, *_joined(pending)
 
 
-def _joined(names: Sequence[str], key: Any, parts: list[pa.RecordBatch]) -> tuple[dict[str, object], Ints, Ints]:
+def _joined(parts: list[pa.RecordBatch]) -> tuple[Ints, Ints]:
     times, numbers = (np.concatenate([part.column(name).to_numpy() for part in parts]) for name in ("time", "number"))
-    return dict(zip(names, key, strict=True)), times, numbers
+    return times, numbers
 
 
 def select_events(
@@ -262,12 +295,6 @@ def select_events(
         raise UsageError(f"--limit {limit} is less than 0")
     stored = stored_events(catalog, namespace, kind, selection, columns)
     wanted = list(columns) or list(stored.schema.names)
-    # Names come from the schema, values only as parameters.
-    names = ", ".join(f'"{name}"' for name in wanted)
-    sql = f"SELECT {names} FROM events ORDER BY {in_order(kind)}"  # noqa: S608
-    parameters: dict[str, object] = {}
-    if limit is not None:
-        sql, parameters = f"{sql} LIMIT $rows", {"rows": limit}
     schema = pa.schema([stored.schema.field(name) for name in wanted])
-    found = answer({"events": stored}, lambda session: session.stream(sql, parameters), with_duplicates)
+    found = ordered(stored, wanted, limit=limit, with_duplicates=with_duplicates)
     return schema, (batch.cast(schema) for batch in found)

@@ -11,9 +11,9 @@ from k2beam.lake.ledger import read_ledger, read_revisions, sort_key
 from k2beam.lake.predicates import all_of, equal
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import GAP_SCHEMA, SEQUENCE_GAPS
-from k2beam.model import Gap
-from k2beam.query.selection import named
-from k2beam.query.selections import GapSelection
+from k2beam.model import Gap, Kind
+from k2beam.query.selection import named, snapshot_of
+from k2beam.query.selections import EventSelection, GapSelection
 from k2beam.query.times import moment
 
 GAP_COLUMNS: tuple[str, ...] = tuple(GAP_SCHEMA.names)
@@ -34,6 +34,19 @@ def list_gaps(catalog: Catalog, namespace: str, selection: GapSelection) -> Iter
     for gap in gaps:
         if selection.filled or selection.history or gap.status != "FILLED":
             yield _row(gap)
+
+
+def open_gaps(catalog: Catalog, namespace: str, kind: Kind | None, selection: EventSelection) -> list[Gap]:
+    """The gaps of the ledger that are not filled as of the selection's moment, of its symbols and exchanges, sorted.
+
+    None where no ledger was written. Raises UsageError for a bad moment, LakeError for an unreadable file.
+    """
+    table = find_readable(catalog, namespace, SEQUENCE_GAPS)
+    snapshot = None if table is None else snapshot_of(table, selection.as_of)
+    if table is None or snapshot is None:
+        return []
+    row_filter = all_of([*named(selection.symbol, selection.exchange), *equal({"kind": kind})])
+    return [gap for gap in read_ledger(table, row_filter, snapshot) if gap.status != "FILLED"]
 
 
 def _row(gap: Gap) -> dict[str, Any]:

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
+from typing import Any
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 
 from k2beam.config import NAMESPACE, LakeConfig
+from k2beam.errors import UsageError
 from k2beam.lake.catalog import open_catalog
-from k2beam.lake.ledger import current_gaps
+from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import SPECS
 from k2beam.model import Gap, Kind
 from k2beam.query.asof import join_as_of
 from k2beam.query.bar_rules import BarRule
 from k2beam.query.bars import make_bars
+from k2beam.query.dead_letters import list_dead_letters
 from k2beam.query.events import select_events
+from k2beam.query.gaps import open_gaps
 from k2beam.query.selection import pin_snapshots
-from k2beam.query.selections import AsOf, EventSelection, Names, Snapshots
+from k2beam.query.selections import (
+    DEAD_LETTER_COLUMNS,
+    AsOf,
+    DeadLetterSelection,
+    EventSelection,
+    Names,
+    Snapshots,
+)
+from k2beam.query.slices import stream_events
 from k2beam.query.sql import run_sql
 from k2beam.query.summary import DaySummary, summarise_day
 from k2beam.query.times import Instant, to_day
@@ -40,6 +54,7 @@ class Lake:
     def __init__(self, warehouse: str | None = None, catalog: str | None = None, namespace: str = NAMESPACE) -> None:
         self.namespace = namespace
         self.catalog: Catalog = open_catalog(LakeConfig(warehouse, catalog, namespace), create=False)
+        self._moment: Snapshots | None = None
 
     @classmethod
     def of(cls, config: LakeConfig) -> Lake:
@@ -51,6 +66,22 @@ class Lake:
             'market_data'
         """
         return cls(config.warehouse, config.catalog, config.namespace)
+
+    def at(self, as_of: AsOf | None = None) -> Lake:
+        """The same lake as of one moment (None: now): all questions to it see the same rows, whatever is written.
+
+        ``as_of`` is a time, a tag, or the id of a snapshot of any table: of the other tables it is the moment when that
+        one was committed. Raises UsageError where there is no such snapshot any more.
+
+        Examples:
+            >>> from k2beam import Lake
+            >>> lake = Lake("warehouse").at()
+            >>> lake.trades("BTCUSDT").num_rows, lake.at("2020-01-01").trades("BTCUSDT").num_rows
+            (595, 0)
+        """
+        found = copy.copy(self)
+        found._moment = self.snapshots(as_of)
+        return found
 
     def trades(
         self,
@@ -79,7 +110,7 @@ class Lake:
             >>> trades["timestamp"][0].as_py().isoformat()
             '2026-01-05T00:10:00.630421+00:00'
         """
-        selection = EventSelection(symbol, exchange, start, end, as_of)
+        selection = self._selection(symbol, exchange, start, end, as_of)
         return self._table("trades", selection, columns, limit, with_duplicates)
 
     def quotes(
@@ -100,7 +131,7 @@ class Lake:
             >>> Lake("warehouse").quotes("BTCUSDT", columns=["bid_price", "ask_price"], limit=1).to_pylist()
             [{'bid_price': Decimal('93120.470000000000000000'), 'ask_price': Decimal('93120.500000000000000000')}]
         """
-        selection = EventSelection(symbol, exchange, start, end, as_of)
+        selection = self._selection(symbol, exchange, start, end, as_of)
         return self._table("quotes", selection, columns, limit, with_duplicates)
 
     def events(
@@ -127,11 +158,43 @@ class Lake:
             self.catalog,
             self.namespace,
             kind,
-            selection,
+            replace(selection, as_of=self._as_of(selection.as_of)),
             columns=columns,
             limit=limit,
             with_duplicates=with_duplicates,
         )
+
+    def batches(
+        self,
+        kind: Kind,
+        symbol: Names = None,
+        exchange: Names = None,
+        start: Instant | None = None,
+        end: Instant | None = None,
+        columns: Sequence[str] = (),
+        as_of: AsOf | None = None,
+        with_duplicates: bool = False,
+    ) -> Iterator[pa.RecordBatch]:
+        """Events of any number of symbols in one order of time, as Arrow batches: what a backtest takes.
+
+        The order and the rows are those of :meth:`trades`; memory does not grow with the selection, which is sorted a
+        million rows at a time. Raises as :meth:`trades` does.
+
+        Examples:
+            >>> from k2beam import Lake
+            >>> batches = Lake("warehouse").batches("trades", ["BTCUSDT", "ETHUSDT"], columns=["timestamp", "price"])
+            >>> sum(batch.num_rows for batch in batches)
+            1190
+        """
+        _, found = stream_events(
+            self.catalog,
+            self.namespace,
+            kind,
+            self._selection(symbol, exchange, start, end, as_of),
+            columns=columns,
+            with_duplicates=with_duplicates,
+        )
+        return found
 
     def bars(
         self,
@@ -167,7 +230,7 @@ class Lake:
             self.catalog,
             self.namespace,
             BarRule.parse(every, zone),
-            EventSelection(symbol, exchange, start, end, as_of),
+            self._selection(symbol, exchange, start, end, as_of),
             empty=empty,
             with_duplicates=with_duplicates,
             completeness=completeness,
@@ -202,7 +265,7 @@ class Lake:
         schema, batches = join_as_of(
             self.catalog,
             self.namespace,
-            EventSelection(symbol, exchange, start, end, as_of),
+            self._selection(symbol, exchange, start, end, as_of),
             tolerance=tolerance,
             with_duplicates=with_duplicates,
             completeness=completeness,
@@ -223,7 +286,7 @@ class Lake:
             >>> [row for batch in batches for row in batch.to_pylist()]
             [{'n': 595}]
         """
-        return run_sql(self.catalog, self.namespace, sql, as_of)
+        return run_sql(self.catalog, self.namespace, sql, self._as_of(as_of))
 
     def snapshots(self, as_of: AsOf | None = None, tables: Iterable[str] = SPECS) -> Snapshots:
         """Which snapshot of each table is read as of a moment (None: now). It can be given as ``as_of`` itself.
@@ -235,7 +298,7 @@ class Lake:
             >>> lake.trades("BTCUSDT", as_of=read).num_rows, list(read.ids)
             (595, ['trades_v2'])
         """
-        return pin_snapshots(self.catalog, self.namespace, as_of, tables)
+        return pin_snapshots(self.catalog, self.namespace, self._as_of(as_of), tables)
 
     def summary(
         self,
@@ -264,16 +327,16 @@ class Lake:
             symbol,
             to_day(day),
             exchange=exchange,
-            as_of=as_of,
+            as_of=self._as_of(as_of),
             with_duplicates=with_duplicates,
             completeness=completeness,
             strict=strict,
         )
 
-    def gaps(self) -> list[Gap]:
+    def gaps(self, symbol: Names = None, exchange: Names = None, kind: Kind | None = None) -> list[Gap]:
         """The gaps in exchange sequences that are not filled, sorted; none where there is no ledger.
 
-        Raises LakeError for an unreadable file.
+        Raises UsageError for an empty list of names, LakeError for an unreadable file.
 
         Examples:
             >>> from k2beam import Lake
@@ -283,7 +346,52 @@ class Lake:
             >>> len(others)
             19
         """
-        return current_gaps(self.catalog, self.namespace)
+        selection = self._selection(symbol, exchange, None, None, None)
+        return open_gaps(self.catalog, self.namespace, kind, selection)
+
+    def dead_letters(
+        self,
+        error_class: str | None = None,
+        stage: str | None = None,
+        source: str | None = None,
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """The messages that could not be used and are no events since, by source, partition and offset.
+
+        Those of now, whatever moment the lake is of. Raises LakeError for an unreadable file.
+
+        Examples:
+            >>> from k2beam import Lake
+            >>> letter = Lake("warehouse").dead_letters("negative_price")[0]
+            >>> letter["stage"], letter["error_class"], letter["partition"]
+            ('validate', 'negative_price', 2)
+        """
+        selection = DeadLetterSelection(error_class, stage, source, limit)
+        rows = list_dead_letters(self.catalog, self.namespace, selection)
+        return [dict(zip(DEAD_LETTER_COLUMNS, row, strict=True)) for row in rows]
+
+    def path(self, table: str) -> str:
+        """Where the metadata of a table is: what engines that read Iceberg without a catalog take.
+
+        Raises UsageError for a table that there is not.
+
+        Examples:
+            >>> from k2beam import Lake
+            >>> Lake("warehouse").path("trades_v2").endswith(".metadata.json")
+            True
+        """
+        found = find_readable(self.catalog, self.namespace, table) if table in SPECS else None
+        if found is None:
+            raise UsageError(f"there is no table {table}; the tables are {', '.join(SPECS)}")
+        return str(found.metadata_location)
+
+    def _selection(
+        self, symbol: Names, exchange: Names, start: Instant | None, end: Instant | None, as_of: AsOf | None
+    ) -> EventSelection:
+        return EventSelection(symbol, exchange, start, end, self._as_of(as_of))
+
+    def _as_of(self, as_of: AsOf | None) -> AsOf | None:
+        return self._moment if as_of is None else as_of
 
     def _table(
         self, kind: Kind, selection: EventSelection, columns: Sequence[str], limit: int | None, with_duplicates: bool

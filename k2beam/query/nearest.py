@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator
 import pyarrow as pa
 from pyiceberg.table import FileScanTask
 
-from k2beam.lake.scan import bound_of
 from k2beam.query import duck
 from k2beam.query.events import StoredEvents, answer, in_order
 from k2beam.schemas import EVENT_TIME_COLUMN
@@ -40,12 +39,9 @@ def nearest_events(stored: StoredEvents, wanted: Collection[Key], *, last: bool)
 
 def _by_time(stored: StoredEvents, *, last: bool) -> tuple[list[int], list[FileScanTask]]:
     """The files in order, and the time that no row of each can be after (or before)."""
-    reading, time = stored.reading, EVENT_TIME_COLUMN[stored.kind]
-    if reading is None:
-        return [], []
     placed = []
-    for task in reading.tasks:
-        bound = bound_of(reading.table, task.file.upper_bounds if last else task.file.lower_bounds, time)
+    for task, low, high in () if stored.reading is None else stored.reading.spans():
+        bound = high if last else low
         placed.append(((_LATEST if last else -_LATEST) if bound is None else bound, task))
     placed.sort(key=lambda one: one[0], reverse=last)
     return [bound for bound, _ in placed], [task for _, task in placed]

@@ -18,7 +18,7 @@ from k2beam.errors import UsageError
 from k2beam.lake.expiry import Expired
 from k2beam.lake.pins import PIN_NAME
 from k2beam.lake.predicates import all_of, any_of, term
-from k2beam.lake.scan import find_readable, plan_files, read_ahead, read_file, table_name
+from k2beam.lake.scan import bound_of, find_readable, plan_files, read_ahead, read_file, table_name
 from k2beam.lake.tables import SPECS
 from k2beam.query.duck import quoted
 from k2beam.query.selections import AsOf, EventSelection, Names, Snapshots, names_of
@@ -168,6 +168,24 @@ class PlannedRead:
         for task in self.tasks:
             for _ in read_file(self.table, task, self.columns, self.row_filter, self.former):
                 pass
+
+    def spans(self) -> Iterator[tuple[FileScanTask, int | None, int | None]]:
+        """Each file with its first and last time, microseconds; None where its statistics don't say."""
+        for task in self.tasks:
+            bounds = task.file.lower_bounds, task.file.upper_bounds
+            low, high = (bound_of(self.table, found, self.time_column) for found in bounds)
+            yield task, low, high
+
+    def between(self, start: int | None, end: int | None) -> PlannedRead:
+        """The rows from ``start`` to before ``end``, microseconds (None: all); for SQL only."""
+        tasks, condition = list(self.spans()), self.condition
+        if start is not None:
+            tasks = [(task, low, high) for task, low, high in tasks if high is None or high >= start]
+            condition += f' AND "{self.time_column}" >= make_timestamptz({start})'
+        if end is not None:
+            tasks = [(task, low, high) for task, low, high in tasks if low is None or low < end]
+            condition += f' AND "{self.time_column}" < make_timestamptz({end})'
+        return replace(self, tasks=[task for task, _, _ in tasks], condition=condition)
 
     def only(self, tasks: Sequence[FileScanTask]) -> PlannedRead:
         """The same of some of the files."""

@@ -12,7 +12,7 @@ from pyiceberg.catalog import Catalog
 
 from k2beam.query import duck
 from k2beam.query.bars import TRADE_COLUMNS
-from k2beam.query.completeness import NUMBERS, Ledger, judge, pinned, read_open_gaps, refuse_gaps
+from k2beam.query.completeness import NUMBERS, Ledger, judge_spans, pinned, read_open_gaps, refuse_gaps
 from k2beam.query.events import StoredEvents, answer, in_order, stored_events
 from k2beam.query.exact import Amounts, pairs_of, sum_up
 from k2beam.query.selections import AsOf, EventSelection
@@ -103,7 +103,7 @@ def summarise_trades(
                        {NUMBERS}, epoch_us(min(timestamp)) AS first, epoch_us(max(timestamp)) AS last
                 FROM events GROUP BY exchange, symbol
             """)  # noqa: S608
-            judge(session, "parts", "events", ledger)
+            judge_spans(session, "parts", "events", ledger)
             if strict:
                 refuse_gaps(session, "judged")
             told = (

@@ -131,6 +131,8 @@ def test_summary(commands: Commands) -> None:
         "volume": "2",
         "trades": 2,
         "vwap": "30550.05",
+        "complete": None,
+        "missing": None,
     }
     doubled = commands.json(
         "query", "summary", "--symbol", "BTCUSDT", "--day", "2026-01-05", "--with-duplicates", "--exchange", "BINANCE"
