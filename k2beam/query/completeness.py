@@ -36,11 +36,8 @@ NEIGHBOURS_WITHIN = timedelta(days=1)
 COMPLETENESS = (pa.field("complete", pa.bool_()), pa.field("missing", pa.int64()))
 """Whether all messages of the row's time are there (null: not known), and how many numbers of gaps may be in it."""
 
-_HAS_NUMBER = "FILTER (source_sequence >= 0)"
-NUMBERS = (
-    f"count(*) {_HAS_NUMBER} AS numbered, min(source_sequence) {_HAS_NUMBER} AS low_number, "
-    f"max(source_sequence) {_HAS_NUMBER} AS high_number"
-)
+_NUMBER = "CASE WHEN source_sequence >= 0 THEN source_sequence END"
+NUMBERS = f"count({_NUMBER}) AS numbered, min({_NUMBER}) AS low_number, max({_NUMBER}) AS high_number"
 """SQL: what :func:`judge_spans` needs to know of the numbers of a span's rows."""
 
 _GAPS = pa.schema(
@@ -94,7 +91,7 @@ def judge_spans(session: duck.Session, spans: str, events: str, ledger: Ledger) 
                sum(numbered)::BIGINT AS numbered, min(first) AS first, max(last) AS last
         FROM {spans} GROUP BY exchange, symbol
     """)  # noqa: S608
-    _place_told(session, events, ledger, keys)
+    _place_told(session, spans, events, ledger, keys)
     start, end = _bounds(ledger.selection)
     session.run(
         f"""
@@ -125,26 +122,30 @@ def place_open_gaps(session: duck.Session, events: str, ledger: Ledger) -> None:
     That has ``exchange``, ``symbol``, ``earliest`` and ``latest``, between which there are messages, and ``told``:
     whether the gaps of the key are known.
     """
-    keys = session.rows(f"""
-        SELECT exchange, symbol, low_number AS low, high_number AS high, numbered, first, last FROM (
-            SELECT exchange, symbol, {NUMBERS}, epoch_us(min(timestamp)) AS first, epoch_us(max(timestamp)) AS last
-            FROM {events} GROUP BY exchange, symbol
-        )
+    session.run(f"""
+        CREATE TEMP TABLE summed AS
+        SELECT exchange, symbol, {NUMBERS}, epoch_us(min(timestamp)) AS first, epoch_us(max(timestamp)) AS last
+        FROM {events} GROUP BY exchange, symbol
     """)  # noqa: S608
-    _place_told(session, events, ledger, keys)
+    keys = session.rows("SELECT *, low_number AS low, high_number AS high FROM summed")
+    _place_told(session, "summed", events, ledger, keys, exactly=True)
 
 
-def _place_told(session: duck.Session, events: str, ledger: Ledger, keys: list[dict[str, Any]]) -> None:
-    place_gaps(session, events, list(_gaps_of(session, events, ledger, keys)))
+def _place_told(
+    session: duck.Session, spans: str, events: str, ledger: Ledger, keys: list[dict[str, Any]], *, exactly: bool = False
+) -> None:
+    place_gaps(session, spans, events, list(_gaps_of(session, events, ledger, keys)), exactly=exactly)
     session.register_table("ends", _ends(ledger, keys))
 
 
-def place_gaps(session: duck.Session, events: str, gaps: Iterable[Gap]) -> None:
+def place_gaps(session: duck.Session, spans: str, events: str, gaps: Iterable[Gap], *, exactly: bool = False) -> None:
     """Make ``placed``: of gaps ``exchange``, ``symbol``, ``missing``, and the times that their messages lie between.
 
-    ``events`` is a relation with ``exchange``, ``symbol``, ``timestamp`` and ``source_sequence``. Of the messages with
-    the number before a gap the nearest to the one after it counts; where there is none in ``events``, the message
-    before that one, and else the beginning. A gap that begins and ends outside of them is left out.
+    ``events`` is a relation with ``exchange``, ``symbol``, ``timestamp`` and ``source_sequence``, and ``spans`` sums it
+    up (:func:`judge_spans`): a gap begins at the message with the number before it, and where one span only can have
+    that, any time of it will do (unless ``exactly``). Of several such messages the nearest to the one after the gap
+    counts; where there is none in ``events``, the message before that one, and else the beginning. A gap that begins
+    and ends outside of them is left out.
     """
     columns = [
         (gap.exchange, gap.symbol, number, gap.first_missing - 1, gap.opened_at, gap.missing_count)
@@ -153,32 +154,41 @@ def place_gaps(session: duck.Session, events: str, gaps: Iterable[Gap]) -> None:
     rows = [dict(zip(_GAPS.names, row, strict=True)) for row in columns]
     session.register_table("gaps", pa.Table.from_pylist(rows, _GAPS))
     session.run(f"""
+        CREATE TEMP TABLE begun AS
+        SELECT gap, any_value(last) AS time, count(*) + {int(exactly)} AS spans, min(first) AS low, max(last) AS high
+        FROM {spans} JOIN gaps USING (exchange, symbol) WHERE before BETWEEN low_number AND high_number GROUP BY gap
+    """)  # noqa: S608
+    _place_exactly(session, events)
+    session.run("""
         CREATE TEMP TABLE placed AS
-        WITH own AS (
-            SELECT exchange, symbol, epoch_us(timestamp) AS time, source_sequence AS number
-            FROM {events} SEMI JOIN gaps USING (exchange, symbol) WHERE source_sequence >= 0
-        ),
-        known AS (
-            SELECT gap, arg_min(time, abs(time - opened)) AS time
-            FROM gaps JOIN own ON gaps.exchange = own.exchange AND gaps.symbol = own.symbol AND number = before
-            GROUP BY gap
-        ),
-        spans AS (SELECT exchange, symbol, min(time) AS first, max(time) AS last FROM own GROUP BY exchange, symbol),
-        without AS (
-            SELECT gaps.* FROM gaps ANTI JOIN known USING (gap) JOIN spans USING (exchange, symbol)
-            WHERE opened BETWEEN first AND last
-        ),
-        preceding AS (
-            SELECT gap, max(time) AS time FROM without JOIN own USING (exchange, symbol)
-            WHERE time < opened GROUP BY gap
-        ),
-        begun AS (
-            SELECT * FROM known UNION ALL
-            SELECT gap, coalesce(time, {-(2**63)}) FROM without LEFT JOIN preceding USING (gap)
-        )
         SELECT exchange, symbol, missing, least(time, opened) AS low_time, greatest(time, opened) AS high_time
         FROM gaps JOIN begun USING (gap)
-    """)  # noqa: S608
+    """)
+
+
+def _place_exactly(session: duck.Session, events: str) -> None:
+    """Look for the rows before the gaps of ``begun`` that several spans may have, and of those that none has."""
+    time = "epoch_us(timestamp)"
+    (several,) = session.rows("SELECT count(*) AS gaps, min(low) AS low, max(high) AS high FROM begun WHERE spans > 1")
+    if several["gaps"]:
+        session.run(f"""
+            CREATE OR REPLACE TEMP TABLE begun AS
+            SELECT gap, time FROM begun WHERE spans = 1 UNION ALL
+            SELECT gap, arg_min({time}, abs({time} - opened))
+            FROM {events} AS rows JOIN (FROM gaps SEMI JOIN (FROM begun WHERE spans > 1) USING (gap)) AS asked
+            ON rows.exchange = asked.exchange AND rows.symbol = asked.symbol AND source_sequence = before
+            WHERE timestamp BETWEEN make_timestamptz({several["low"]}) AND make_timestamptz({several["high"]})
+            GROUP BY gap
+        """)  # noqa: S608
+    session.run("CREATE TEMP TABLE without AS SELECT * FROM gaps ANTI JOIN begun USING (gap)")
+    (left,) = session.rows("SELECT count(*) AS gaps FROM without")
+    if left["gaps"]:
+        session.run(f"""
+            INSERT INTO begun BY NAME
+            SELECT gap, coalesce(max({time}) FILTER ({time} < opened), {-(2**63)}) AS time
+            FROM without JOIN {events} USING (exchange, symbol)
+            GROUP BY gap, opened HAVING opened BETWEEN min({time}) AND max({time})
+        """)  # noqa: S608
 
 
 def refuse_gaps(session: duck.Session, judged: str) -> None:
