@@ -93,7 +93,7 @@ def join_as_of(
 
 def _join(session: duck.Session, before: StoredEvents | None, tolerance: timedelta | None) -> None:
     """Make the table ``quoted``: the trades with their quotes."""
-    quote = "struct_pack(" + ", ".join(f"{name} := {{0}}.{name}" for name in _HELD) + ")"
+    quote = "struct_pack(" + ", ".join(f'"{name}" := {{0}}."{name}"' for name in _HELD) + ")"
     session.run(f"""
         CREATE TEMP TABLE joined AS
         WITH held AS (

@@ -22,7 +22,7 @@ from tests.replay_helpers import ingest
 WRONG_USAGE = typer.BadParameter.__mro__[1]
 """The base of what typer raises for a command line that it does not take."""
 
-PRINTS = ["README.md", "docs/query.md"]
+PRINTS = ["README.md", "docs/query.md", "docs/engines.md"]
 """Documents whose programs are followed by what they print."""
 LIST_OF_COMMANDS = "docs/reference/commands.md"
 
