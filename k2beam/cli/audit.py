@@ -191,7 +191,9 @@ def _print_report(report: AuditReport) -> None:
         typer.echo(f"… and {len(gappy) - len(shown):,} more; --output json has them all")
     typer.echo(_ledger_line(report))
     if copies := sum(row.duplicate for row in report.symbols):
-        typer.echo(f"Copies: {copies:,} rows have a number that another row of their symbol has; queries take each once")
+        typer.echo(
+            f"Copies: {copies:,} rows have a number that another row of their symbol has; queries take each once"
+        )
     typer.echo(
         f"Days recounted: {report.days.remembered:,} as they are remembered, {report.days.read:,} from their rows"
     )

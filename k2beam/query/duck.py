@@ -139,22 +139,6 @@ def _reader(relation: Any) -> pa.RecordBatchReader:
     return reader
 
 
-def query(
-    sql: str, parameters: Mapping[str, object], schema: pa.Schema, batches: Iterable[pa.RecordBatch]
-) -> Iterator[pa.RecordBatch]:
-    """Run ``sql`` over the relation ``events``, which streams ``batches``. Raises as a :class:`Session` does."""
-    with session() as opened:
-        opened.register("events", schema, batches)
-        yield from opened.stream(sql, parameters)
-
-
-def rows(
-    sql: str, parameters: Mapping[str, object], schema: pa.Schema, batches: Iterable[pa.RecordBatch]
-) -> list[dict[str, Any]]:
-    """As :func:`query`, but all rows at once, for aggregates."""
-    return [row for batch in query(sql, parameters, schema, batches) for row in batch.to_pylist()]
-
-
 class _Feed:
     """Hands batches to DuckDB and keeps the error that DuckDB would turn into a text."""
 

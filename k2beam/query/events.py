@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import FileScanTask
-from pyiceberg.table.snapshots import Snapshot
 
 from k2beam.arrays import Ints
 from k2beam.errors import QueryFailed, UsageError
@@ -46,11 +45,6 @@ class StoredEvents:
     def most_rows(self) -> int:
         """So many rows there are at most, by the metadata of the files."""
         return 0 if self.reading is None else sum(task.file.record_count for task in self.reading.tasks)
-
-    @property
-    def snapshot(self) -> Snapshot | None:
-        """The snapshot that is read; None where the table was still empty."""
-        return None if self.reading is None else self.reading.snapshot
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """The rows, in no order. Raises LakeError for an unreadable file."""

@@ -150,7 +150,6 @@ class PlannedRead:
 
     table: Table
     columns: Sequence[str]
-    snapshot: Snapshot | None
     tasks: Sequence[FileScanTask]
     row_filter: BooleanExpression
     former: Snapshot | None
@@ -197,9 +196,7 @@ def plan_reading(table: Table, columns: Sequence[str], selection: EventSelection
     row_filter = event_filter(selection, time_column)
     snapshot = snapshot_of(table, selection.as_of)
     tasks, former = plan(table, row_filter, snapshot), _with_former_columns(table, columns, snapshot)
-    return PlannedRead(
-        table, columns, snapshot, tasks, row_filter, former, time_column, _condition(selection, time_column)
-    )
+    return PlannedRead(table, columns, tasks, row_filter, former, time_column, _condition(selection, time_column))
 
 
 def _with_former_columns(table: Table, columns: Sequence[str], snapshot: Snapshot | None) -> Snapshot | None:

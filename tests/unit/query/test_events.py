@@ -15,11 +15,11 @@ import pyarrow as pa
 import pytest
 
 from k2beam.config import NAMESPACE, Retention
-from k2beam.errors import LakeError, UnreadableFile, UsageError
+from k2beam.errors import UnreadableFile, UsageError
 from k2beam.lake import scan
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import commit_files
-from k2beam.query import duck, selection
+from k2beam.query import selection
 from k2beam.query.lake import Lake
 from k2beam.query.selection import event_filter, snapshot_of
 from k2beam.query.selections import EventSelection
@@ -274,48 +274,6 @@ def test_the_filter_is_pushed_down_to_the_files(tmp_path: Path) -> None:
     assert files(EventSelection(exchange="ASX")) == 1
     assert files(EventSelection(start="2026-01-06")) == 1
     assert files(EventSelection(symbol="NONE")) == 0
-
-
-def batch(*offsets: int) -> pa.RecordBatch:
-    return pa.record_batch({"n": pa.array(offsets, pa.int64())})
-
-
-def test_sql_reaches_no_file_and_no_setting(tmp_path: Path) -> None:
-    secret = tmp_path / "secret.csv"
-    secret.write_text("a\n1\n")
-    schema = batch(1).schema
-    with pytest.raises(LakeError, match="disabled by configuration"):
-        duck.rows(f"SELECT * FROM read_csv('{secret}')", {}, schema, [])
-    for statement in ("SET enable_external_access = true", "SET threads = 1", "INSTALL httpfs"):
-        with pytest.raises(LakeError):
-            duck.rows(statement, {}, schema, [])
-
-
-def test_sql_sees_no_python_variable_and_loads_no_extension() -> None:
-    names = ("python_enable_replacements", "autoinstall_known_extensions", "autoload_known_extensions")
-    columns = ", ".join(f"current_setting('{name}') AS {name}" for name in names)
-    assert duck.rows(f"SELECT {columns}", {}, batch(1).schema, []) == [dict.fromkeys(names, False)]
-
-
-def test_parameters_are_values() -> None:
-    assert duck.rows("SELECT $x AS x, n FROM events", {"x": HOSTILE}, batch(1).schema, [batch(4)]) == [
-        {"x": HOSTILE, "n": 4}
-    ]
-
-
-def test_an_error_of_the_source_comes_through_as_it_is() -> None:
-    def broken() -> Any:
-        yield batch(1)
-        raise UnreadableFile("t", "f.parquet", "is gone")
-
-    with pytest.raises(UnreadableFile, match=r"file f\.parquet is gone"):
-        duck.rows("SELECT sum(n) FROM events", {}, batch(1).schema, broken())
-
-
-def test_results_are_streamed() -> None:
-    results = duck.query("SELECT n FROM events", {}, batch(1).schema, [batch(*range(50_000))])
-    assert next(results).num_rows <= 2 * duck.ROWS_PER_BATCH
-    results.close()  # type: ignore[attr-defined]
 
 
 def test_without_duckdb_the_extra_is_named(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
