@@ -7,10 +7,13 @@ from typing import Annotated
 import typer
 
 import k2beam
+from k2beam.cli.batches import Destination, destination_options, emit_batches
 from k2beam.cli.guard import guarded
 from k2beam.cli.lake_options import existing_lake
+from k2beam.cli.names import split_names
 from k2beam.cli.option_groups import with_options
 from k2beam.cli.output import OutputFormat, OutputOption, emit_object, emit_rows
+from k2beam.cli.query_options import emit_all
 from k2beam.config import LakeConfig
 from k2beam.query.selections import DEAD_LETTER_COLUMNS, DeadLetterSelection
 
@@ -22,24 +25,63 @@ def register(app: typer.Typer) -> None:
     app.add_typer(dlq_app, name="dlq")
 
 
+def letter_options(
+    error_class: Annotated[
+        list[str] | None, typer.Option("--class", metavar="A,B,…", help="Only these error classes; may be repeated.")
+    ] = None,
+    stage: Annotated[
+        list[str] | None, typer.Option("--stage", metavar="A,B,…", help="Only these stages, such as decode.")
+    ] = None,
+    source: Annotated[
+        list[str] | None, typer.Option("--source", metavar="A,B,…", help="Only these sources, as the list shows them.")
+    ] = None,
+    start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="Only what failed from then on.")] = None,
+    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Only what failed before then.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=0, help="At most so many.")] = None,
+) -> DeadLetterSelection:
+    """The group of options, for :func:`k2beam.cli.option_groups.with_options`."""
+    return DeadLetterSelection(
+        split_names(error_class, "--class"),
+        split_names(stage, "--stage"),
+        split_names(source, "--source"),
+        limit,
+        start,
+        end,
+    )
+
+
 @dlq_app.command("list")
 @guarded
-@with_options(lake=existing_lake)
-def show_list(
-    error_class: Annotated[str | None, typer.Option("--class", help="Only this error class.")] = None,
-    stage: Annotated[str | None, typer.Option("--stage", help="Only this stage, such as decode.")] = None,
-    source: Annotated[str | None, typer.Option("--source", help="Only this source, as the list shows it.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=0, help="At most so many.")] = None,
-    *,
-    lake: LakeConfig,
-    output: OutputOption = OutputFormat.TABLE,
-) -> None:
+@with_options(selection=letter_options, lake=existing_lake)
+def show_list(*, selection: DeadLetterSelection, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE) -> None:
     """The dead letters by source, partition and offset, without those that became events since."""
     from k2beam.query.dead_letters import list_dead_letters
 
     opened = k2beam.Lake.of(lake)
-    selection = DeadLetterSelection(error_class, stage, source, limit)
     emit_rows(DEAD_LETTER_COLUMNS, list_dead_letters(opened.catalog, opened.namespace, selection), output)
+
+
+@dlq_app.command("stats")
+@guarded
+@with_options(selection=letter_options, lake=existing_lake)
+def stats(*, selection: DeadLetterSelection, lake: LakeConfig, output: OutputOption = OutputFormat.TABLE) -> None:
+    """How many dead letters there are of each error class, stage and source."""
+    from k2beam.query.dead_letters import LetterCount, count_dead_letters
+
+    opened = k2beam.Lake.of(lake)
+    emit_all(LetterCount, count_dead_letters(opened.catalog, opened.namespace, selection), output)
+
+
+@dlq_app.command("export")
+@guarded
+@with_options(selection=letter_options, lake=existing_lake, to=destination_options)
+def export(*, selection: DeadLetterSelection, lake: LakeConfig, to: Destination) -> None:
+    """The whole dead letters, with their payloads: to look at elsewhere, or to show to who sent them."""
+    from k2beam.query.dead_letters import select_dead_letters
+
+    opened = k2beam.Lake.of(lake)
+    schema, letters = select_dead_letters(opened.catalog, opened.namespace, selection)
+    emit_batches(schema, letters, to)
 
 
 @dlq_app.command("show")

@@ -5,20 +5,24 @@ from __future__ import annotations
 import base64
 import heapq
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.expressions import BooleanExpression, GreaterThanOrEqual, LessThanOrEqual
+from pyiceberg.expressions import BooleanExpression, GreaterThanOrEqual, LessThan, LessThanOrEqual
 from pyiceberg.table import Table
 
 from k2beam.coverage import Coverage
 from k2beam.errors import UsageError
 from k2beam.lake.commit import read_coverage
-from k2beam.lake.predicates import all_of, equal, term
+from k2beam.lake.predicates import all_of, any_of, equal, term
 from k2beam.lake.scan import find_readable, plan_files, read_file
 from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, EVENT_TABLES
-from k2beam.query.selections import DeadLetterSelection
+from k2beam.query import duck
+from k2beam.query.selections import DeadLetterSelection, names_of
+from k2beam.query.times import to_instant
 
 _STORED = ("_source", "_partition", "_offset", "_offset_last", "stage", "error_class", "error_message", "failed_at")
 
@@ -32,13 +36,80 @@ def list_dead_letters(catalog: Catalog, namespace: str, selection: DeadLetterSel
     table = find_readable(catalog, namespace, DEAD_LETTERS)
     if table is None:
         return []
-    row_filter = all_of(
-        equal({"error_class": selection.error_class, "stage": selection.stage, "_source": selection.source})
-    )
-    rows = _unresolved(table, row_filter, read_coverage(catalog, namespace, EVENT_TABLES.values()))
+    rows = _unresolved(table, letter_filter(selection), read_coverage(catalog, namespace, EVENT_TABLES.values()))
     if selection.limit is None:
         return sorted(rows)
     return heapq.nsmallest(selection.limit, rows)
+
+
+def letter_filter(selection: DeadLetterSelection) -> BooleanExpression:
+    """The selection as pyiceberg's expression. Raises UsageError for an empty list or a time that can't be read."""
+    terms = any_of(
+        {
+            "error_class": names_of(selection.error_class, "error class"),
+            "stage": names_of(selection.stage, "stage"),
+            "_source": names_of(selection.source, "source"),
+        }
+    )
+    if selection.start is not None:
+        terms.append(term(GreaterThanOrEqual, "failed_at", to_instant(selection.start, "--from").isoformat()))
+    if selection.end is not None:
+        terms.append(term(LessThan, "failed_at", to_instant(selection.end, "--to").isoformat()))
+    return all_of(terms)
+
+
+@dataclass(frozen=True, slots=True)
+class LetterCount:
+    """The dead letters of one error class, stage and source; ``offsets`` are the messages that they stand for."""
+
+    error_class: str
+    stage: str
+    source: str
+    letters: int
+    offsets: int
+    first_failed_at: datetime
+    last_failed_at: datetime
+
+
+def count_dead_letters(catalog: Catalog, namespace: str, selection: DeadLetterSelection) -> list[LetterCount]:
+    """How many dead letters there are of each error class, stage and source, the most first; hidden ones left out.
+
+    Raises as :func:`list_dead_letters` does.
+    """
+    found: dict[tuple[str, str, str], list[tuple[Any, ...]]] = {}
+    for source, _, first, last, stage, error_class, _, failed_at in list_dead_letters(catalog, namespace, selection):
+        found.setdefault((error_class, stage, source), []).append((last - first + 1, failed_at))
+    counts = []
+    for key, rows in found.items():
+        offsets, times = zip(*rows, strict=True)
+        counts.append(LetterCount(*key, len(rows), sum(offsets), min(times), max(times)))
+    return sorted(counts, key=lambda count: (-count.letters, count.error_class, count.stage, count.source))
+
+
+def select_dead_letters(
+    catalog: Catalog, namespace: str, selection: DeadLetterSelection
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """The whole dead letters by source, partition and offset: all columns of the table, payloads too; and their schema.
+
+    Hidden ones are left out. Raises as :func:`list_dead_letters` does.
+    """
+    table = find_readable(catalog, namespace, DEAD_LETTERS)
+    return DEAD_LETTER_SCHEMA, iter(()) if table is None else _whole(table, catalog, namespace, selection)
+
+
+def _whole(table: Table, catalog: Catalog, namespace: str, selection: DeadLetterSelection) -> Iterator[pa.RecordBatch]:
+    events = read_coverage(catalog, namespace, EVENT_TABLES.values())
+    letters = _read(table, DEAD_LETTER_SCHEMA.names, letter_filter(selection))
+    limit = "" if selection.limit is None else f"LIMIT {selection.limit}"
+    with duck.session() as session:
+        session.register("letters", DEAD_LETTER_SCHEMA, (batch.filter(_unhidden(batch, events)) for batch in letters))
+        ordered = session.stream(f"FROM letters ORDER BY _source, _partition, _offset, failed_at {limit}")
+        yield from (batch.cast(DEAD_LETTER_SCHEMA) for batch in ordered)
+
+
+def _unhidden(letters: pa.RecordBatch, events: Coverage) -> pa.Array:
+    places = zip(*(letters.column(name).to_pylist() for name in _STORED[:4]), strict=True)
+    return pa.array([not _is_event(events, *place) for place in places], pa.bool_())
 
 
 def show_dead_letter(catalog: Catalog, namespace: str, source: str, partition: int, offset: int) -> dict[str, Any]:

@@ -351,9 +351,9 @@ class Lake:
 
     def dead_letters(
         self,
-        error_class: str | None = None,
-        stage: str | None = None,
-        source: str | None = None,
+        error_class: Names = None,
+        stage: Names = None,
+        source: Names = None,
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
         """The messages that could not be used and are no events since, by source, partition and offset.

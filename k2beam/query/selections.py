@@ -72,12 +72,17 @@ class GapSelection:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterSelection:
-    """Which dead letters: of an error class, a stage, a source; at most ``limit`` of them."""
+    """Which dead letters: of error classes, stages and sources, at most ``limit`` of them.
 
-    error_class: str | None = None
-    stage: str | None = None
-    source: str | None = None
+    They failed from ``start`` on and before ``end``.
+    """
+
+    error_class: Names = None
+    stage: Names = None
+    source: Names = None
     limit: int | None = None
+    start: Instant | None = None
+    end: Instant | None = None
 
 
 DEAD_LETTER_COLUMNS: tuple[str, ...] = (

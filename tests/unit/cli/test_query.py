@@ -16,16 +16,19 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from k2beam.cli import dlq, gaps, query
-from k2beam.lake.tables import GAP_SCHEMA
+from k2beam.lake.tables import DEAD_LETTER_SCHEMA, GAP_SCHEMA
 from k2beam.query import overview
 from k2beam.query.asof import AS_OF_SCHEMA
 from k2beam.query.bars import BAR_SCHEMA
+from k2beam.query.dead_letters import LetterCount
 from k2beam.query.selections import DEAD_LETTER_COLUMNS
 from k2beam.query.spread import Spread
 from k2beam.query.summary import DaySummary
 from k2beam.schemas import event_arrow_schema
 from tests.query_fixtures import (
+    DAY,
     HOSTILE,
+    SECOND,
     SOURCE,
     append_dead_letters,
     append_events,
@@ -269,6 +272,46 @@ def test_dead_letters(commands: Commands) -> None:
     assert "no dead letter at offset 77" in missing.stderr
 
 
+def test_dead_letters_are_chosen_counted_and_exported(app: typer.Typer, tmp_path: Path) -> None:
+    catalog = make_catalog(tmp_path)
+    append_dead_letters(
+        catalog,
+        [
+            dead_letter(3),
+            dead_letter(5, _offset_last=8, failed_at=DAY + 60 * SECOND),
+            dead_letter(9, error_class="tombstone", stage="frame", payload=None),
+            dead_letter(11, _source="csv:a", failed_at=DAY + 120 * SECOND),
+        ],
+    )
+    append_events(catalog, "trades", [trade(3, 1)])  # what was a dead letter is an event now
+    commands = Commands(app, tmp_path)
+
+    def offsets(*options: str) -> list[int]:
+        exported = [row["_offset"] for row in commands.json("dlq", "export", *options)]
+        assert exported == [row["offset"] for row in commands.json("dlq", "list", *options)]
+        return exported
+
+    assert offsets() == [11, 5, 9]
+    assert offsets("--class", "tombstone,X", "--class", "Truncated") == [11, 5, 9]
+    assert offsets("--stage", "frame") == [9]
+    assert offsets("--source", f"{SOURCE},csv:b") == [5, 9]
+    assert offsets("--from", "2026-01-05T00:01:00", "--to", "2026-01-05T00:02:00") == [5]
+    assert offsets("--limit", "2") == [11, 5]
+    stats = commands.json("dlq", "stats")
+    assert list(stats[0]) == list(LetterCount.__dataclass_fields__)
+    assert [(row["error_class"], row["source"], row["letters"], row["offsets"]) for row in stats] == [
+        ("Truncated", "csv:a", 1, 1),
+        ("Truncated", SOURCE, 1, 4),
+        ("tombstone", SOURCE, 1, 1),
+    ]
+    assert stats[1]["first_failed_at"] == stats[1]["last_failed_at"] == "2026-01-05T00:01:00.000000Z"
+    path = tmp_path / "letters.parquet"
+    assert commands.run("dlq", "export", "--output", "parquet", "--file", str(path)).exit_code == 0
+    found = pq.read_table(path)
+    assert found.schema == DEAD_LETTER_SCHEMA
+    assert found["payload"].to_pylist() == [b"\x00\x00\x00\x00\x07\xff", b"\x00\x00\x00\x00\x07\xff", None]
+
+
 EVERY = [
     ["query", "trades"],
     ["query", "quotes"],
@@ -281,6 +324,8 @@ EVERY = [
     ["query", "snapshots"],
     ["gaps"],
     ["dlq", "list"],
+    ["dlq", "stats"],
+    ["dlq", "export"],
 ]
 
 
