@@ -145,7 +145,8 @@ def live_job(
         *(sys.executable, *program, "ingest", "kafka"),
         *(word for topic in topics for word in ("--topic", topic)),
         *("--bootstrap", stack.bootstrap, "--registry", stack.registry_url, *reader_options(stack, reader)),
-        *("--commit-age", "300ms", "--warehouse", str(warehouse), "--output", "json", *options),
+        *(() if "--commit-age" in options else ("--commit-age", "300ms")),
+        *("--warehouse", str(warehouse), "--output", "json", *options),
         *("--", f"--prism_location={prism}", "--environment_type=LOOPBACK"),
     ]
     out, log = (warehouse.parent / f"{name}.{suffix}" for suffix in ("out", "log"))

@@ -98,7 +98,8 @@ def archive(stack: LocalStack, topics: list[str], out: Path, *options: str) -> d
     app = typer.Typer()
     register_command(app)
     names = [option for topic in topics for option in ("--topic", topic)]
-    places = ["--registry", stack.registry_url, "--bootstrap", stack.bootstrap, "--output", "json"]
+    registry = () if "--registry" in options else ("--registry", stack.registry_url)
+    places = [*registry, "--bootstrap", stack.bootstrap, "--output", "json"]
     done = CliRunner().invoke(app, ["archive", "kafka", *names, *places, *options, str(out)])
     assert done.exit_code == 0, (done.output, done.exception)
     stats: dict[str, float] = json.loads(done.stdout)
