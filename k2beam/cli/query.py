@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -60,12 +59,14 @@ def register(app: typer.Typer) -> None:
 
 query_bars.register(query_app)
 
+_of_events = with_options(
+    selection=selection_options, rows=event_options, at=moment_options, lake=existing_lake, to=destination_options
+)
+
 
 @query_app.command("trades")
 @guarded
-@with_options(
-    selection=selection_options, rows=event_options, at=moment_options, lake=existing_lake, to=destination_options
-)
+@_of_events
 def trades(*, selection: EventSelection, rows: EventOptions, at: Moment, lake: LakeConfig, to: Destination) -> None:
     """Trades in order of time, sequence and offset; each message once."""
     _emit_events("trades", selection, rows, at, lake, to)
@@ -73,9 +74,7 @@ def trades(*, selection: EventSelection, rows: EventOptions, at: Moment, lake: L
 
 @query_app.command("quotes")
 @guarded
-@with_options(
-    selection=selection_options, rows=event_options, at=moment_options, lake=existing_lake, to=destination_options
-)
+@_of_events
 def quotes(*, selection: EventSelection, rows: EventOptions, at: Moment, lake: LakeConfig, to: Destination) -> None:
     """Quotes in order of time, sequence and offset; each message once."""
     _emit_events("quotes", selection, rows, at, lake, to)
@@ -145,7 +144,7 @@ def symbols(
     from k2beam.query import overview
 
     opened = k2beam.Lake.of(lake)
-    asked = dataclasses.replace(selection, as_of=at.of(opened, *EVENT_TABLES.values()))
+    asked = at.select(selection, opened, *EVENT_TABLES.values())
     found = overview.list_symbols(opened.catalog, opened.namespace, asked)
     emit_all(overview.SymbolCount, found, output)
 
@@ -200,7 +199,7 @@ def _emit_events(
     opened = k2beam.Lake.of(lake)
     schema, batches = opened.events(
         kind,
-        dataclasses.replace(selection, as_of=at.of(opened, EVENT_TABLES[kind])),
+        at.select(selection, opened, EVENT_TABLES[kind]),
         columns=columns,
         limit=rows.limit,
         with_duplicates=rows.with_duplicates,

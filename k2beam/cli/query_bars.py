@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import timedelta
 from typing import Annotated
 
@@ -27,6 +26,15 @@ from k2beam.cli.query_options import (
 from k2beam.config import LakeConfig
 from k2beam.query.selections import EventSelection
 
+_told = with_options(
+    selection=selection_options,
+    at=moment_options,
+    only=completeness_options,
+    lake=existing_lake,
+    to=destination_options,
+)
+"""The options of answers that tell whether they are complete."""
+
 
 def register(query_app: typer.Typer) -> None:
     """Add the commands to ``k2beam query``."""
@@ -35,13 +43,7 @@ def register(query_app: typer.Typer) -> None:
 
 
 @guarded
-@with_options(
-    selection=selection_options,
-    at=moment_options,
-    only=completeness_options,
-    lake=existing_lake,
-    to=destination_options,
-)
+@_told
 def bars(
     *,
     every: Annotated[
@@ -67,7 +69,7 @@ def bars(
     from k2beam.query.bars import make_bars
 
     opened = k2beam.Lake.of(lake)
-    asked = dataclasses.replace(selection, as_of=at.of(opened, EVENT_TABLES["trades"], *only.tables))
+    asked = at.select(selection, opened, EVENT_TABLES["trades"], *only.tables)
     rule = BarRule.parse(every, zone)
     schema, batches = make_bars(
         opened.catalog,
@@ -83,13 +85,7 @@ def bars(
 
 
 @guarded
-@with_options(
-    selection=selection_options,
-    at=moment_options,
-    only=completeness_options,
-    lake=existing_lake,
-    to=destination_options,
-)
+@_told
 def asof(
     *,
     selection: EventSelection,
@@ -108,9 +104,7 @@ def asof(
     from k2beam.query.asof import join_as_of
 
     opened = k2beam.Lake.of(lake)
-    asked = dataclasses.replace(
-        selection, as_of=at.of(opened, EVENT_TABLES["trades"], EVENT_TABLES["quotes"], *only.tables)
-    )
+    asked = at.select(selection, opened, EVENT_TABLES["trades"], EVENT_TABLES["quotes"], *only.tables)
     longest = None if tolerance is None else timedelta(seconds=seconds(tolerance, "--tolerance"))
     schema, batches = join_as_of(
         opened.catalog,
@@ -139,6 +133,6 @@ def spread(
     from k2beam.query.spread import Spread, list_spreads
 
     opened = k2beam.Lake.of(lake)
-    asked = dataclasses.replace(selection, as_of=at.of(opened, EVENT_TABLES["quotes"]))
+    asked = at.select(selection, opened, EVENT_TABLES["quotes"])
     found = list_spreads(opened.catalog, opened.namespace, asked, with_duplicates=with_duplicates)
     emit_all(Spread, found, output)

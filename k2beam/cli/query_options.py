@@ -52,6 +52,10 @@ class Moment:
     as_of: str | None
     show: bool
 
+    def select(self, selection: EventSelection, lake: Lake, *tables: str) -> EventSelection:
+        """The selection as of the moment, for queries of ``tables``."""
+        return dataclasses.replace(selection, as_of=self.of(lake, *tables))
+
     def of(self, lake: Lake, *tables: str) -> AsOf | None:
         """The moment for queries of ``tables``; said on standard error, it is the snapshots that were said."""
         if not self.show:

@@ -12,7 +12,7 @@ from pyiceberg.catalog import Catalog
 from k2beam.errors import UsageError
 from k2beam.model import DECIMAL, TIMESTAMP
 from k2beam.query import duck
-from k2beam.query.completeness import COMPLETENESS, Ledger, pinned, place_open_gaps, read_open_gaps, refuse_gaps
+from k2beam.query.completeness import COMPLETENESS, VERDICT, Ledger, place_open_gaps, read_open_gaps, refuse_gaps
 from k2beam.query.events import PLACE, StoredEvents, answer, in_order, stored_events
 from k2beam.query.nearest import nearest_events
 from k2beam.query.selections import EventSelection
@@ -67,8 +67,8 @@ def join_as_of(
         raise UsageError("--tolerance must not be below 0")
     ledger = None
     if completeness or strict:
-        selection = pinned(catalog, namespace, ["trades", "quotes"], selection)
-        ledger = read_open_gaps(catalog, namespace, "quotes", selection)
+        ledger = read_open_gaps(catalog, namespace, "quotes", selection, ["trades"], strict=strict)
+        selection = ledger.selection
     schema = AS_OF_SCHEMA if ledger is None else pa.schema([*AS_OF_SCHEMA, *COMPLETENESS])
     trades = stored_events(catalog, namespace, "trades", selection, _TRADE)
     quotes = stored_events(catalog, namespace, "quotes", selection, _QUOTE)
@@ -82,8 +82,6 @@ def join_as_of(
         _join(session, before, tolerance)
         if ledger is not None:
             _judge(session, ledger)
-            if strict:
-                refuse_gaps(session, "quoted")
         names = ", ".join(schema.names)
         return session.stream(f"SELECT {names} FROM quoted ORDER BY {in_order('trades')}")  # noqa: S608
 
@@ -135,7 +133,7 @@ def _judge(session: duck.Session, ledger: Ledger) -> None:
         f"CREATE TEMP VIEW known_quotes AS SELECT {numbers} FROM quotes UNION ALL SELECT {numbers} FROM opening"  # noqa: S608
     )
     place_open_gaps(session, "known_quotes", ledger)
-    session.run("""
+    session.run(f"""
         CREATE OR REPLACE TEMP TABLE quoted AS
         WITH numbered AS (SELECT *, epoch_us(timestamp) AS _from, row_number() OVER () AS _row FROM quoted),
         touched AS (
@@ -147,10 +145,9 @@ def _judge(session: duck.Session, ledger: Ledger) -> None:
                    coalesce(told AND _quote_number >= 0 AND latest > _from, false) AS known
             FROM numbered LEFT JOIN touched USING (_row) LEFT JOIN ends USING (exchange, symbol)
         )
-        SELECT * EXCLUDE (found, known), CASE WHEN found > 0 THEN false WHEN known THEN true END AS complete,
-               CASE WHEN found > 0 OR known THEN found END AS missing
-        FROM told
-    """)
+        SELECT * EXCLUDE (found, known), {VERDICT} FROM told
+    """)  # noqa: S608
+    refuse_gaps(session, "quoted", ledger)
 
 
 def _opening(session: duck.Session, before: StoredEvents | None) -> pa.Table:

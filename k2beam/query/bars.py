@@ -14,11 +14,11 @@ from k2beam.errors import UsageError
 from k2beam.model import DECIMAL, TIMESTAMP
 from k2beam.query import duck
 from k2beam.query.bar_rules import BarRule
-from k2beam.query.completeness import COMPLETENESS, NUMBERS, Ledger, judge_spans, pinned, read_open_gaps, refuse_gaps
+from k2beam.query.completeness import COMPLETENESS, NUMBERS, Ledger, judge_spans, read_open_gaps
 from k2beam.query.events import StoredEvents, answer, in_order, stored_events
 from k2beam.query.exact import Amounts, sum_up, volume_and_vwap
+from k2beam.query.selection import bounds_of_selection
 from k2beam.query.selections import EventSelection
-from k2beam.query.times import micros_of, to_instant
 
 BAR_SCHEMA = pa.schema(
     [
@@ -36,6 +36,13 @@ BAR_SCHEMA = pa.schema(
     ]
 )
 """A bar: times in UTC, prices as quoted. ``end`` is the first moment after a bar of time, and else the last trade's."""
+
+_ORDER = in_order("trades")
+OPEN_TO_CLOSE = f"""
+    first(price ORDER BY {_ORDER}) AS open, max(price) AS high, min(price) AS low,
+    last(price ORDER BY {_ORDER}) AS close, count(*) AS trades
+"""
+"""SQL: what a bar says of its trades beside their sums."""
 
 TRADE_COLUMNS = ("exchange", "symbol", "timestamp", "price", "quantity", "source_sequence")
 
@@ -63,10 +70,10 @@ def make_bars(
         raise UsageError("empty bars are those of a time: --every must be one, such as 1m")
     ledger = None
     if completeness or strict:
-        selection = pinned(catalog, namespace, ["trades"], selection)
-        ledger = read_open_gaps(catalog, namespace, "trades", selection)
+        ledger = read_open_gaps(catalog, namespace, "trades", selection, strict=strict)
+        selection = ledger.selection
     stored = stored_events(catalog, namespace, "trades", selection, TRADE_COLUMNS)
-    making = BarMaking(rule, selection, empty, ledger, strict)
+    making = BarMaking(rule, selection, empty, ledger)
     return making.schema, bars_of(stored, making, with_duplicates=with_duplicates)
 
 
@@ -83,7 +90,6 @@ class BarMaking:
     selection: EventSelection
     empty: bool = False
     ledger: Ledger | None = None
-    strict: bool = False
 
     @property
     def schema(self) -> pa.Schema:
@@ -103,8 +109,6 @@ class BarMaking:
             with session.function("bar_end", self._ends, "BIGINT", "BIGINT"):
                 judge_spans(session, self._spans(), "events", self.ledger)
             made = "judged"
-            if self.strict:
-                refuse_gaps(session, made)
         found = session.stream(f"SELECT *, {amounts.mean} FROM {made} ORDER BY exchange, symbol, _bar")  # noqa: S608
         return map(self._finished, found)
 
@@ -115,12 +119,10 @@ class BarMaking:
         return f"(SELECT *, _bar AS _from, {self._end()} - 1 AS _until FROM bars)"  # noqa: S608
 
     def _statement(self, amounts: Amounts) -> str:
-        order = in_order("trades")
         return f"""
             CREATE OR REPLACE TEMP TABLE bars AS
             SELECT exchange, symbol, _bar, epoch_us(min(timestamp)) AS first, epoch_us(max(timestamp)) AS last,
-                   first(price ORDER BY {order}) AS open, max(price) AS high, min(price) AS low,
-                   last(price ORDER BY {order}) AS close, count(*) AS trades, {amounts.sums}{self._numbers()}
+                   {OPEN_TO_CLOSE}, {amounts.sums}{self._numbers()}
             FROM {amounts.source(f"(SELECT *, {self._bar()} AS _bar FROM {self._placed()})")}
             GROUP BY exchange, symbol, _bar
         """  # noqa: S608
@@ -182,7 +184,7 @@ class BarMaking:
             return
         low, high = self._bounds(ends["low"], ends["high"])
         starts = pa.table({"_bar": pa.array(self.rule.between(low, high), pa.int64())})
-        session.register("_starts", starts.schema, starts.to_batches())
+        session.register_table("_starts", starts)
         numbered = "" if self.ledger is None else ", 0 AS numbered"
         session.run(
             f"""
@@ -203,12 +205,9 @@ class BarMaking:
 
     def _bounds(self, low: int, high: int) -> tuple[int, int]:
         """The first and last start of a bar: of the selection where it has ends, else as given."""
-        start, end = self.selection.start, self.selection.end
-        if start is not None:
-            low = micros_of(to_instant(start, "--from"))
-        if end is not None:
-            high = micros_of(to_instant(end, "--to")) - 1
-        first, last = self.rule.starts(np.array([low, high])).tolist()
+        start, end = bounds_of_selection(self.selection)
+        ends = low if start is None else start, high if end is None else end - 1
+        first, last = self.rule.starts(np.array(ends)).tolist()
         return first, last
 
     def _finished(self, found: pa.RecordBatch) -> pa.RecordBatch:

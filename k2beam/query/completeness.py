@@ -24,9 +24,9 @@ from k2beam.query import duck
 from k2beam.query.events import numbers_by_key, stored_events
 from k2beam.query.gaps import open_gaps
 from k2beam.query.nearest import Key, nearest_events
-from k2beam.query.selection import pin_snapshots
+from k2beam.query.selection import bounds_of_selection, pin_snapshots
 from k2beam.query.selections import EventSelection, Snapshots
-from k2beam.query.times import micros_of, moment, to_instant
+from k2beam.query.times import moment, to_instant
 from k2beam.schemas import EVENT_TIME_COLUMN
 from k2beam.sequence import recount
 
@@ -39,6 +39,12 @@ COMPLETENESS = (pa.field("complete", pa.bool_()), pa.field("missing", pa.int64()
 _NUMBER = "CASE WHEN source_sequence >= 0 THEN source_sequence END"
 NUMBERS = f"count({_NUMBER}) AS numbered, min({_NUMBER}) AS low_number, max({_NUMBER}) AS high_number"
 """SQL: what :func:`judge_spans` needs to know of the numbers of a span's rows."""
+
+VERDICT = """
+    CASE WHEN found > 0 THEN false WHEN known THEN true END AS complete,
+    CASE WHEN found > 0 OR known THEN found END AS missing
+"""
+"""SQL: :data:`COMPLETENESS`, by the numbers that were ``found`` missing, and whether all else is ``known``."""
 
 _GAPS = pa.schema(
     [
@@ -60,39 +66,48 @@ class Ledger:
     untold: frozenset[str] | None
     """Exchanges whose gaps are not those of symbols, by their rules; None means all."""
     ruled: bool
+    strict: bool
+    """Whether an answer over a gap is refused."""
 
 
-def read_open_gaps(catalog: Catalog, namespace: str, kind: Kind, selection: EventSelection) -> Ledger:
-    """The ledger of the selection's moment, symbols and exchanges. Raises LakeError for an unreadable file."""
+def read_open_gaps(
+    catalog: Catalog,
+    namespace: str,
+    kind: Kind,
+    selection: EventSelection,
+    further: Iterable[Kind] = (),
+    *,
+    strict: bool = False,
+) -> Ledger:
+    """The ledger of the selection's symbols and exchanges, and the selection as of one moment.
+
+    That moment is the same for the ledger and for the tables of ``kind`` and of ``further`` ones. Raises UsageError for
+    a moment that is gone, LakeError for an unreadable file.
+    """
+    if not isinstance(selection.as_of, Snapshots):
+        names = (*(EVENT_TABLES[one] for one in (kind, *further)), SEQUENCE_GAPS)
+        selection = replace(selection, as_of=pin_snapshots(catalog, namespace, selection.as_of, names))
     rules = read_rules(catalog, namespace).of_kind(kind).rules
     other = [rule.exchange for rule in rules if rule.channel is not None or rule.unsequenced]
     untold = None if None in other else frozenset(name for name in other if name is not None)
     found = tuple(open_gaps(catalog, namespace, kind, selection))
-    return Ledger(catalog, namespace, kind, selection, found, untold, bool(rules))
-
-
-def pinned(catalog: Catalog, namespace: str, kinds: Iterable[Kind], selection: EventSelection) -> EventSelection:
-    """The selection as of one moment for the tables of ``kinds`` and the ledger."""
-    if isinstance(selection.as_of, Snapshots):
-        return selection
-    names = (*(EVENT_TABLES[kind] for kind in kinds), SEQUENCE_GAPS)
-    return replace(selection, as_of=pin_snapshots(catalog, namespace, selection.as_of, names))
+    return Ledger(catalog, namespace, kind, selection, found, untold, bool(rules), strict)
 
 
 def judge_spans(session: duck.Session, spans: str, events: str, ledger: Ledger) -> None:
-    """Make ``judged``, a table of ``spans`` with ``complete`` and ``missing``.
+    """Make ``judged``, a table of ``spans`` with ``complete`` and ``missing``, which :func:`refuse_gaps` looks at.
 
     ``spans`` has ``exchange``, ``symbol`` and ``_bar``, which name a row, ``_from`` and ``_until`` (inclusive,
     microseconds), ``trades`` (rows), and of these :data:`NUMBERS`, ``first`` and ``last`` (times), all of which were
     summed from the relation ``events``.
     """
     keys = session.rows(f"""
-        SELECT exchange, symbol, min(low_number) AS low, max(high_number) AS high,
+        SELECT exchange, symbol, min(low_number) AS low_number, max(high_number) AS high_number,
                sum(numbered)::BIGINT AS numbered, min(first) AS first, max(last) AS last
         FROM {spans} GROUP BY exchange, symbol
     """)  # noqa: S608
     _place_told(session, spans, events, ledger, keys)
-    start, end = _bounds(ledger.selection)
+    start, end = bounds_of_selection(ledger.selection)
     session.run(
         f"""
         CREATE TEMP TABLE judged AS
@@ -108,12 +123,11 @@ def judge_spans(session: duck.Session, spans: str, events: str, ledger: Ledger) 
             FROM {spans} AS spans JOIN ends USING (exchange, symbol)
             LEFT JOIN touched USING (exchange, symbol, _bar)
         )
-        SELECT * EXCLUDE (found, known), CASE WHEN found > 0 THEN false WHEN known THEN true END AS complete,
-               CASE WHEN found > 0 OR known THEN found END AS missing
-        FROM told
+        SELECT * EXCLUDE (found, known), {VERDICT} FROM told
         """,  # noqa: S608
         {"start": start, "end": end},
     )
+    refuse_gaps(session, "judged", ledger)
 
 
 def place_open_gaps(session: duck.Session, events: str, ledger: Ledger) -> None:
@@ -127,7 +141,7 @@ def place_open_gaps(session: duck.Session, events: str, ledger: Ledger) -> None:
         SELECT exchange, symbol, {NUMBERS}, epoch_us(min(timestamp)) AS first, epoch_us(max(timestamp)) AS last
         FROM {events} GROUP BY exchange, symbol
     """)  # noqa: S608
-    keys = session.rows("SELECT *, low_number AS low, high_number AS high FROM summed")
+    keys = session.rows("SELECT * FROM summed")
     _place_told(session, "summed", events, ledger, keys, exactly=True)
 
 
@@ -191,8 +205,10 @@ def _place_exactly(session: duck.Session, events: str) -> None:
         """)  # noqa: S608
 
 
-def refuse_gaps(session: duck.Session, judged: str) -> None:
-    """Raises IncompleteAnswer where a row of ``judged`` is not complete."""
+def refuse_gaps(session: duck.Session, judged: str, ledger: Ledger) -> None:
+    """Raises IncompleteAnswer where the ledger is strict and a row of ``judged`` is not complete."""
+    if not ledger.strict:
+        return
     (found,) = session.rows(f"SELECT count(*) AS rows FROM {judged} WHERE NOT complete")  # noqa: S608
     if found["rows"]:
         (first,) = session.rows(
@@ -216,7 +232,7 @@ def _gaps_of(session: duck.Session, events: str, ledger: Ledger, keys: list[dict
     differing = []
     for key in keys:
         name = key["exchange"], key["symbol"]
-        if ledger.ruled or key["low"] is None or _agree(by_key.get(name, []), key):
+        if ledger.ruled or key["low_number"] is None or _agree(by_key.get(name, []), key):
             yield from by_key.get(name, [])
         else:
             differing.append(name)
@@ -234,7 +250,7 @@ def _gaps_of(session: duck.Session, events: str, ledger: Ledger, keys: list[dict
 
 def _agree(gaps: Iterable[Gap], key: dict[str, Any]) -> bool:
     """Whether as many numbers are missing between the lowest and the highest one as the gaps say."""
-    low, high, numbered = (key[name] for name in ("low", "high", "numbered"))
+    low, high, numbered = (key[name] for name in ("low_number", "high_number", "numbered"))
     missing = sum(max(0, min(gap.last_missing, high) - max(gap.first_missing, low) + 1) for gap in gaps)
     return bool(high - low + 1 - numbered == missing)
 
@@ -286,10 +302,3 @@ def _neighbours(ledger: Ledger, names: list[Key], *, last: bool) -> dict[Key, in
     return dict(
         zip(zip(*(found.column(n).to_pylist() for n in ("exchange", "symbol")), strict=True), times, strict=True)
     )
-
-
-def _bounds(selection: EventSelection) -> tuple[int | None, int | None]:
-    """Where a selection begins and ends, microseconds."""
-    start = None if selection.start is None else micros_of(to_instant(selection.start, "--from"))
-    end = None if selection.end is None else micros_of(to_instant(selection.end, "--to"))
-    return start, end

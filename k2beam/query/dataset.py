@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pyiceberg.manifest import FileFormat
 from pyiceberg.table import FileScanTask
 
-from k2beam.lake.scan import bound_of, is_own, read_error, table_name
+from k2beam.lake.scan import is_own, read_error, table_name
 from k2beam.lake.storage import store_of
 from k2beam.model import TIMESTAMP
 from k2beam.query.selection import PlannedRead
@@ -22,15 +22,15 @@ _FILES_AT_ONCE = 8
 _FORMAT = ds.ParquetFileFormat()
 
 
-def dataset_of(reading: PlannedRead, schema: pa.Schema, time: str, folder: str) -> ds.Dataset:
+def dataset_of(reading: PlannedRead, schema: pa.Schema, folder: str) -> ds.Dataset:
     """The rows of a reading, which has all columns of ``schema`` and no filter.
 
     Files as k2beam writes them are left where they are; any other (with deletes, or of columns that have changed since)
-    is written anew into ``folder``. Bounds of the column ``time``, where it has no nulls, say which files are needed.
+    is written anew into ``folder``. Bounds of the time column, where it has no nulls, say which files are needed.
     Raises UnreadableFile for a file that is gone or damaged at its end.
     """
     with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
-        fragments = list(pool.map(partial(_fragment, reading, schema, time), reading.tasks))
+        fragments = list(pool.map(partial(_fragment, reading, schema), reading.tasks))
     own = [fragment for fragment in fragments if fragment is not None]
     parts = [ds.FileSystemDataset(own, schema, _FORMAT)]
     others = [task for task, fragment in zip(reading.tasks, fragments, strict=True) if fragment is None]
@@ -43,16 +43,14 @@ def dataset_of(reading: PlannedRead, schema: pa.Schema, time: str, folder: str) 
     return ds.dataset(parts) if others else parts[0]
 
 
-def _fragment(reading: PlannedRead, schema: pa.Schema, time: str, task: FileScanTask) -> ds.ParquetFileFragment | None:
+def _fragment(reading: PlannedRead, schema: pa.Schema, task: FileScanTask) -> ds.ParquetFileFragment | None:
     """A file as it is, if it is as k2beam writes it now."""
     if task.delete_files or task.file.file_format != FileFormat.PARQUET or reading.former is not None:
         return None
     table, location = reading.table, task.file.file_path
     try:
         system, path = store_of(table, location)
-        fragment = _FORMAT.make_fragment(
-            path, system, _within(reading, time, task), file_size=task.file.file_size_in_bytes
-        )
+        fragment = _FORMAT.make_fragment(path, system, _within(reading, task), file_size=task.file.file_size_in_bytes)
         # A dataset reads by the names of columns alone, and does not widen decimals.
         found = fragment.physical_schema
         as_is = is_own(table, found, schema.names) and all(found.field(one.name).type == one.type for one in schema)
@@ -61,12 +59,12 @@ def _fragment(reading: PlannedRead, schema: pa.Schema, time: str, task: FileScan
     return fragment if as_is else None
 
 
-def _within(reading: PlannedRead, time: str, task: FileScanTask) -> pc.Expression | None:
+def _within(reading: PlannedRead, task: FileScanTask) -> pc.Expression | None:
     """What holds of all rows of a file, by its statistics."""
+    time = reading.time_column
     if not time or not reading.table.schema().find_field(time).required:
         return None
-    bounds = task.file.lower_bounds, task.file.upper_bounds
-    low, high = (bound_of(reading.table, found, time) for found in bounds)
+    ((_, low, high),) = reading.only([task]).spans()
     if low is None or high is None:
         return None
     column = pc.field(time)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.expressions import BooleanExpression, GreaterThanOrEqual, LessThan, LessThanOrEqual
+from pyiceberg.expressions import BooleanExpression, GreaterThanOrEqual, LessThanOrEqual
 from pyiceberg.table import Table
 
 from k2beam.coverage import Coverage
@@ -21,8 +21,8 @@ from k2beam.lake.predicates import all_of, any_of, equal, term
 from k2beam.lake.scan import find_readable, plan_files, read_file
 from k2beam.lake.tables import DEAD_LETTER_SCHEMA, DEAD_LETTERS, EVENT_TABLES
 from k2beam.query import duck
+from k2beam.query.selection import between
 from k2beam.query.selections import DeadLetterSelection, names_of
-from k2beam.query.times import to_instant
 
 _STORED = ("_source", "_partition", "_offset", "_offset_last", "stage", "error_class", "error_message", "failed_at")
 
@@ -36,7 +36,8 @@ def list_dead_letters(catalog: Catalog, namespace: str, selection: DeadLetterSel
     table = find_readable(catalog, namespace, DEAD_LETTERS)
     if table is None:
         return []
-    rows = _unresolved(table, letter_filter(selection), read_coverage(catalog, namespace, EVENT_TABLES.values()))
+    letters = _unresolved(table, catalog, namespace, selection, _STORED)
+    rows = (row for batch in letters for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
     if selection.limit is None:
         return sorted(rows)
     return heapq.nsmallest(selection.limit, rows)
@@ -51,11 +52,7 @@ def letter_filter(selection: DeadLetterSelection) -> BooleanExpression:
             "_source": names_of(selection.source, "source"),
         }
     )
-    if selection.start is not None:
-        terms.append(term(GreaterThanOrEqual, "failed_at", to_instant(selection.start, "--from").isoformat()))
-    if selection.end is not None:
-        terms.append(term(LessThan, "failed_at", to_instant(selection.end, "--to").isoformat()))
-    return all_of(terms)
+    return all_of([*terms, *between("failed_at", selection.start, selection.end)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +95,12 @@ def select_dead_letters(
 
 
 def _whole(table: Table, catalog: Catalog, namespace: str, selection: DeadLetterSelection) -> Iterator[pa.RecordBatch]:
-    events = read_coverage(catalog, namespace, EVENT_TABLES.values())
-    letters = _read(table, DEAD_LETTER_SCHEMA.names, letter_filter(selection))
+    letters = _unresolved(table, catalog, namespace, selection, DEAD_LETTER_SCHEMA.names)
     limit = "" if selection.limit is None else f"LIMIT {selection.limit}"
     with duck.session() as session:
-        session.register("letters", DEAD_LETTER_SCHEMA, (batch.filter(_unhidden(batch, events)) for batch in letters))
+        session.register("letters", DEAD_LETTER_SCHEMA, letters)
         ordered = session.stream(f"FROM letters ORDER BY _source, _partition, _offset, failed_at {limit}")
         yield from (batch.cast(DEAD_LETTER_SCHEMA) for batch in ordered)
-
-
-def _unhidden(letters: pa.RecordBatch, events: Coverage) -> pa.Array:
-    places = zip(*(letters.column(name).to_pylist() for name in _STORED[:4]), strict=True)
-    return pa.array([not _is_event(events, *place) for place in places], pa.bool_())
 
 
 def show_dead_letter(catalog: Catalog, namespace: str, source: str, partition: int, offset: int) -> dict[str, Any]:
@@ -135,11 +126,14 @@ def show_dead_letter(catalog: Catalog, namespace: str, source: str, partition: i
     return _details(max(found, key=lambda row: row["failed_at"]), events)
 
 
-def _unresolved(table: Table, row_filter: BooleanExpression, events: Coverage) -> Iterator[tuple[Any, ...]]:
-    for batch in _read(table, _STORED, row_filter):
-        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            if not _is_event(events, *row[:4]):
-                yield row
+def _unresolved(
+    table: Table, catalog: Catalog, namespace: str, selection: DeadLetterSelection, columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """The letters of a selection that have an offset which is no event, in ``columns``, the places among them."""
+    events = read_coverage(catalog, namespace, EVENT_TABLES.values())
+    for batch in _read(table, columns, letter_filter(selection)):
+        places = zip(*(batch.column(name).to_pylist() for name in _STORED[:4]), strict=True)
+        yield batch.filter(pa.array([not _is_event(events, *place) for place in places], pa.bool_()))
 
 
 def _is_event(events: Coverage, source: str, partition: int, first: int, last: int) -> bool:

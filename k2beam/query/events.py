@@ -13,7 +13,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import FileScanTask
 
 from k2beam.arrays import Ints
-from k2beam.errors import QueryFailed, UsageError
+from k2beam.errors import UsageError
 from k2beam.lake.rules import read_rules
 from k2beam.lake.scan import find_readable, whole_schema
 from k2beam.lake.tables import EVENT_TABLES
@@ -21,7 +21,7 @@ from k2beam.model import Kind
 from k2beam.query import duck
 from k2beam.query.copies import NO_EPOCH, may_have_copies, number_rows
 from k2beam.query.relation import local_files, relate
-from k2beam.query.selection import PlannedRead, plan_reading
+from k2beam.query.selection import PlannedRead, naming_the_file, plan_reading
 from k2beam.query.selections import EventSelection
 from k2beam.schemas import EVENT_TIME_COLUMN, event_arrow_schema
 from k2beam.sequence import SequenceRules, recount
@@ -58,6 +58,14 @@ class StoredEvents:
         """Make ``name`` a view of the rows."""
         relate(session, name, self.reading, self.schema)
 
+    def may_have_copies(self, session: duck.Session, name: str) -> bool:
+        """Whether rows of ``name``, which has all of these, may be copies of others; it misses none."""
+        return may_have_copies(session, name, self.schema, self.most_rows, self.kind, self.rules)
+
+    def schema_of(self, columns: Sequence[str]) -> pa.Schema:
+        """The schema of some of the columns (none: all), in the order given."""
+        return pa.schema([self.schema.field(name) for name in columns or self.schema.names])
+
     def of_files(self, tasks: Sequence[FileScanTask]) -> StoredEvents:
         """The same of some of the files."""
         return self if self.reading is None else replace(self, reading=self.reading.only(tasks))
@@ -65,11 +73,6 @@ class StoredEvents:
     def between(self, start: int | None, end: int | None) -> StoredEvents:
         """The same from ``start`` to before ``end``, microseconds (None: all)."""
         return self if self.reading is None else replace(self, reading=self.reading.between(start, end))
-
-    def check_files(self) -> None:
-        """Raises UnreadableFile for the first file that can't be read."""
-        if self.reading is not None:
-            self.reading.check_files()
 
 
 def stored_events(
@@ -113,15 +116,11 @@ def answer(
     Of the rows with one ``message_id`` (not an empty one) the first by event time, source and offset stays, of those
     with one number of the exchange the one that was ingested first. Raises LakeError for an unreadable file.
     """
-    with duck.session([path for stored in sources.values() for path in stored.local_files()]) as session:
-        try:
-            for name, stored in sources.items():
-                _make_each_once(session, name, stored, with_duplicates=with_duplicates)
-            yield from ask(session)
-        except QueryFailed:
-            for stored in sources.values():
-                stored.check_files()
-            raise
+    files = [path for stored in sources.values() for path in stored.local_files()]
+    with duck.session(files) as session, naming_the_file([stored.reading for stored in sources.values()]):
+        for name, stored in sources.items():
+            _make_each_once(session, name, stored, with_duplicates=with_duplicates)
+        yield from ask(session)
 
 
 def has_copies(stored: StoredEvents) -> bool:
@@ -130,7 +129,7 @@ def has_copies(stored: StoredEvents) -> bool:
 
     def ask(session: duck.Session) -> Iterator[pa.RecordBatch]:
         nonlocal found
-        found = may_have_copies(session, "events", stored.schema, stored.most_rows, stored.kind, stored.rules)
+        found = stored.may_have_copies(session, "events")
         return iter(())
 
     list(answer({"events": stored}, ask, with_duplicates=True))
@@ -138,21 +137,22 @@ def has_copies(stored: StoredEvents) -> bool:
 
 
 def ordered(
-    stored: StoredEvents, names: Sequence[str], *, limit: int | None = None, with_duplicates: bool = False
+    stored: StoredEvents, schema: pa.Schema, *, limit: int | None = None, with_duplicates: bool = False
 ) -> Iterator[pa.RecordBatch]:
-    """The columns ``names`` of the rows in their order, at most ``limit`` of them."""
+    """The columns of ``schema`` of the rows in their order, at most ``limit`` of them."""
     # Names come from the schema, values only as parameters.
-    listed = ", ".join(f'"{name}"' for name in names)
+    listed = ", ".join(f'"{name}"' for name in schema.names)
     sql = f"SELECT {listed} FROM events ORDER BY {in_order(stored.kind)}"  # noqa: S608
     parameters: dict[str, object] = {}
     if limit is not None:
         sql, parameters = f"{sql} LIMIT $rows", {"rows": limit}
-    return answer({"events": stored}, lambda session: session.stream(sql, parameters), with_duplicates)
+    found = answer({"events": stored}, lambda session: session.stream(sql, parameters), with_duplicates)
+    return (batch.cast(schema) for batch in found)
 
 
 def copied_places(stored: StoredEvents) -> pa.Table:
     """Where the rows are (:data:`PLACE`) that are copies of others, as :func:`answer` takes them out."""
-    places = pa.schema([stored.schema.field(name) for name in PLACE])
+    places = stored.schema_of(PLACE)
     names = ", ".join(PLACE)
 
     def ask(session: duck.Session) -> Iterator[pa.RecordBatch]:
@@ -170,7 +170,7 @@ def _make_each_once(session: duck.Session, name: str, stored: StoredEvents, *, w
             # To look for few rows twice takes longer than to keep them.
             session.run(f"CREATE TEMP TABLE {name}_found AS SELECT * FROM {kept}")  # noqa: S608
             kept = f"{name}_found"
-        if may_have_copies(session, kept, stored.schema, stored.most_rows, stored.kind, stored.rules):
+        if stored.may_have_copies(session, kept):
             _take_out_copies(session, name, stored)
             return
     session.run(f"CREATE VIEW {name} AS SELECT * FROM {kept}")  # noqa: S608
@@ -213,7 +213,7 @@ def _take_out_twins(session: duck.Session, name: str, time: str) -> None:
     starts = pa.Table.from_pylist(list(_epochs_of(counted)), _STARTS)
     if not starts.num_rows:
         return
-    session.register(begun, starts.schema, starts.to_batches())
+    session.register_table(begun, starts)
     session.run(f"""
         DELETE FROM {name} WHERE rowid IN (
             SELECT numbered.row FROM (SELECT rowid AS row, * FROM {name} WHERE _number IS NOT NULL) numbered
@@ -288,7 +288,5 @@ def select_events(
     if limit is not None and limit < 0:
         raise UsageError(f"--limit {limit} is less than 0")
     stored = stored_events(catalog, namespace, kind, selection, columns)
-    wanted = list(columns) or list(stored.schema.names)
-    schema = pa.schema([stored.schema.field(name) for name in wanted])
-    found = ordered(stored, wanted, limit=limit, with_duplicates=with_duplicates)
-    return schema, (batch.cast(schema) for batch in found)
+    schema = stored.schema_of(columns)
+    return schema, ordered(stored, schema, limit=limit, with_duplicates=with_duplicates)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pyiceberg.catalog import Catalog
+from pyiceberg.expressions import BooleanExpression
 
 from k2beam.lake.ledger import read_ledger, read_revisions, sort_key
 from k2beam.lake.predicates import all_of, equal
@@ -27,7 +28,7 @@ def list_gaps(catalog: Catalog, namespace: str, selection: GapSelection) -> Iter
     table = find_readable(catalog, namespace, SEQUENCE_GAPS)
     if table is None:
         return
-    row_filter = all_of([*named(selection.symbol, selection.exchange), *equal({"kind": selection.kind})])
+    row_filter = _row_filter(selection, selection.kind)
     gaps = (
         sorted(read_revisions(table, row_filter), key=sort_key) if selection.history else read_ledger(table, row_filter)
     )
@@ -45,8 +46,12 @@ def open_gaps(catalog: Catalog, namespace: str, kind: Kind | None, selection: Ev
     snapshot = None if table is None else snapshot_of(table, selection.as_of)
     if table is None or snapshot is None:
         return []
-    row_filter = all_of([*named(selection.symbol, selection.exchange), *equal({"kind": kind})])
-    return [gap for gap in read_ledger(table, row_filter, snapshot) if gap.status != "FILLED"]
+    gaps = read_ledger(table, _row_filter(selection, kind), snapshot)
+    return [gap for gap in gaps if gap.status != "FILLED"]
+
+
+def _row_filter(selection: GapSelection | EventSelection, kind: Kind | None) -> BooleanExpression:
+    return all_of([*named(selection.symbol, selection.exchange), *equal({"kind": kind})])
 
 
 def _row(gap: Gap) -> dict[str, Any]:

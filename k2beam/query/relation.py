@@ -37,7 +37,7 @@ def relate(session: duck.Session, name: str, reading: PlannedRead | None, schema
     if reading is not None and direct:
         parts.append(_read_parquet(session, reading, direct, schema))
     if reading is not None and rest:
-        found = dataset_of(reading.only(rest), schema, reading.time_column, session.folder)
+        found = dataset_of(reading.only(rest), schema, session.folder)
         session.register_table(f"{name}_rest", found)
         parts.append(f"SELECT {_listed(schema.names)} FROM {name}_rest")  # noqa: S608
     if reading is None or not parts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypeGuard
@@ -14,7 +15,7 @@ from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot
 
-from k2beam.errors import UsageError
+from k2beam.errors import QueryFailed, UsageError
 from k2beam.lake.expiry import Expired
 from k2beam.lake.pins import PIN_NAME
 from k2beam.lake.predicates import all_of, any_of, term
@@ -22,7 +23,7 @@ from k2beam.lake.scan import bound_of, find_readable, plan_files, read_ahead, re
 from k2beam.lake.tables import SPECS
 from k2beam.query.duck import quoted
 from k2beam.query.selections import AsOf, EventSelection, Names, Snapshots, names_of
-from k2beam.query.times import EPOCH, micros_of, moment, to_instant
+from k2beam.query.times import EPOCH, Instant, micros_of, moment, to_instant
 
 
 def named(symbol: Names, exchange: Names) -> list[BooleanExpression]:
@@ -32,12 +33,24 @@ def named(symbol: Names, exchange: Names) -> list[BooleanExpression]:
 
 def event_filter(selection: EventSelection, time_column: str) -> BooleanExpression:
     """The selection as pyiceberg's expression. Raises UsageError for a time that can't be read."""
-    terms = named(selection.symbol, selection.exchange)
-    if selection.start is not None:
-        terms.append(term(GreaterThanOrEqual, time_column, to_instant(selection.start, "--from").isoformat()))
-    if selection.end is not None:
-        terms.append(term(LessThan, time_column, to_instant(selection.end, "--to").isoformat()))
-    return all_of(terms)
+    return all_of([*named(selection.symbol, selection.exchange), *between(time_column, selection.start, selection.end)])
+
+
+def between(time_column: str, start: Instant | None, end: Instant | None) -> list[BooleanExpression]:
+    """Terms for times from ``start`` to before ``end``. Raises UsageError for a time that can't be read."""
+    terms = []
+    if start is not None:
+        terms.append(term(GreaterThanOrEqual, time_column, to_instant(start, "--from").isoformat()))
+    if end is not None:
+        terms.append(term(LessThan, time_column, to_instant(end, "--to").isoformat()))
+    return terms
+
+
+def bounds_of_selection(selection: EventSelection) -> tuple[int | None, int | None]:
+    """Where a selection begins and ends, microseconds. Raises UsageError for a time that can't be read."""
+    start = None if selection.start is None else micros_of(to_instant(selection.start, "--from"))
+    end = None if selection.end is None else micros_of(to_instant(selection.end, "--to"))
+    return start, end
 
 
 def _condition(selection: EventSelection, time_column: str) -> str:
@@ -46,10 +59,13 @@ def _condition(selection: EventSelection, time_column: str) -> str:
     for name, given in (("exchange", selection.exchange), ("symbol", selection.symbol)):
         if found := names_of(given, name):
             terms.append(f"{name} IN ({', '.join(map(quoted, found))})")
-    for sign, when, option in ((">=", selection.start, "--from"), ("<", selection.end, "--to")):
-        if when is not None:
-            terms.append(f'"{time_column}" {sign} make_timestamptz({micros_of(to_instant(when, option))})')
-    return " AND ".join(terms)
+    return " AND ".join([*terms, *_within(time_column, *bounds_of_selection(selection))])
+
+
+def _within(time_column: str, start: int | None, end: int | None) -> list[str]:
+    """SQL conditions for times from ``start`` to before ``end``, microseconds."""
+    bounds = ((">=", start), ("<", end))
+    return [f'"{time_column}" {sign} make_timestamptz({micros})' for sign, micros in bounds if micros is not None]
 
 
 def snapshot_of(table: Table, as_of: AsOf | None) -> Snapshot | None:
@@ -177,18 +193,29 @@ class PlannedRead:
 
     def between(self, start: int | None, end: int | None) -> PlannedRead:
         """The rows from ``start`` to before ``end``, microseconds (None: all); for SQL only."""
-        tasks, condition = list(self.spans()), self.condition
-        if start is not None:
-            tasks = [(task, low, high) for task, low, high in tasks if high is None or high >= start]
-            condition += f' AND "{self.time_column}" >= make_timestamptz({start})'
-        if end is not None:
-            tasks = [(task, low, high) for task, low, high in tasks if low is None or low < end]
-            condition += f' AND "{self.time_column}" < make_timestamptz({end})'
-        return replace(self, tasks=[task for task, _, _ in tasks], condition=condition)
+        tasks = [
+            task
+            for task, low, high in self.spans()
+            if (start is None or high is None or high >= start) and (end is None or low is None or low < end)
+        ]
+        condition = " AND ".join([self.condition, *_within(self.time_column, start, end)])
+        return replace(self, tasks=tasks, condition=condition)
 
     def only(self, tasks: Sequence[FileScanTask]) -> PlannedRead:
         """The same of some of the files."""
         return replace(self, tasks=tasks)
+
+
+@contextmanager
+def naming_the_file(readings: Iterable[PlannedRead | None]) -> Iterator[None]:
+    """Where a query over the files of ``readings`` fails: raises UnreadableFile if one of them can't be read."""
+    try:
+        yield
+    except QueryFailed:
+        for reading in readings:
+            if reading is not None:
+                reading.check_files()
+        raise
 
 
 def plan_reading(table: Table, columns: Sequence[str], selection: EventSelection, time_column: str) -> PlannedRead:

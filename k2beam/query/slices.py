@@ -32,20 +32,19 @@ def stream_events(
     taken out and all rows sorted by DuckDB, which spills what has no room to a temporary folder.
     """
     stored = stored_events(catalog, namespace, kind, selection, columns)
-    wanted = list(columns) or list(stored.schema.names)
-    schema = pa.schema([stored.schema.field(name) for name in wanted])
-    return schema, (batch.cast(schema) for batch in _rows(stored, wanted, with_duplicates=with_duplicates))
+    schema = stored.schema_of(columns)
+    return schema, _rows(stored, schema, with_duplicates=with_duplicates)
 
 
-def _rows(stored: StoredEvents, wanted: Sequence[str], *, with_duplicates: bool) -> Iterator[pa.RecordBatch]:
+def _rows(stored: StoredEvents, schema: pa.Schema, *, with_duplicates: bool) -> Iterator[pa.RecordBatch]:
     if stored.reading is None:
         return
     if not with_duplicates and has_copies(stored):
-        yield from ordered(stored, wanted)
+        yield from ordered(stored, schema)
         return
     cuts = time_cuts(stored.reading, ROWS_OF_A_SLICE)
     for low, high in zip([None, *cuts], [*cuts, None], strict=True):
-        yield from ordered(stored.between(low, high), wanted, with_duplicates=True)
+        yield from ordered(stored.between(low, high), schema, with_duplicates=True)
 
 
 def time_cuts(reading: PlannedRead, rows: int) -> list[int]:

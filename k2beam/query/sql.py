@@ -12,11 +12,11 @@ from pyiceberg.catalog import Catalog
 from k2beam.errors import QueryFailed, UsageError
 from k2beam.lake.scan import find_readable, whole_schema
 from k2beam.lake.tables import EVENT_TABLES, SPECS
-from k2beam.model import KINDS, Kind
+from k2beam.model import KINDS
 from k2beam.query import duck
-from k2beam.query.events import copied_places, stored_events
+from k2beam.query.events import StoredEvents, copied_places, stored_events
 from k2beam.query.relation import local_files, relate
-from k2beam.query.selection import PlannedRead, pin_snapshots, plan_reading
+from k2beam.query.selection import PlannedRead, naming_the_file, pin_snapshots, plan_reading
 from k2beam.query.selections import AsOf, EventSelection, Snapshots
 from k2beam.schemas import EVENT_TIME_COLUMN
 
@@ -40,13 +40,14 @@ def run_sql(
     snapshots = pin_snapshots(catalog, namespace, as_of, names)
     planned = {name: _planned(catalog, namespace, name, snapshots) for name in names}
     readings = [reading for reading, _ in planned.values() if reading is not None]
-    with ExitStack() as stack, _naming_the_file(readings):
+    with ExitStack() as stack, _blaming(readings):
         files = [path for reading in readings for path in local_files(reading)]
         session = stack.enter_context(duck.session(files))
         for name, (reading, schema) in planned.items():
             relate(session, name, reading, schema)
         for kind in kinds:
-            _view_each_once(session, catalog, namespace, kind, snapshots)
+            stored = stored_events(catalog, namespace, kind, EventSelection(as_of=snapshots), ["message_id"])
+            _view_each_once(session, stored)
         schema, batches = session.ask(sql)
         return schema, _until_end(batches, readings, stack.pop_all())
 
@@ -54,17 +55,17 @@ def run_sql(
 def _until_end(
     batches: Iterator[pa.RecordBatch], readings: Iterable[PlannedRead], stack: ExitStack
 ) -> Iterator[pa.RecordBatch]:
-    with stack, _naming_the_file(readings):
+    with stack, _blaming(readings):
         yield from batches
 
 
 @contextmanager
-def _naming_the_file(readings: Iterable[PlannedRead]) -> Iterator[None]:
+def _blaming(readings: Iterable[PlannedRead]) -> Iterator[None]:
+    """What fails is a file that can't be read, or else the SQL."""
     try:
-        yield
+        with naming_the_file(readings):
+            yield
     except QueryFailed as error:
-        for reading in readings:
-            reading.check_files()
         raise UsageError(str(error)) from None
 
 
@@ -78,12 +79,11 @@ def _planned(catalog: Catalog, namespace: str, name: str, snapshots: Snapshots) 
     return plan_reading(table, schema.names, EventSelection(as_of=snapshots), time), schema
 
 
-def _view_each_once(session: duck.Session, catalog: Catalog, namespace: str, kind: Kind, snapshots: Snapshots) -> None:
-    """A view of a kind's table without the rows that are copies of others."""
-    stored = stored_events(catalog, namespace, kind, EventSelection(as_of=snapshots), ["message_id"])
-    places = copied_places(stored)
-    left_out = ""
-    if places.num_rows:
+def _view_each_once(session: duck.Session, stored: StoredEvents) -> None:
+    """A view of a kind's table, which the session has, without the rows that are copies of others."""
+    kind, table, left_out = stored.kind, EVENT_TABLES[stored.kind], ""
+    if stored.may_have_copies(session, table):
+        places = copied_places(stored)
         session.register_table(f"{kind}_copies", places)
         left_out = f"ANTI JOIN {kind}_copies USING ({', '.join(places.schema.names)})"
-    session.run(f"CREATE VIEW {kind} AS SELECT * FROM {EVENT_TABLES[kind]} {left_out}")  # noqa: S608
+    session.run(f"CREATE VIEW {kind} AS SELECT * FROM {table} {left_out}")  # noqa: S608

@@ -11,9 +11,9 @@ import pyarrow as pa
 from pyiceberg.catalog import Catalog
 
 from k2beam.query import duck
-from k2beam.query.bars import TRADE_COLUMNS
-from k2beam.query.completeness import NUMBERS, Ledger, judge_spans, pinned, read_open_gaps, refuse_gaps
-from k2beam.query.events import StoredEvents, answer, in_order, stored_events
+from k2beam.query.bars import OPEN_TO_CLOSE, TRADE_COLUMNS
+from k2beam.query.completeness import NUMBERS, Ledger, judge_spans, read_open_gaps
+from k2beam.query.events import StoredEvents, answer, stored_events
 from k2beam.query.exact import Amounts, pairs_of, sum_up
 from k2beam.query.selections import AsOf, EventSelection
 from k2beam.query.times import micros_of, next_day, to_instant
@@ -64,10 +64,10 @@ def summarise_day(
     selection = EventSelection(symbol=symbol, exchange=exchange, start=day, end=next_day(day), as_of=as_of)
     ledger = None
     if completeness or strict:
-        selection = pinned(catalog, namespace, ["trades"], selection)
-        ledger = read_open_gaps(catalog, namespace, "trades", selection)
+        ledger = read_open_gaps(catalog, namespace, "trades", selection, strict=strict)
+        selection = ledger.selection
     stored = stored_events(catalog, namespace, "trades", selection, TRADE_COLUMNS)
-    return summarise_trades(symbol, exchange, day, stored, ledger, with_duplicates=with_duplicates, strict=strict)
+    return summarise_trades(symbol, exchange, day, stored, ledger, with_duplicates=with_duplicates)
 
 
 def summarise_trades(
@@ -78,17 +78,13 @@ def summarise_trades(
     ledger: Ledger | None = None,
     *,
     with_duplicates: bool = False,
-    strict: bool = False,
 ) -> DaySummary:
     """As :func:`summarise_day`, of trades that were selected already."""
-
-    order = in_order("trades")
 
     def statement(amounts: Amounts) -> str:
         return f"""
             CREATE OR REPLACE TEMP TABLE day AS
-            SELECT first(price ORDER BY {order}) AS open, max(price) AS high, min(price) AS low,
-                   last(price ORDER BY {order}) AS close, count(*) AS trades, {amounts.sums}
+            SELECT {OPEN_TO_CLOSE}, {amounts.sums}
             FROM {amounts.source("events")}
         """  # noqa: S608
 
@@ -104,8 +100,6 @@ def summarise_trades(
                 FROM events GROUP BY exchange, symbol
             """)  # noqa: S608
             judge_spans(session, "parts", "events", ledger)
-            if strict:
-                refuse_gaps(session, "judged")
             told = (
                 "(SELECT CASE WHEN count(complete) = count(*) OR NOT bool_and(complete) THEN bool_and(complete) END "
                 "FROM judged) AS complete, "
