@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from k2beam.errors import K2BeamError
     from k2beam.job.bounded import run_ingest
     from k2beam.job.config import IngestConfig, LiveConfig
+    from k2beam.job.dead_letters import preview_dead_letters, replay_dead_letters
     from k2beam.job.live import run_live
     from k2beam.kafka.config import KafkaConfig
     from k2beam.metrics.config import MetricsConfig
     from k2beam.produce.producer import MarketDataProducer
     from k2beam.query.lake import Lake
-    from k2beam.query.selections import EventSelection
+    from k2beam.query.selections import DeadLetterSelection, EventSelection
     from k2beam.registry.config import RegistryConfig
     from k2beam.registry.resolver import RegistryResolver
     from k2beam.sequence.tracker import SequenceTracker
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __version__ = RELEASE
 
 __all__ = [
+    "DeadLetterSelection",
     "EventSelection",
     "IngestConfig",
     "K2BeamError",
@@ -49,11 +51,14 @@ __all__ = [
     "SequenceTracker",
     "WriteConfig",
     "__version__",
+    "preview_dead_letters",
+    "replay_dead_letters",
     "run_ingest",
     "run_live",
 ]
 
 _HOMES = {
+    "DeadLetterSelection": "k2beam.query.selections",
     "EventSelection": "k2beam.query.selections",
     "IngestConfig": "k2beam.job.config",
     "K2BeamError": "k2beam.errors",
@@ -69,6 +74,8 @@ _HOMES = {
     "RetryPolicy": "k2beam.config",
     "SequenceTracker": "k2beam.sequence.tracker",
     "WriteConfig": "k2beam.config",
+    "preview_dead_letters": "k2beam.job.dead_letters",
+    "replay_dead_letters": "k2beam.job.dead_letters",
     "run_ingest": "k2beam.job.bounded",
     "run_live": "k2beam.job.live",
 }

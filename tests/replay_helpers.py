@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from k2beam.archive.write import write_raw_archive
 from k2beam.audit.audit import audit
 from k2beam.config import NAMESPACE
 from k2beam.job.bounded import run_ingest
@@ -16,6 +17,9 @@ from k2beam.job.stats import IngestStats
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.ledger import read_ledger
 from k2beam.lake.tables import DEAD_LETTERS, EVENT_TABLES, SEQUENCE_GAPS, find_table
+from k2beam.model import RawRecord
+from k2beam.query.dead_letters import list_dead_letters
+from k2beam.query.selections import DeadLetterSelection
 from k2beam.simulate.faults import parse_faults
 from k2beam.simulate.simulate import Simulation, simulate
 from k2beam.simulate.truth import Truth
@@ -30,6 +34,32 @@ def simulated(folder: Path, rows: int = 4000, faults: str = FAULTS, **options: A
     """A faulty feed of trades and quotes in ``folder``."""
     settings = {"symbols": 4, "seed": 7, "kinds": ("trades", "quotes"), "files": 3, **options}
     return simulate(folder, Simulation(rows=rows, faults=parse_faults(faults), **settings))
+
+
+def without_schemas(containers: Path, folder: Path) -> Path:
+    """The same messages in containers of ``folder`` that bring no schemas along."""
+    folder.mkdir()
+    for container in sorted(containers.glob("*.avro")):
+        rows = (row for batch in ReadArchive([str(container)]).local_batches() for row in batch.data.to_pylist())
+        records = (
+            RawRecord(
+                row["source"],
+                row["partition"],
+                row["offset"],
+                None if row["timestamp"] is None else int(row["timestamp"].timestamp() * 1_000_000),
+                row["key"],
+                row["value"],
+                tuple((header["key"], header["value"]) for header in row["headers"] or ()),
+            )
+            for row in rows
+        )
+        write_raw_archive(str(folder / container.name), records, {})
+    return folder
+
+
+def resolved_by(container: Path) -> dict[int, str]:
+    """The writer schemas (JSON) that a container brings along, by id."""
+    return {int(ref): text for batch in ReadArchive([str(container)]).local_batches() for ref, text in batch.schemas}
 
 
 def ingest(paths: Sequence[Path], warehouse: Path, *beam: str, **write: Any) -> IngestStats:
@@ -73,6 +103,11 @@ def open_gaps(warehouse: Path) -> set[tuple[str, str, str, int, int, int]]:
     }
 
 
+def unresolved_letters(warehouse: Path) -> int:
+    """How many dead letters have not become events."""
+    return len(list_dead_letters(open_catalog(lake_config(warehouse)), NAMESPACE, DeadLetterSelection()))
+
+
 def true_gaps(truth: Truth) -> set[tuple[str, str, str, int, int, int]]:
     return {(gap.exchange, gap.symbol, gap.kind, gap.epoch, gap.first_missing, gap.last_missing) for gap in truth.gaps}
 
@@ -82,9 +117,9 @@ def dead_letter_classes(warehouse: Path) -> Counter[str]:
     return Counter(table.scan().to_arrow().column("error_class").to_pylist() if table else [])
 
 
-def assert_audit(warehouse: Path, *sources: Path) -> None:
-    """The report is good, without mending anything."""
-    report = audit(open_catalog(lake_config(warehouse)), NAMESPACE, [str(source) for source in sources], mend=False)
+def assert_audit(warehouse: Path, *sources: Path, mend: bool = False) -> None:
+    """The report is good, without mending anything; a run that was killed has left the ledger for the audit to mend."""
+    report = audit(open_catalog(lake_config(warehouse)), NAMESPACE, [str(source) for source in sources], mend=mend)
     assert report.ok, report.problems
 
 

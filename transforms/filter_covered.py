@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from k2beam.config import LakeConfig
 from k2beam.coverage import Coverage
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.commit import read_coverage
+from k2beam.lake.tables import COVERED_TABLES
 from k2beam.metrics.config import DEFAULT_METRICS, MetricsConfig
 from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch
 
@@ -31,7 +32,8 @@ OTHER = "other"
 class FilterCovered(beam.PTransform):  # type: ignore[misc]
     """PCollection of RawBatch, BlockBatch or DeadLetterBatch -> the same without covered offsets.
 
-    The coverage is read once a worker, from every table of the namespace. This is the cheap
+    The coverage is read once a worker, from ``tables`` of the namespace: without the dead letters, those are taken once
+    more. This is the cheap
     path: the commit checks again, so an offset that is covered meanwhile is still taken once. A block of a
     container goes on whole unless all of its records are covered.
 
@@ -51,20 +53,24 @@ class FilterCovered(beam.PTransform):  # type: ignore[misc]
         ('samples/asx/trades.avro', 243)
     """
 
-    def __init__(self, lake: LakeConfig, metrics: MetricsConfig = DEFAULT_METRICS) -> None:
+    def __init__(
+        self, lake: LakeConfig, metrics: MetricsConfig = DEFAULT_METRICS, tables: Sequence[str] = COVERED_TABLES
+    ) -> None:
         super().__init__()
         self._lake = lake
         self._metrics = metrics
+        self._tables = tuple(tables)
 
     def expand(self, batches: beam.PCollection) -> beam.PCollection:
         element_type = batches.element_type
-        fn = _FilterCoveredFn(self._lake, self._metrics)
+        fn = _FilterCoveredFn(self._lake, self._metrics, self._tables)
         return batches | "Filter" >> beam.ParDo(fn).with_output_types(element_type)
 
 
 class _FilterCoveredFn(beam.DoFn):  # type: ignore[misc]
-    def __init__(self, lake: LakeConfig, metrics: MetricsConfig) -> None:
+    def __init__(self, lake: LakeConfig, metrics: MetricsConfig, tables: tuple[str, ...]) -> None:
         self._lake = lake
+        self._tables = tables
         self._metrics_config = metrics
         self._coverage = Coverage()
         self._consumed = beam.metrics.Metrics.counter("k2beam", "consumed")
@@ -73,7 +79,7 @@ class _FilterCoveredFn(beam.DoFn):  # type: ignore[misc]
         self._dead_letter_offsets = beam.metrics.Metrics.counter("k2beam", "dead_letter_offsets")
 
     def setup(self) -> None:
-        self._coverage = read_coverage(open_catalog(self._lake), self._lake.namespace)
+        self._coverage = read_coverage(open_catalog(self._lake), self._lake.namespace, self._tables)
         self._metrics = self._metrics_config.open("filter_covered")
 
     def process(self, batch: Batch) -> Iterator[Batch]:

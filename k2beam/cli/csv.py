@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import k2beam
-from k2beam.cli.intake_options import IntakeOptions, intake_options
+from k2beam.cli.intake_options import IntakeOptions, ReplayLettersOption, intake_options
 from k2beam.cli.kafka_options import kafka_security
 from k2beam.cli.lake_options import lake_config
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
@@ -63,6 +63,7 @@ def csv_files(
     explain: Annotated[
         bool, typer.Option("--explain", help="Show what the first lines of each file become; nothing is written.")
     ] = False,
+    replay_dead_letters: ReplayLettersOption = False,
     *,
     lake: LakeConfig,
     bootstrap: Annotated[str | None, typer.Option(metavar="HOSTS", help="Kafka brokers, for --to topic.")] = None,
@@ -112,7 +113,12 @@ def csv_files(
 
         write = WriteConfig(target_file_bytes=target_file_mb * _MIB, memory_bytes=memory_mb * _MIB)
         config = IngestConfig(
-            lake, write, dead_letters_json=dead_letters_json, metrics=metrics.config, **intake._asdict()
+            lake,
+            write,
+            dead_letters_json=dead_letters_json,
+            metrics=metrics.config,
+            replay_dead_letters=replay_dead_letters,
+            **intake._asdict(),
         )
         source = ReadCsv(
             files,

@@ -17,6 +17,13 @@ KNOWN = "known"
 """Of ``--sequences``: the rules that come with the package."""
 
 
+ReplayLettersOption = Annotated[
+    bool,
+    typer.Option("--replay-dead-letters", help="Decode again what is a dead letter; what is good now becomes events."),
+]
+"""Of the commands that read files whole: a live job begins where the last one ended."""
+
+
 class IntakeOptions(NamedTuple):
     """What of an :class:`k2beam.job.config.IngestConfig` they say."""
 

@@ -19,7 +19,7 @@ from k2beam.flink import FlinkRun, job_key
 from k2beam.job.beam import AGAIN, ENDED_STATES, POLL_SECONDS, cancel, ended_after, state_of, submitted
 from k2beam.job.config import IngestConfig
 from k2beam.job.first import LocalSource, check_first
-from k2beam.job.opening import opened
+from k2beam.job.opening import covering_tables, opened
 from k2beam.job.options import beam_options, flink_run
 from k2beam.job.pipeline import build
 from k2beam.job.progress import Restarts
@@ -65,7 +65,8 @@ def run_ingest(
         if columns is not None:
             for schema in source.writer_schemas():
                 columns.see_writer(schema)
-        check_first(source.local_batches(), covered, resolver, config.max_dead_share, columns=columns)
+        had = read_coverage(catalog, namespace, covering_tables(config))
+        check_first(source.local_batches(), had, resolver, config.max_dead_share, columns=columns)
     files.record(covered)
     config = replace(config, write=files.written_with(config.write))
     started = time.monotonic()

@@ -31,6 +31,7 @@ class IngestConfig:
     another program has made (:func:`k2beam.lake.adopt.check_tables`). ``max_dead_share``: nothing is taken where more
     than this share of the first messages would be dead letters (:func:`k2beam.job.first.check_first`; 1.0: all is).
     ``evolve``: a field that no column has becomes an optional column of the table, and not an entry of ``vendor_data``.
+    ``replay_dead_letters``: offsets of dead letters are taken once more; what fails again stays as it is.
     ``sequences``: how exchanges number their messages, kept with the tables (None: as it is kept). It may be used for
     any number of runs; one with a ``write.run_id`` is for one, since the stats of a run are counted by that id.
     Raises UsageError for a grace below 0, and for a share that is none.
@@ -51,6 +52,7 @@ class IngestConfig:
     max_dead_share: float = MAX_DEAD_SHARE
     sequences: SequenceRules | None = None
     evolve: bool = False
+    replay_dead_letters: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_dead_share <= 1:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -39,7 +40,7 @@ class LocalSource(Protocol):
         """The writers' schemas (JSON) that are known before anything is read."""
 
 
-class _Judged(NamedTuple):
+class Judged(NamedTuple):
     """A message, or offsets that are a dead letter together; ``error_class`` is empty where it is good.
 
     ``place`` is its source partition.
@@ -71,24 +72,19 @@ def check_first(
     """
     if max_dead_share == 1 and columns is None:
         return
-    if resolver is not None:
-        resolver.open()
-    try:
-        lookup = None if resolver is None else resolver.resolve
-        decoder = BatchDecoder(ColumnarDecoder(), now_us, lookup, evolve=columns is not None)
-        first = _first(_judged(_beginning(without_covered(batch, covered)), decoder, columns) for batch in batches)
-    finally:
-        if resolver is not None:
-            resolver.close()
+    with opened_decoder(resolver, evolve=columns is not None) as decoder:
+        first = _first(
+            judge_messages(_beginning(without_covered(batch, covered)), decoder, columns) for batch in batches
+        )
     looked = sum(one.offsets for one in first) + _taken_between(first, covered)
     failed = [one for one in first if one.error_class]
     if looked >= least and sum(one.offsets for one in failed) > max_dead_share * looked:
         raise K2BeamError(_refusal(failed, looked, max_dead_share))
 
 
-def _first(batches: Iterable[list[_Judged]]) -> list[_Judged]:
+def _first(batches: Iterable[list[Judged]]) -> list[Judged]:
     """The first messages. A batch of lines may come after that of the bad lines between them."""
-    found: list[_Judged] = []
+    found: list[Judged] = []
     for batch in batches:
         follows = not found or not batch or batch[0].offset > found[-1].offset
         if len(found) >= FIRST_MESSAGES and follows:
@@ -97,7 +93,7 @@ def _first(batches: Iterable[list[_Judged]]) -> list[_Judged]:
     return found[:FIRST_MESSAGES]
 
 
-def _taken_between(first: list[_Judged], covered: Coverage) -> int:
+def _taken_between(first: list[Judged], covered: Coverage) -> int:
     """How many offsets are covered from the first to the last that is looked at, of each source partition."""
     ends: dict[tuple[str, int], tuple[int, int]] = {}
     for one in first:
@@ -117,11 +113,24 @@ def _beginning(batch: Batch) -> Batch:
     return batch
 
 
-def _judged(batch: Batch, decoder: BatchDecoder, columns: ColumnCheck | None) -> list[_Judged]:
+@contextmanager
+def opened_decoder(resolver: Any, *, evolve: bool = False) -> Iterator[BatchDecoder]:
+    """A decoder for use here and now, which asks ``resolver`` for schemas that batches don't bring along (or None)."""
+    if resolver is None:
+        yield BatchDecoder(ColumnarDecoder(), now_us, None, evolve=evolve)
+        return
+    resolver.open()
+    try:
+        yield BatchDecoder(ColumnarDecoder(), now_us, resolver.resolve, evolve=evolve)
+    finally:
+        resolver.close()
+
+
+def judge_messages(batch: Batch, decoder: BatchDecoder, columns: ColumnCheck | None = None) -> list[Judged]:
     """What becomes of each message, by offset."""
     events, dead_letters = ((), batch.dead_letters) if isinstance(batch, DeadLetterBatch) else decoder.decode(batch)
     found = [
-        _Judged(one.offset, one.last - one.offset + 1, one.error_class, one.error_message, (one.source, one.partition))
+        Judged(one.offset, one.last - one.offset + 1, one.error_class, one.error_message, (one.source, one.partition))
         for one in dead_letters
     ]
     for part in events:
@@ -133,11 +142,11 @@ def _judged(batch: Batch, decoder: BatchDecoder, columns: ColumnCheck | None) ->
         for row, (offset, *place) in enumerate(rows):
             one = broken.get(row)
             told = ("", "") if one is None else (one.error_class, one.message)
-            found.append(_Judged(offset, 1, *told, place=(place[0], place[1])))
+            found.append(Judged(offset, 1, *told, place=(place[0], place[1])))
     return sorted(found)
 
 
-def _refusal(failed: list[_Judged], looked: int, most: float) -> str:
+def _refusal(failed: list[Judged], looked: int, most: float) -> str:
     classes = Counter[str]()
     for one in failed:
         classes[one.error_class] += one.offsets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from k2beam.lake.identity import settled
 from k2beam.lake.kept_schemas import keep_schemas
 from k2beam.lake.patience import patient
 from k2beam.lake.rules import keep_rules
+from k2beam.lake.tables import COVERED_TABLES, EVENT_TABLES
 
 
 def opened(config: IngestConfig, resolver: Any) -> tuple[IngestConfig, Catalog, Any]:
@@ -28,3 +30,8 @@ def opened(config: IngestConfig, resolver: Any) -> tuple[IngestConfig, Catalog, 
     if config.sequences is not None:
         keep_rules(catalog, namespace, config.sequences)
     return config, catalog, resolver
+
+
+def covering_tables(config: IngestConfig) -> Sequence[str]:
+    """The tables whose offsets are not taken once more: all that have any, or those of events alone."""
+    return tuple(EVENT_TABLES.values()) if config.replay_dead_letters else COVERED_TABLES

@@ -12,6 +12,7 @@ from apache_beam.transforms.error_handling import ErrorHandler
 from k2beam.errors import UsageError
 from k2beam.job.beam import work_as_we_need
 from k2beam.job.config import IngestConfig
+from k2beam.job.opening import covering_tables
 from k2beam.lake.adopt import event_columns, exchanges_of
 from k2beam.lake.seed import LedgerSeed
 from transforms.decode_avro import DecodeAvro
@@ -46,9 +47,10 @@ def build(
     """
     work_as_we_need()
     seed = LedgerSeed.of_now(config.lake)
+    covering = covering_tables(config)
     read: ReadResult = pipeline | "Read" >> source
-    fresh = read.batches | "FilterCovered" >> FilterCovered(config.lake, config.metrics)
-    unreadable = read.errs | "FilterCoveredErrors" >> FilterCovered(config.lake, config.metrics)
+    fresh = read.batches | "FilterCovered" >> FilterCovered(config.lake, config.metrics, covering)
+    unreadable = read.errs | "FilterCoveredErrors" >> FilterCovered(config.lake, config.metrics, covering)
     decoded = fresh | "DecodeAvro" >> DecodeAvro(resolver=resolver, metrics=config.metrics, evolve=config.evolve)
     valid = decoded.events | "ValidateEvents" >> ValidateEvents(
         stored=event_columns(config.lake), exchanges=partial(exchanges_of, config.lake)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -36,7 +36,7 @@ def list_dead_letters(catalog: Catalog, namespace: str, selection: DeadLetterSel
     table = find_readable(catalog, namespace, DEAD_LETTERS)
     if table is None:
         return []
-    letters = _unresolved(table, catalog, namespace, selection, _STORED)
+    letters = _selected(table, catalog, namespace, selection, _STORED)
     rows = (row for batch in letters for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
     if selection.limit is None:
         return sorted(rows)
@@ -95,7 +95,7 @@ def select_dead_letters(
 
 
 def _whole(table: Table, catalog: Catalog, namespace: str, selection: DeadLetterSelection) -> Iterator[pa.RecordBatch]:
-    letters = _unresolved(table, catalog, namespace, selection, DEAD_LETTER_SCHEMA.names)
+    letters = _selected(table, catalog, namespace, selection, DEAD_LETTER_SCHEMA.names)
     limit = "" if selection.limit is None else f"LIMIT {selection.limit}"
     with duck.session() as session:
         session.register("letters", DEAD_LETTER_SCHEMA, letters)
@@ -126,14 +126,18 @@ def show_dead_letter(catalog: Catalog, namespace: str, source: str, partition: i
     return _details(max(found, key=lambda row: row["failed_at"]), events)
 
 
-def _unresolved(
-    table: Table, catalog: Catalog, namespace: str, selection: DeadLetterSelection, columns: Sequence[str]
-) -> Iterator[pa.RecordBatch]:
-    """The letters of a selection that have an offset which is no event, in ``columns``, the places among them."""
-    events = read_coverage(catalog, namespace, EVENT_TABLES.values())
-    for batch in _read(table, columns, letter_filter(selection)):
+def unresolved(letters: Iterable[pa.RecordBatch], events: Coverage) -> Iterator[pa.RecordBatch]:
+    """The letters that stand for an offset which is no event; their places are among the columns."""
+    for batch in letters:
         places = zip(*(batch.column(name).to_pylist() for name in _STORED[:4]), strict=True)
         yield batch.filter(pa.array([not _is_event(events, *place) for place in places], pa.bool_()))
+
+
+def _selected(
+    table: Table, catalog: Catalog, namespace: str, selection: DeadLetterSelection, columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    events = read_coverage(catalog, namespace, EVENT_TABLES.values())
+    return unresolved(_read(table, columns, letter_filter(selection)), events)
 
 
 def _is_event(events: Coverage, source: str, partition: int, first: int, last: int) -> bool:

@@ -75,6 +75,12 @@ class DeadLetterSelection:
     """Which dead letters: of error classes, stages and sources, at most ``limit`` of them.
 
     They failed from ``start`` on and before ``end``.
+
+    Examples:
+        >>> from k2beam import DeadLetterSelection, LakeConfig, preview_dead_letters
+        >>> counts = preview_dead_letters(LakeConfig("warehouse"), DeadLetterSelection(stage=["frame", "schema"]))
+        >>> sum(one.letters for one in counts)
+        6
     """
 
     error_class: Names = None

@@ -114,3 +114,12 @@ def test_the_pipeline_reads_the_tables_and_counts(tmp_path: Path) -> None:
     result.wait_until_finish()
     found = {metric.key.metric.name: metric.result for metric in result.metrics().query()["counters"]}
     assert (found["consumed"], found["already_covered"]) == (10, 7)
+
+
+def test_only_the_coverage_of_the_tables_that_are_named_counts(tmp_path: Path) -> None:
+    catalog = open_catalog(lake_config(tmp_path))
+    commit_files(catalog, NAMESPACE, "trades_v2", [stage(tmp_path, range(5), source="s")], run_id="r", policy=QUICK)
+    with TestPipeline(runner="FnApiRunner") as pipeline:
+        batches = pipeline | beam.Create([raw(list(range(8)))]).with_output_types(RawBatch)
+        kept = batches | FilterCovered(lake_config(tmp_path), tables=["quotes_v2", "dead_letters"])
+        assert_that(kept | beam.Map(lambda batch: batch.num_rows), equal_to([8]))

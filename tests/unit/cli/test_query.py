@@ -341,7 +341,12 @@ def test_an_empty_lake_gives_an_empty_result_with_columns(app: typer.Typer, tmp_
 
 @pytest.mark.parametrize(
     "command",
-    [*EVERY, ["query", "summary", "--symbol", "X", "--day", "2026-01-05"], ["dlq", "show", "s", "0", "1"]],
+    [
+        *EVERY,
+        ["query", "summary", "--symbol", "X", "--day", "2026-01-05"],
+        ["dlq", "show", "s", "0", "1"],
+        ["dlq", "replay"],
+    ],
     ids=" ".join,
 )
 def test_a_missing_warehouse_is_wrong_usage(app: typer.Typer, tmp_path: Path, command: list[str]) -> None:
