@@ -23,6 +23,9 @@ from k2beam.errors import LakeError
 PROPERTY_PREFIX = "k2.coverage."
 """Table properties with this prefix hold the coverage; the rest is ``<partition>.<source>``."""
 
+FILL_PREFIX = "fill:"
+"""Of sources from which only what was missing elsewhere was taken: their offsets need not follow each other."""
+
 MOST_OFFSETS = 1 << 36
 """The longest stretch that :func:`span` builds: some 80 MB, years of the busiest partition."""
 

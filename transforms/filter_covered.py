@@ -23,7 +23,7 @@ from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch
 
 Batch = RawBatch | BlockBatch | DeadLetterBatch
 
-SOURCE_KINDS = ("kafka", "archive", "csv")
+SOURCE_KINDS = ("kafka", "archive", "csv", "fill")
 """The kinds of sources that the readers name."""
 OTHER = "other"
 """The label of every other source."""

@@ -11,9 +11,9 @@ from typing import Literal
 
 from pyroaring import BitMap64
 
-from k2beam.coverage import Coverage, SourcePartition, holes, runs
+from k2beam.coverage import FILL_PREFIX, Coverage, SourcePartition, holes, runs
 
-End = Literal["source", "recorded", "unverified"]
+End = Literal["source", "recorded", "unverified", "chosen"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,8 @@ class Expectation:
 
     def end(self, key: SourcePartition) -> End:
         """How the end of ``key`` is known."""
+        if key.source.startswith(FILL_PREFIX):
+            return "chosen"
         if self.counted[key]:
             return "source"
         return "recorded" if key in self.ends else "unverified"
@@ -95,6 +97,8 @@ class Expectation:
     def _stretches(self, key: SourcePartition, seen: BitMap64) -> list[Span]:
         """Where every offset is expected: apart from each other, in order."""
         stretches: list[Span] = []
+        if key.source.startswith(FILL_PREFIX):  # which of its numbers are there is for the ledger of gaps to say
+            return stretches
         if seen:
             stretches += _outside(self.spans.get(key, ()), seen.min(), seen.max())
         if self.ends.get(key):

@@ -153,7 +153,8 @@ def _place_told(
 
 
 def place_gaps(session: duck.Session, spans: str, events: str, gaps: Iterable[Gap], *, exactly: bool = False) -> None:
-    """Make ``placed``: of gaps ``exchange``, ``symbol``, ``missing``, and the times that their messages lie between.
+    """Make ``placed``: of gaps ``gap`` (their places in the order given), ``exchange``, ``symbol``, ``missing``, and
+    ``low_time`` and ``high_time``, between which their messages lie.
 
     ``events`` is a relation with ``exchange``, ``symbol``, ``timestamp`` and ``source_sequence``, and ``spans`` sums it
     up (:func:`judge_spans`): a gap begins at the message with the number before it, and where one span only can have
@@ -175,7 +176,7 @@ def place_gaps(session: duck.Session, spans: str, events: str, gaps: Iterable[Ga
     _place_exactly(session, events)
     session.run("""
         CREATE TEMP TABLE placed AS
-        SELECT exchange, symbol, missing, least(time, opened) AS low_time, greatest(time, opened) AS high_time
+        SELECT gap, exchange, symbol, missing, least(time, opened) AS low_time, greatest(time, opened) AS high_time
         FROM gaps JOIN begun USING (gap)
     """)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from pyiceberg.catalog import Catalog
@@ -35,6 +36,18 @@ def list_gaps(catalog: Catalog, namespace: str, selection: GapSelection) -> Iter
     for gap in gaps:
         if selection.filled or selection.history or gap.status != "FILLED":
             yield _row(gap)
+
+
+RANGE_COLUMNS = ("exchange", "symbol", "kind", "epoch", "first_missing", "last_missing", "missing_count", "opened_at")
+
+
+def missing_ranges(catalog: Catalog, namespace: str, selection: GapSelection) -> Iterator[dict[str, Any]]:
+    """What is missing now, as :data:`RANGE_COLUMNS`; ``opened_at`` is the time of the message after it.
+
+    Raises as :func:`list_gaps` does.
+    """
+    for row in list_gaps(catalog, namespace, replace(selection, filled=False, history=False)):
+        yield {name: row[name] for name in RANGE_COLUMNS}
 
 
 def open_gaps(catalog: Catalog, namespace: str, kind: Kind | None, selection: EventSelection) -> list[Gap]:

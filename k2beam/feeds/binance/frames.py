@@ -291,15 +291,25 @@ def _trade(payload: Mapping[str, Any], pair: Pair, received_at: int) -> Market:
 
     ``m`` says that the buyer was the maker, so that the seller was the aggressor.
     """
-    number = _integer(payload, "t")
-    if type(payload.get("m")) is not bool:
-        raise BadFrame("value", "m is not true or false")
     vendor = {"event_time": str(_microseconds(payload, "E", received_at))}
     # Frames recorded before June 2024 name the orders too.
     for field, name in (("b", "buyer_order_id"), ("a", "seller_order_id")):
         if field in payload:
             vendor[name] = str(_integer(payload, field))
-    record = {
+    return Market("trades", f"{pair.symbol.lower()}@trade", trade_record(payload, pair, received_at, vendor))
+
+
+def trade_record(
+    payload: Mapping[str, Any], pair: Pair, received_at: int, vendor_data: Mapping[str, str]
+) -> EventRecord:
+    """trade_v2 of the fields ``t`` (id), ``T`` (time), ``p`` (price), ``q`` (quantity) and ``m`` of a frame.
+
+    The same trade gives the same message id, whatever told of it. Raises BadFrame for a value that can't be.
+    """
+    number = _integer(payload, "t")
+    if type(payload.get("m")) is not bool:
+        raise BadFrame("value", "m is not true or false")
+    return {
         "message_id": _message_id("trades", pair.symbol, number),
         "trade_id": str(number),
         **_instrument(pair),
@@ -311,9 +321,8 @@ def _trade(payload: Mapping[str, Any], pair: Pair, received_at: int) -> Market:
         "source_sequence": number,
         "ingestion_timestamp": _datetime(received_at),
         "platform_sequence": None,
-        "vendor_data": vendor,
+        "vendor_data": dict(vendor_data),
     }
-    return Market("trades", f"{pair.symbol.lower()}@trade", record)
 
 
 def _quote(payload: Mapping[str, Any], pair: Pair, received_at: int) -> Market:
