@@ -23,6 +23,9 @@ from k2beam.errors import LakeError
 PROPERTY_PREFIX = "k2.coverage."
 """Table properties with this prefix hold the coverage; the rest is ``<partition>.<source>``."""
 
+LEFT_OUT_PREFIX = "k2.left-out."
+"""The same of offsets that were left out by choice: their events were in the tables from elsewhere."""
+
 FILL_PREFIX = "fill:"
 """Of sources from which only what was missing elsewhere was taken: their offsets need not follow each other."""
 
@@ -136,18 +139,18 @@ class Coverage:
             sha.update(_canonical(self._bitmaps[key]))
         return sha.hexdigest()[:32]
 
-    def to_properties(self, only: Coverage | None = None) -> dict[str, str]:
+    def to_properties(self, only: Coverage | None = None, prefix: str = PROPERTY_PREFIX) -> dict[str, str]:
         """Table properties, one a source partition; with ``only``, just the ones that it touches."""
         keys = self if only is None else [key for key in only if key in self._bitmaps]
         return {
-            f"{PROPERTY_PREFIX}{key.partition}.{key.source}": base64.b85encode(
+            f"{prefix}{key.partition}.{key.source}": base64.b85encode(
                 zlib.compress(_canonical(self._bitmaps[key]), 6)
             ).decode("ascii")
             for key in keys
         }
 
     @classmethod
-    def from_properties(cls, properties: Mapping[str, str]) -> Coverage:
+    def from_properties(cls, properties: Mapping[str, str], prefix: str = PROPERTY_PREFIX) -> Coverage:
         """Read what :meth:`to_properties` wrote; other properties are passed over.
 
         Raises LakeError when a property with the prefix does not parse: going on without it
@@ -155,9 +158,9 @@ class Coverage:
         """
         bitmaps: dict[SourcePartition, BitMap64] = {}
         for name, text in properties.items():
-            if not name.startswith(PROPERTY_PREFIX):
+            if not name.startswith(prefix):
                 continue
-            partition, _, source = name.removeprefix(PROPERTY_PREFIX).partition(".")
+            partition, _, source = name.removeprefix(prefix).partition(".")
             try:
                 bitmap = BitMap64.deserialize(zlib.decompress(base64.b85decode(text)))
                 bitmaps[SourcePartition(source, int(partition))] = bitmap

@@ -21,7 +21,7 @@ from k2beam.archive.files import expand_paths
 from k2beam.archive.stores import Stores
 from k2beam.audit.expectation import Expectation, SourceFile, describe, lost_files
 from k2beam.audit.report import AuditReport, DaysFinding, LedgerFinding, SourceFinding, SymbolFinding, TableFinding
-from k2beam.coverage import Coverage, SourcePartition, runs
+from k2beam.coverage import LEFT_OUT_PREFIX, PROPERTY_PREFIX, Coverage, SourcePartition, runs
 from k2beam.errors import ArchiveError, LakeError, UnreadableFile
 from k2beam.lake.certified import CertifiedDays
 from k2beam.lake.holes import read_holes
@@ -91,7 +91,7 @@ def audit(
     tables, counts = _count_tables(catalog, namespace, expectation, findings, on_step)
     if not tables and not expectation.keys:
         findings.problems.append(f"none of the tables of {namespace} exist: there is nothing to audit")
-    _report_lost_files(files, counts, findings)
+    _report_lost_files(files, counts, expectation.left_out, findings)
     source_findings = _check_sources(expectation, counts, findings)
     on_step("recounting sequences")
     certified = CertifiedDays(catalog, namespace, believe=not full, keep=full and mend)
@@ -150,6 +150,7 @@ def _count_tables(
         if (table := _find(catalog, namespace, name, findings)) is not None:
             tables[name], counts[name] = table, count_offsets(table, name, findings.file)
             _expect_recorded(expectation, table, findings)
+            expectation.left_out.update(_claimed(table, findings, LEFT_OUT_PREFIX))
     found = {name: Coverage(count.offsets) for name, count in counts.items()}
     # Read after the claims, as holes are recorded before they are covered: what was covered then is among them.
     expectation.holes = read_holes(catalog, namespace, on_unreadable=findings.file)
@@ -177,9 +178,9 @@ def _expect_recorded(expectation: Expectation, table: Table, findings: _Findings
         findings.problems.append(str(error))
 
 
-def _claimed(table: Table, findings: _Findings) -> Coverage:
+def _claimed(table: Table, findings: _Findings, prefix: str = PROPERTY_PREFIX) -> Coverage:
     try:
-        return Coverage.from_properties(table.properties)
+        return Coverage.from_properties(table.properties, prefix)
     except LakeError as error:
         problem = f"table {table.name()[-1]}: {error}"
         if problem not in findings.problems:
@@ -219,8 +220,10 @@ def _check_coverage(
     )
 
 
-def _report_lost_files(files: Sequence[SourceFile], counts: dict[str, OffsetCount], findings: _Findings) -> None:
-    seen = Coverage()
+def _report_lost_files(
+    files: Sequence[SourceFile], counts: dict[str, OffsetCount], left_out: Coverage, findings: _Findings
+) -> None:
+    seen = left_out.copy()
     for count in counts.values():
         seen.update(Coverage(count.offsets))
     for file in lost_files(files, seen):

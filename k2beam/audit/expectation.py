@@ -42,7 +42,8 @@ class Expectation:
 
     ``counted`` are those found in the source's own files, ``spans`` the stretches from the first to
     the last offset of each such file: a hole inside a span is the source's own, one outside is not
-    explained by it. ``ends`` are recorded end offsets (exclusive), ``holes`` recorded legal holes.
+    explained by it. ``ends`` are recorded end offsets (exclusive), ``holes`` recorded legal holes, of which
+    ``left_out`` were left out by choice.
 
     Offsets come from the data, so two that follow each other may be any distance apart: stretches are kept as their
     ends, and only what was received or counted is held one by one.
@@ -52,6 +53,7 @@ class Expectation:
     spans: dict[SourcePartition, list[Span]] = field(default_factory=lambda: defaultdict(list))
     ends: dict[SourcePartition, int] = field(default_factory=dict)
     holes: Coverage = field(default_factory=Coverage)
+    left_out: Coverage = field(default_factory=Coverage)
 
     def add_file(self, file: SourceFile) -> None:
         """Expect all offsets of ``file``."""
@@ -82,10 +84,10 @@ class Expectation:
 
         Expected is what its files hold, what lies below its recorded end, and what lies between the
         first and the last offset seen, where no file of the source says that it never was; recorded holes are not, but
-        for those that a file has a message of.
+        for those that a file has a message of which was not left out by choice.
         """
         stretches = self._stretches(key, seen)
-        seen = seen | (self.holes[key] - self.counted[key])
+        seen = seen | (self.holes[key] - self.counted[key]) | self.left_out[key]
         counted = self.counted[key] - seen
         for first, last in stretches:
             counted.remove_range(first, last + 1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import k2beam
-from k2beam.cli.intake_options import IntakeOptions, ReplayLettersOption, intake_options
+from k2beam.cli.intake_options import IntakeOptions, OnlyMissingOption, ReplayLettersOption, intake_options
 from k2beam.cli.kafka_options import kafka_security
 from k2beam.cli.lake_options import lake_config
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
@@ -64,6 +64,7 @@ def csv_files(
         bool, typer.Option("--explain", help="Show what the first lines of each file become; nothing is written.")
     ] = False,
     replay_dead_letters: ReplayLettersOption = False,
+    only_missing: OnlyMissingOption = False,
     *,
     lake: LakeConfig,
     bootstrap: Annotated[str | None, typer.Option(metavar="HOSTS", help="Kafka brokers, for --to topic.")] = None,
@@ -102,6 +103,10 @@ def csv_files(
         metrics.refuse_for(f"--to {to}")
     if replace and to != "tables":
         raise UsageError("--replace is for --to tables: what was delivered elsewhere can't be taken back")
+    if (replay_dead_letters or only_missing) and to != "tables":
+        raise UsageError("--replay-dead-letters and --only-missing are for --to tables")
+    if only_missing and replace:
+        raise UsageError("--only-missing and --replace exclude each other: what a file replaces is not missing")
     loaded_at = now_us()
     # Before Beam is loaded, which takes seconds.
     checked = check_files(files, reader.mapping, variables, loaded_at, complete=complete)
@@ -118,6 +123,7 @@ def csv_files(
             dead_letters_json=dead_letters_json,
             metrics=metrics.config,
             replay_dead_letters=replay_dead_letters,
+            only_missing=only_missing,
             **intake._asdict(),
         )
         source = ReadCsv(

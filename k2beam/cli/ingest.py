@@ -11,7 +11,7 @@ import k2beam
 from k2beam.archive.files import expand_paths
 from k2beam.cli.csv import register_csv
 from k2beam.cli.durations import seconds, whole_seconds
-from k2beam.cli.intake_options import IntakeOptions, ReplayLettersOption, intake_options
+from k2beam.cli.intake_options import IntakeOptions, OnlyMissingOption, ReplayLettersOption, intake_options
 from k2beam.cli.lake_options import archive_stores, lake_config
 from k2beam.cli.metrics_options import MetricsOptions, metrics_options
 from k2beam.cli.option_groups import with_options
@@ -58,6 +58,7 @@ def archive(
         str | None, typer.Option(help="Folder for a copy of the dead letters as JSON lines.")
     ] = None,
     replay_dead_letters: ReplayLettersOption = False,
+    only_missing: OnlyMissingOption = False,
     intake: IntakeOptions,
     metrics: MetricsOptions,
     output: OutputOption = OutputFormat.TABLE,
@@ -80,6 +81,7 @@ def archive(
         dead_letters_json=dead_letters_json,
         metrics=metrics.config,
         replay_dead_letters=replay_dead_letters,
+        only_missing=only_missing,
         **intake._asdict(),
     )
     with consumed_progress("replay", total=_records(paths, root, stores)):

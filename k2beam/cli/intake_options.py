@@ -21,7 +21,11 @@ ReplayLettersOption = Annotated[
     bool,
     typer.Option("--replay-dead-letters", help="Decode again what is a dead letter; what is good now becomes events."),
 ]
-"""Of the commands that read files whole: a live job begins where the last one ended."""
+OnlyMissingOption = Annotated[
+    bool,
+    typer.Option("--only-missing", help="Leave out events whose exchange's number the tables have from elsewhere."),
+]
+"""Both are of the commands that read files whole: a live job begins where the last one ended."""
 
 
 class IntakeOptions(NamedTuple):

@@ -14,17 +14,19 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.runners.runner import PipelineState
 
-from k2beam.errors import K2BeamError, mendable
+from k2beam.errors import K2BeamError, UsageError, mendable
 from k2beam.flink import FlinkRun, job_key
 from k2beam.job.beam import AGAIN, ENDED_STATES, POLL_SECONDS, cancel, ended_after, state_of, submitted
 from k2beam.job.config import IngestConfig
 from k2beam.job.first import LocalSource, check_first
+from k2beam.job.only_missing import leave_out_twins
 from k2beam.job.opening import covering_tables, opened
 from k2beam.job.options import beam_options, flink_run
 from k2beam.job.pipeline import build
 from k2beam.job.progress import Restarts
 from k2beam.job.stats import IngestStats, check_sum, ingest_stats
 from k2beam.job.taken import TakenFiles
+from k2beam.lake.catalog import Catalog
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.evolve import ColumnCheck
 from k2beam.lake.reconcile import reconcile
@@ -68,6 +70,8 @@ def run_ingest(
         had = read_coverage(catalog, namespace, covering_tables(config))
         check_first(source.local_batches(), had, resolver, config.max_dead_share, columns=columns)
     files.record(covered)
+    if config.only_missing:
+        _leave_out_twins(source, catalog, namespace, resolver)
     config = replace(config, write=files.written_with(config.write))
     started = time.monotonic()
     result = _run(source, config, beam_arguments, resolver)
@@ -77,6 +81,12 @@ def run_ingest(
     stats = ingest_stats(catalog, namespace, config.write.run_id, counters(result), duration)
     check_sum(stats, bounded=True)
     return stats
+
+
+def _leave_out_twins(source: beam.PTransform, catalog: Catalog, namespace: str, resolver: Any) -> None:
+    if not isinstance(source, LocalSource):
+        raise UsageError(f"--only-missing is for files: {type(source).__name__} can't be read twice")
+    leave_out_twins(catalog, namespace, source.local_batches(), read_coverage(catalog, namespace), resolver)
 
 
 def _run(source: beam.PTransform, config: IngestConfig, beam_arguments: Sequence[str], resolver: Any) -> Any:

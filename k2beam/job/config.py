@@ -32,6 +32,8 @@ class IngestConfig:
     than this share of the first messages would be dead letters (:func:`k2beam.job.first.check_first`; 1.0: all is).
     ``evolve``: a field that no column has becomes an optional column of the table, and not an entry of ``vendor_data``.
     ``replay_dead_letters``: offsets of dead letters are taken once more; what fails again stays as it is.
+    ``only_missing``: an event whose number the tables have from elsewhere is left out, and its offset becomes a legal
+    hole (:mod:`k2beam.job.only_missing`); of a source that can be read here and now.
     ``sequences``: how exchanges number their messages, kept with the tables (None: as it is kept). It may be used for
     any number of runs; one with a ``write.run_id`` is for one, since the stats of a run are counted by that id.
     Raises UsageError for a grace below 0, and for a share that is none.
@@ -53,6 +55,7 @@ class IngestConfig:
     sequences: SequenceRules | None = None
     evolve: bool = False
     replay_dead_letters: bool = False
+    only_missing: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_dead_share <= 1:

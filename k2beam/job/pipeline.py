@@ -18,6 +18,7 @@ from k2beam.lake.seed import LedgerSeed
 from transforms.decode_avro import DecodeAvro
 from transforms.detect_gaps import DetectGaps
 from transforms.filter_covered import FilterCovered
+from transforms.filter_covered_rows import FilterCoveredRows
 from transforms.sequence_slices import SequenceSlices
 from transforms.validate_events import ValidateEvents
 from transforms.write_dead_letters import WriteDeadLetters
@@ -52,7 +53,10 @@ def build(
     fresh = read.batches | "FilterCovered" >> FilterCovered(config.lake, config.metrics, covering)
     unreadable = read.errs | "FilterCoveredErrors" >> FilterCovered(config.lake, config.metrics, covering)
     decoded = fresh | "DecodeAvro" >> DecodeAvro(resolver=resolver, metrics=config.metrics, evolve=config.evolve)
-    valid = decoded.events | "ValidateEvents" >> ValidateEvents(
+    events = decoded.events
+    if config.only_missing:
+        events = events | "FilterCoveredRows" >> FilterCoveredRows(config.lake)
+    valid = events | "ValidateEvents" >> ValidateEvents(
         stored=event_columns(config.lake), exchanges=partial(exchanges_of, config.lake)
     )
     gaps = (

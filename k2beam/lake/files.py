@@ -160,7 +160,7 @@ def _first_offsets(rows: pa.Table | pa.RecordBatch) -> Coverage:
     return coverage
 
 
-def covered_rows(rows: pa.Table, taken: Coverage) -> Mask:
+def covered_rows(rows: pa.Table | pa.RecordBatch, taken: Coverage) -> Mask:
     """Which rows have an offset in ``taken``."""
     result = np.zeros(rows.num_rows, dtype=np.bool_)
     offsets = rows.column("_offset").to_numpy(zero_copy_only=False)

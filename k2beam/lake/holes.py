@@ -20,7 +20,7 @@ from pyiceberg.table import Table
 
 from k2beam.clock import now_us
 from k2beam.config import Retention, RetryPolicy
-from k2beam.coverage import Coverage, run_bounds
+from k2beam.coverage import LEFT_OUT_PREFIX, Coverage, run_bounds
 from k2beam.errors import UnreadableFile
 from k2beam.lake.commit import read_coverage
 from k2beam.lake.files import row_coverage, write_rows
@@ -152,12 +152,27 @@ def cover_holes(
         commit_loop(partial(load_readable, catalog, namespace, name), partial(_covered, part, retention), retry)
 
 
-def _covered(holes: Coverage, retention: Retention | None, table: Table) -> Append | None:
+def leave_out(catalog: Catalog, namespace: str, name: str, offsets: Coverage) -> None:
+    """Let the event table ``name`` cover offsets that are to have no row there, and remember that this was a choice.
+
+    They are recorded as legal holes first. A file that has messages at such offsets has not lost them, as it would have
+    at other holes. Repeating it changes nothing. Raises UnreadableFile, LakeError, CommitConflict and CommitUnknown.
+    """
+    if offsets:
+        record_holes(catalog, namespace, offsets, log_compacted=False)
+        plan = partial(_covered, offsets, None, by_choice=True)
+        commit_loop(partial(load_readable, catalog, namespace, name), plan, RetryPolicy())
+
+
+def _covered(holes: Coverage, retention: Retention | None, table: Table, by_choice: bool = False) -> Append | None:
     covered = Coverage.from_properties(table.properties)
     fresh = holes - covered
     if not fresh:
         return None
     properties = (covered | fresh).to_properties(only=fresh)
+    if by_choice:
+        chosen = Coverage.from_properties(table.properties, LEFT_OUT_PREFIX) | fresh
+        properties |= chosen.to_properties(only=fresh, prefix=LEFT_OUT_PREFIX)
     return Append([], properties, {COMMIT_ID: uuid.uuid4().hex}, retention=retention)
 
 

@@ -30,6 +30,9 @@ from k2beam.sequence.rules import NO_RULES, VENDOR_DATA
 PLACE: tuple[str, ...] = ("_source", "_partition", "_offset")
 """Where a message was: what puts copies of it in order."""
 
+NUMBERED = (pa.field("_epoch", pa.int64()), pa.field("_number", pa.int64()))
+"""What :func:`numbered_rows` adds to rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredEvents:
@@ -178,9 +181,8 @@ def _make_each_once(session: duck.Session, name: str, stored: StoredEvents, *, w
 
 def _take_out_copies(session: duck.Session, name: str, stored: StoredEvents) -> None:
     """Make ``name`` a table of the rows, each event once."""
-    numbered = [pa.field("_epoch", pa.int64()), pa.field("_number", pa.int64())]
-    further = [field for field in numbered if "source_sequence" in stored.schema.names]
-    batches = (_numbered(stored, batch) if further else batch for batch in stored.batches())
+    further = NUMBERED if "source_sequence" in stored.schema.names else ()
+    batches = (numbered_rows(stored.kind, stored.rules, batch) if further else batch for batch in stored.batches())
     session.register(f"{name}_numbered", pa.schema([*stored.schema, *further]), batches)
     time = f'"{EVENT_TIME_COLUMN[stored.kind]}"'
     copy = f"row_number() OVER (PARTITION BY message_id ORDER BY {time}, _source, _partition, _offset)"
@@ -188,19 +190,23 @@ def _take_out_copies(session: duck.Session, name: str, stored: StoredEvents) -> 
         f"CREATE TEMP TABLE {name} AS SELECT * FROM {name}_numbered QUALIFY {copy} = 1 OR message_id = ''"  # noqa: S608
     )
     if further:
-        _take_out_twins(session, name, time)
+        take_out_twins(session, name, time)
 
 
-def _numbered(stored: StoredEvents, rows: pa.RecordBatch) -> pa.RecordBatch:
-    epochs, numbers = number_rows(rows, stored.kind, stored.rules)
+def numbered_rows(kind: Kind, rules: SequenceRules, rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows with :data:`NUMBERED`: the epoch that their rule says, and their number (null: none)."""
+    epochs, numbers = number_rows(rows, kind, rules)
     return pa.RecordBatch.from_arrays(
         [*rows.columns, pa.array(epochs), pa.array(numbers, mask=numbers < 0)],
-        names=[*rows.schema.names, "_epoch", "_number"],
+        names=[*rows.schema.names, *(field.name for field in NUMBERED)],
     )
 
 
-def _take_out_twins(session: duck.Session, name: str, time: str) -> None:
-    """Of the rows with one number of the exchange leave the one that was ingested first."""
+def take_out_twins(session: duck.Session, name: str, time: str) -> None:
+    """Of the rows of the table ``name`` with one number of the exchange leave the one that was ingested first.
+
+    It has :data:`NUMBERED`, :data:`PLACE`, ``exchange``, ``symbol``, ``_ingested_at`` and ``time``, a quoted name.
+    """
     key, twins, begun = "exchange, symbol, _epoch", f"{name}_twins", f"{name}_starts"
     session.run(f"""
         CREATE TEMP TABLE {twins} AS SELECT DISTINCT {key} FROM {name} WHERE _number IS NOT NULL

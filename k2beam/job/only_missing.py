@@ -1,0 +1,54 @@
+"""Taking of a source only what the tables lack, by the numbers of the exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from k2beam.clock import now_us
+from k2beam.coverage import Coverage
+from k2beam.job.first import opened_decoder
+from k2beam.lake.catalog import Catalog
+from k2beam.lake.files import row_coverage
+from k2beam.lake.holes import leave_out
+from k2beam.lake.tables import EVENT_TABLES
+from k2beam.model import DeadLetterBatch, Kind
+from k2beam.query.twins import OfferedEvents
+from k2beam.validation import violations
+from transforms.filter_covered import Batch, without_covered
+from transforms.filter_covered_rows import rows_without_covered
+
+SEQUENCED: tuple[Kind, ...] = ("trades", "quotes")
+
+
+def leave_out_twins(
+    catalog: Catalog, namespace: str, batches: Iterable[Batch], covered: Coverage, resolver: Any
+) -> None:
+    """Make legal holes of the offsets whose events have numbers that the tables have, or that come twice.
+
+    They are written down, and covered, before anything else is taken, so that no run takes them, killed or not. Events
+    without a number are not among them. ``covered`` is what is taken already. Raises UnreadableFile, CommitConflict
+    and CommitUnknown.
+    """
+    offered = {kind: OfferedEvents(catalog, namespace, kind) for kind in SEQUENCED}
+    with opened_decoder(resolver) as decoder:
+        for kind, rows in _good_events(batches, covered, decoder):
+            if kind in offered:
+                offered[kind].add(rows)
+    for kind, events in offered.items():
+        twins = Coverage()
+        for places in events.twins():
+            twins.update(row_coverage(places))
+        leave_out(catalog, namespace, EVENT_TABLES[kind], twins)
+
+
+def _good_events(batches: Iterable[Batch], covered: Coverage, decoder: Any) -> Iterator[tuple[Kind, pa.RecordBatch]]:
+    for batch in batches:
+        fresh = without_covered(batch, covered)
+        for part in () if isinstance(fresh, DeadLetterBatch) else decoder.decode(fresh)[0]:
+            rows = rows_without_covered(part, covered).data
+            broken = {one.row for one in violations(part.kind, rows, now_us())}
+            good = [row for row in range(rows.num_rows) if row not in broken]
+            yield part.kind, rows.take(pa.array(good, pa.int64())) if broken else rows
