@@ -14,6 +14,9 @@ import pyarrow.compute as pc
 
 Kind = Literal["trades", "quotes", "reference_data"]
 KINDS: tuple[Kind, ...] = ("trades", "quotes", "reference_data")
+SEQUENCED_KINDS: tuple[Kind, ...] = ("trades", "quotes")
+"""The kinds whose events have a ``source_sequence``."""
+
 
 SchemaRef = int | str
 """What names a writer's schema: a registry's id, or a GUID as text."""

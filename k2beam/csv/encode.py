@@ -6,6 +6,7 @@ joined, so that one long text costs its own length only.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ from k2beam.archive.cells import Cells, decimal, long, wide_decimal
 from k2beam.archive.varint import write_long
 from k2beam.arrays import Ints
 from k2beam.codec.decimals import NARROW_DIGITS, words_of
+from k2beam.codec.frame import frame
 from k2beam.errors import SchemaError
-from k2beam.model import Kind
-from k2beam.schemas import avro_schema, latest_name
+from k2beam.model import Kind, RawRecord, SchemaRef
+from k2beam.schemas import avro_schema, latest_name, payload_arrow_schema
 
 _EMPTY = b""
+_SCHEMA_IDS: Mapping[Kind, int] = {"trades": 1, "quotes": 2}
 
 
 def encode_events(kind: Kind, events: pa.RecordBatch) -> pa.BinaryArray:
@@ -35,6 +38,23 @@ def encode_events(kind: Kind, events: pa.RecordBatch) -> pa.BinaryArray:
     encoded = [_encode(field["type"], events.column(field["name"])) for field in fields]
     encoded += [_encode(["null", "string"], column) for column in events.columns[len(fields) :]]
     return pc.binary_join_element_wise(*encoded, _EMPTY)
+
+
+def archive_schemas() -> dict[SchemaRef, Any]:
+    """The schemas that the messages of :func:`encode_messages` name, for the container that they go into."""
+    return {number: avro_schema(latest_name(kind)) for kind, number in _SCHEMA_IDS.items()}
+
+
+def encode_messages(kind: Kind, events: pa.RecordBatch, prefix: str = "") -> Iterator[RawRecord]:
+    """Events, with their provenance, as messages of a log (:func:`archive_schemas`): trades or quotes.
+
+    Each has the source, partition and offset of the event; ``prefix`` comes before the source.
+    """
+    payloads = encode_events(kind, events.select(payload_arrow_schema(latest_name(kind)).names))
+    places = (events.column(name).to_pylist() for name in ("_source", "_partition", "_offset", "symbol"))
+    for source, partition, offset, symbol, payload in zip(*places, payloads.to_pylist(), strict=True):
+        value = frame(_SCHEMA_IDS[kind], payload)
+        yield RawRecord(prefix + source, partition, offset, None, symbol.encode(), value)
 
 
 def _encode(avro_type: Any, values: pa.Array) -> pa.BinaryArray:

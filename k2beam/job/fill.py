@@ -13,10 +13,9 @@ import pyarrow as pa
 
 from k2beam.archive.write import write_raw_archive
 from k2beam.clock import now_us
-from k2beam.codec.frame import frame
 from k2beam.config import LakeConfig
 from k2beam.coverage import FILL_PREFIX
-from k2beam.csv.encode import encode_events
+from k2beam.csv.encode import archive_schemas, encode_messages
 from k2beam.feeds.binance.frames import EXCHANGE, parse_pairs
 from k2beam.feeds.binance.history import TradeHistory
 from k2beam.job.bounded import run_ingest
@@ -25,10 +24,10 @@ from k2beam.job.first import opened_decoder
 from k2beam.job.opening import opened
 from k2beam.lake.reconcile import reconcile
 from k2beam.metrics.config import DEFAULT_METRICS, MetricsConfig
-from k2beam.model import PROVENANCE_FIELDS, DeadLetterBatch, Kind, RawRecord, SchemaRef
+from k2beam.model import PROVENANCE_FIELDS, SEQUENCED_KINDS, DeadLetterBatch, Kind, RawRecord
 from k2beam.query.missing import MissingNumbers
 from k2beam.query.selections import EventSelection
-from k2beam.schemas import avro_schema, latest_name, payload_arrow_schema
+from k2beam.schemas import latest_name, payload_arrow_schema
 from k2beam.validation import violations
 from transforms.filter_covered import Batch
 from transforms.read_archive import ReadArchive
@@ -36,7 +35,6 @@ from transforms.read_archive import ReadArchive
 FILL_ROWS = 200_000
 """Rows that are looked at together, and taken with one commit."""
 
-_SCHEMA_IDS: Mapping[Kind, int] = {"trades": 1, "quotes": 2}
 _EVERYTHING = EventSelection()
 
 GapsByKind = Mapping[Kind, MissingNumbers]
@@ -143,7 +141,7 @@ def fill_gaps(
     reconcile(catalog, namespace, metrics=metrics)  # a run that was killed may have left the ledger behind
 
     def open_now() -> dict[Kind, MissingNumbers]:
-        return {kind: MissingNumbers.of_now(catalog, namespace, kind, selection) for kind in _SCHEMA_IDS}
+        return {kind: MissingNumbers.of_now(catalog, namespace, kind, selection) for kind in SEQUENCED_KINDS}
 
     gaps, offered, filled = open_now(), 0, 0
     before = sum(one.missing for one in gaps.values())
@@ -169,13 +167,12 @@ def _take(
         parts = [part for one, part in likely if one == kind and part.num_rows]
         if parts:
             rows = pa.concat_batches([part.select(_columns(kind)) for part in parts])
-            messages += _messages(kind, gaps[kind].wanted(rows))
+            messages += encode_messages(kind, gaps[kind].wanted(rows), FILL_PREFIX)
     if not messages:
         return 0
-    schemas: dict[SchemaRef, Any] = {number: avro_schema(latest_name(kind)) for kind, number in _SCHEMA_IDS.items()}
     with tempfile.TemporaryDirectory(prefix="k2beam-fill-") as folder:
         path = str(Path(folder, "fill.avro"))
-        write_raw_archive(path, messages, schemas)
+        write_raw_archive(path, messages, archive_schemas())
         config = IngestConfig(lake, metrics=metrics, max_dead_share=1)
         return sum(run_ingest(ReadArchive([path]), config).written.values())
 
@@ -186,14 +183,6 @@ def _columns(kind: Kind) -> list[str]:
 
 
 _PLACE = ("_source", "_partition", "_offset")
-
-
-def _messages(kind: Kind, rows: pa.RecordBatch) -> Iterator[RawRecord]:
-    payloads = encode_events(kind, rows.select(payload_arrow_schema(latest_name(kind)).names))
-    places = zip(*(rows.column(name).to_pylist() for name in (*_PLACE, "symbol")), strict=True)
-    for (source, partition, offset, symbol), payload in zip(places, payloads.to_pylist(), strict=True):
-        value = frame(_SCHEMA_IDS[kind], payload)
-        yield RawRecord(FILL_PREFIX + source, partition, offset, None, symbol.encode(), value)
 
 
 def _as_rows(records: Sequence[Mapping[str, Any]], source: str) -> pa.RecordBatch:

@@ -14,13 +14,11 @@ from k2beam.lake.catalog import Catalog
 from k2beam.lake.files import row_coverage
 from k2beam.lake.holes import leave_out
 from k2beam.lake.tables import EVENT_TABLES
-from k2beam.model import DeadLetterBatch, Kind
+from k2beam.model import SEQUENCED_KINDS, DeadLetterBatch, Kind
 from k2beam.query.twins import OfferedEvents
 from k2beam.validation import violations
 from transforms.filter_covered import Batch, without_covered
 from transforms.filter_covered_rows import rows_without_covered
-
-SEQUENCED: tuple[Kind, ...] = ("trades", "quotes")
 
 
 def leave_out_twins(
@@ -32,7 +30,7 @@ def leave_out_twins(
     without a number are not among them. ``covered`` is what is taken already. Raises UnreadableFile, CommitConflict
     and CommitUnknown.
     """
-    offered = {kind: OfferedEvents(catalog, namespace, kind) for kind in SEQUENCED}
+    offered = {kind: OfferedEvents(catalog, namespace, kind) for kind in SEQUENCED_KINDS}
     with opened_decoder(resolver) as decoder:
         for kind, rows in _good_events(batches, covered, decoder):
             if kind in offered:

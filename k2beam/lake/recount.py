@@ -31,13 +31,10 @@ from k2beam.lake.predicates import term
 from k2beam.lake.rules import read_rules
 from k2beam.lake.scan import EVERYTHING, bound_of, find_readable, plan_files, read_ahead, stop_at_unreadable, table_name
 from k2beam.lake.tables import EVENT_TABLES, SPECS
-from k2beam.model import Kind
+from k2beam.model import SEQUENCED_KINDS, Kind
 from k2beam.schemas import EVENT_TIME_COLUMN
 from k2beam.sequence import DayFold, Epoch, KeyName, SequenceRules, Slice, slice_runs
 from k2beam.sequence.rules import NO_RULES, VENDOR_DATA, values_of
-
-SEQUENCED_KINDS: tuple[Kind, ...] = ("trades", "quotes")
-"""The kinds whose events have a ``source_sequence``."""
 
 ROWS_AT_ONCE = 16_000_000
 """Rows that are held at once, 20 bytes each."""

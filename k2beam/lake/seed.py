@@ -23,11 +23,11 @@ from k2beam.errors import UnreadableFile
 from k2beam.lake.catalog import open_catalog
 from k2beam.lake.certified import CertifiedDays
 from k2beam.lake.days import DaySlices, SymbolName
-from k2beam.lake.recount import SEQUENCED_KINDS, slices_by_day
+from k2beam.lake.recount import slices_by_day
 from k2beam.lake.rules import read_rules
 from k2beam.lake.scan import find_readable
 from k2beam.lake.tables import EVENT_TABLES
-from k2beam.model import Kind
+from k2beam.model import SEQUENCED_KINDS, Kind
 from k2beam.sequence import KeyName, KeyState, SequenceRules, Slice
 from k2beam.sequence.rules import NO_RULES
 
