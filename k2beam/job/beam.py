@@ -19,6 +19,7 @@ from typing import Any
 
 import apache_beam as beam
 import grpc  # type: ignore[import-untyped]
+from apache_beam import pipeline as beam_pipeline
 from apache_beam.options.pipeline_options import PortableOptions
 from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.portability import job_server
@@ -204,9 +205,17 @@ def work_as_we_need() -> None:
     They connect for a bundle's data before the setup of its steps. Flink's runner (Beam 2.70) waits three minutes for
     that connection, and does not look meanwhile whether the worker has answered that the setup failed: a job whose
     first bundle fails then stands still, with no failure, no checkpoint, and nothing done.
+
+    In a notebook the steps have the names that they have elsewhere. Beam puts the number of the cell before them, by
+    code for interactive pipelines, which can't be loaded beside pandas 3 (Beam 2.77).
     """
+    beam_pipeline.alter_label_if_ipython = _as_it_is
     bundle_processor.BundleProcessor.try_split = _split_unless_state
     bundle_processor.BundleProcessor.__init__ = _begin_connected
+
+
+def _as_it_is(_transform: Any, _input: Any) -> None:
+    """Leaves the label of a step alone."""
 
 
 def refuse_work(said: str) -> None:
