@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,6 +65,12 @@ class Feed(StrEnum):
 KindOption = Annotated[KindName | None, typer.Option("--kind", help="Only this kind of event.")]
 
 
+def gap_options(symbol: SymbolOption = None, exchange: ExchangeOption = None, kind: KindOption = None) -> GapSelection:
+    """Which gaps: a group of options, for :func:`k2beam.cli.option_groups.with_options`."""
+    symbols, exchanges = split_names(symbol, "--symbol"), split_names(exchange, "--exchange")
+    return GapSelection(symbols, exchanges, kind.value if kind else None)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     app.add_typer(gaps_app, name="gaps")
@@ -71,17 +78,15 @@ def register(app: typer.Typer) -> None:
 
 @gaps_app.command(_LIST)
 @guarded
-@with_options(lake=existing_lake)
+@with_options(selection=gap_options, lake=existing_lake)
 def list_gaps(
-    symbol: SymbolOption = None,
-    exchange: ExchangeOption = None,
-    kind: KindOption = None,
+    *,
+    selection: GapSelection,
     status: Annotated[Status, typer.Option("--status", help="open: what is missing now; all: filled gaps too.")] = (
         Status.OPEN
     ),
     all_gaps: Annotated[bool, typer.Option("--all", help="The same as --status all.")] = False,
     history: Annotated[bool, typer.Option("--history", help="Every revision of every gap.")] = False,
-    *,
     lake: LakeConfig,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
@@ -89,36 +94,18 @@ def list_gaps(
     from k2beam.query.gaps import GAP_COLUMNS, list_gaps
 
     opened = k2beam.Lake.of(lake)
-    selection = GapSelection(
-        symbol=split_names(symbol, "--symbol"),
-        exchange=split_names(exchange, "--exchange"),
-        kind=kind.value if kind else None,
-        filled=all_gaps or status is Status.ALL,
-        history=history,
-    )
+    selection = replace(selection, filled=all_gaps or status is Status.ALL, history=history)
     emit_rows(GAP_COLUMNS, list_gaps(opened.catalog, opened.namespace, selection), output)
 
 
 @gaps_app.command("export")
 @guarded
-@with_options(lake=existing_lake)
-def export(
-    symbol: SymbolOption = None,
-    exchange: ExchangeOption = None,
-    kind: KindOption = None,
-    *,
-    lake: LakeConfig,
-    output: OutputOption = OutputFormat.CSV,
-) -> None:
+@with_options(selection=gap_options, lake=existing_lake)
+def export(*, selection: GapSelection, lake: LakeConfig, output: OutputOption = OutputFormat.CSV) -> None:
     """The ranges of numbers that are missing now: what to ask an exchange or a vendor for."""
     from k2beam.query.gaps import RANGE_COLUMNS, missing_ranges
 
     opened = k2beam.Lake.of(lake)
-    selection = GapSelection(
-        symbol=split_names(symbol, "--symbol"),
-        exchange=split_names(exchange, "--exchange"),
-        kind=kind.value if kind else None,
-    )
     emit_rows(RANGE_COLUMNS, missing_ranges(opened.catalog, opened.namespace, selection), output)
 
 

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from k2beam.archive.write import write_raw_archive
-from k2beam.clock import now_us
 from k2beam.config import LakeConfig
 from k2beam.coverage import FILL_PREFIX
 from k2beam.csv.encode import archive_schemas, encode_messages
@@ -20,7 +19,7 @@ from k2beam.feeds.binance.frames import EXCHANGE, parse_pairs
 from k2beam.feeds.binance.history import TradeHistory
 from k2beam.job.bounded import run_ingest
 from k2beam.job.config import IngestConfig
-from k2beam.job.first import opened_decoder
+from k2beam.job.first import good_rows, opened_decoder
 from k2beam.job.opening import opened
 from k2beam.lake.reconcile import reconcile
 from k2beam.metrics.config import DEFAULT_METRICS, MetricsConfig
@@ -28,7 +27,6 @@ from k2beam.model import PROVENANCE_FIELDS, SEQUENCED_KINDS, DeadLetterBatch, Ki
 from k2beam.query.missing import MissingNumbers
 from k2beam.query.selections import EventSelection
 from k2beam.schemas import latest_name, payload_arrow_schema
-from k2beam.validation import violations
 from transforms.filter_covered import Batch
 from transforms.read_archive import ReadArchive
 
@@ -85,11 +83,10 @@ class RecordOfFiles:
                 decoded = ((), batch.dead_letters) if isinstance(batch, DeadLetterBatch) else decoder.decode(batch)
                 self.unreadable += sum(one.last - one.offset + 1 for one in decoded[1])
                 for part in decoded[0]:
-                    broken = {one.row for one in violations(part.kind, part.data, now_us())}
-                    self.unreadable += len(broken)
+                    good = good_rows(part.kind, part.data)
+                    self.unreadable += part.num_rows - good.num_rows
                     if part.kind in gaps:
-                        good = [row for row in range(part.data.num_rows) if row not in broken]
-                        yield part.kind, part.data.take(pa.array(good, pa.int64())) if broken else part.data
+                        yield part.kind, good
 
 
 @dataclass(slots=True)

@@ -13,13 +13,15 @@ from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import pyarrow as pa
+
 from k2beam.clock import now_us
 from k2beam.codec.batches import BatchDecoder
 from k2beam.codec.columnar.decoder import ColumnarDecoder
 from k2beam.coverage import Coverage
 from k2beam.errors import K2BeamError
 from k2beam.lake.evolve import ColumnCheck
-from k2beam.model import BlockBatch, DeadLetterBatch, RawBatch
+from k2beam.model import BlockBatch, DeadLetterBatch, Kind, RawBatch
 from k2beam.validation import violations
 from transforms.filter_covered import Batch, without_covered
 
@@ -124,6 +126,12 @@ def opened_decoder(resolver: Any, *, evolve: bool = False) -> Iterator[BatchDeco
         yield BatchDecoder(ColumnarDecoder(), now_us, resolver.resolve, evolve=evolve)
     finally:
         resolver.close()
+
+
+def good_rows(kind: Kind, rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The events that break no rule."""
+    broken = {one.row for one in violations(kind, rows, now_us())}
+    return rows.filter(pa.array([row not in broken for row in range(rows.num_rows)], pa.bool_())) if broken else rows
 
 
 def judge_messages(batch: Batch, decoder: BatchDecoder, columns: ColumnCheck | None = None) -> list[Judged]:

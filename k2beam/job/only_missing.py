@@ -7,16 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from k2beam.clock import now_us
 from k2beam.coverage import Coverage
-from k2beam.job.first import opened_decoder
+from k2beam.job.first import good_rows, opened_decoder
 from k2beam.lake.catalog import Catalog
 from k2beam.lake.files import row_coverage
 from k2beam.lake.holes import leave_out
 from k2beam.lake.tables import EVENT_TABLES
 from k2beam.model import SEQUENCED_KINDS, DeadLetterBatch, Kind
 from k2beam.query.twins import OfferedEvents
-from k2beam.validation import violations
 from transforms.filter_covered import Batch, without_covered
 from transforms.filter_covered_rows import rows_without_covered
 
@@ -46,7 +44,4 @@ def _good_events(batches: Iterable[Batch], covered: Coverage, decoder: Any) -> I
     for batch in batches:
         fresh = without_covered(batch, covered)
         for part in () if isinstance(fresh, DeadLetterBatch) else decoder.decode(fresh)[0]:
-            rows = rows_without_covered(part, covered).data
-            broken = {one.row for one in violations(part.kind, rows, now_us())}
-            good = [row for row in range(rows.num_rows) if row not in broken]
-            yield part.kind, rows.take(pa.array(good, pa.int64())) if broken else rows
+            yield part.kind, good_rows(part.kind, rows_without_covered(part, covered).data)

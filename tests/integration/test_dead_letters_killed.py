@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.integration.killing import kill_often, started
 from tests.registry_server import NO_SCHEMA, Answer, registry_server
 from tests.replay_helpers import (
     assert_audit,
@@ -45,35 +41,15 @@ def registry(tmp_path: Path) -> Iterator[str]:
         yield url
 
 
-def started(repository: Path, warehouse: Path, registry: str, *program: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", *(program or ["k2beam.cli.main"]), "dlq", "replay", "--apply", "--output", "json"]
-    return subprocess.Popen(
-        [*command, "--registry", registry, "--warehouse", str(warehouse)],
-        cwd=repository,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-
-
 def test_a_hundred_thousand_letters_are_replayed_each_once(tmp_path: Path, repository: Path, registry: str) -> None:
     truth = simulated(tmp_path / "in", ROWS)
     warehouse = tmp_path / "wh"
     lost = ingest([without_schemas(tmp_path / "in", tmp_path / "bare")], warehouse, max_dead_share=1)
     assert (lost.dead_letters, sum(lost.written.values())) == (ROWS, 0)
 
-    for when in ("before", "after"):
-        killed = started(repository, warehouse, registry, "tests.integration.killed_command", when, "0")
-        killed.communicate(timeout=120)
-        assert killed.returncode == -signal.SIGKILL
-        assert_audit(warehouse, mend=True)
-    moments = random.Random(3)
-    for _ in range(4):
-        killed = started(repository, warehouse, registry)
-        time.sleep(moments.uniform(1, 8))
-        killed.kill()
-        killed.communicate(timeout=120)
-    both = [started(repository, warehouse, registry) for _ in range(2)]
+    words = ["dlq", "replay", "--apply", "--output", "json", "--registry", registry, "--warehouse", str(warehouse)]
+    kill_often(repository, *words, times=4, looked_at=lambda: assert_audit(warehouse, mend=True))
+    both = [started(repository, *words) for _ in range(2)]
     for process in both:
         said, told = process.communicate(timeout=300)
         assert process.returncode == 0, told

@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.binance_history import history_server
 from tests.fill_helpers import history_of, stored_trades, true_volume
+from tests.integration.killing import kill_often, started
 from tests.replay_helpers import assert_audit, ingest, open_gaps, simulated
 
 pytestmark = pytest.mark.integration
-
-
-def started(repository: Path, warehouse: Path, url: str, *program: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", *(program or ["k2beam.cli.main"]), "gaps", "fill", "--from", "binance"]
-    return subprocess.Popen(
-        [*command, "--url", url, "--warehouse", str(warehouse)],
-        cwd=repository,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
 
 
 def test_killed_and_run_again_it_is_what_it_would_have_been(tmp_path: Path, repository: Path) -> None:
@@ -39,18 +24,9 @@ def test_killed_and_run_again_it_is_what_it_would_have_been(tmp_path: Path, repo
     assert missing > 1_000
     history.troubles = [429, 500, 0]
     with history_server(history) as url:
-        for when in ("before", "after"):
-            killed = started(repository, warehouse, url, "tests.integration.killed_command", when, "0")
-            killed.communicate(timeout=120)
-            assert killed.returncode == -signal.SIGKILL
-            assert_audit(warehouse, mend=True)
-        moments = random.Random(5)
-        for _ in range(2):
-            killed = started(repository, warehouse, url)
-            time.sleep(moments.uniform(1, 6))
-            killed.kill()
-            killed.communicate(timeout=120)
-        last = started(repository, warehouse, url)
+        words = ["gaps", "fill", "--from", "binance", "--url", url, "--warehouse", str(warehouse)]
+        kill_often(repository, *words, times=2, looked_at=lambda: assert_audit(warehouse, mend=True))
+        last = started(repository, *words)
         _, told = last.communicate(timeout=300)
     assert last.returncode == 0, told
     after = stored_trades(warehouse)

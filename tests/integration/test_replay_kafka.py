@@ -16,16 +16,12 @@ from k2beam.kafka.topics import TopicSpec, create_topics
 from k2beam.produce.recorded import RecordedArchive
 from k2beam.stack.stack import LocalStack
 from k2beam.topics import topic_name
+from tests.integration.killing import started
 from tests.integration.test_producer import consumed, events
 from tests.query_fixtures import append_events, make_catalog, trade
 from tests.replay_helpers import simulated
 
 pytestmark = pytest.mark.integration
-
-
-def started(repository: Path, *words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "k2beam.cli.main", "replay", "--output", "json", *words]
-    return subprocess.Popen(command, cwd=repository, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def test_messages_of_an_archive_come_byte_for_byte_in_the_order_of_time(
@@ -35,8 +31,19 @@ def test_messages_of_an_archive_come_byte_for_byte_in_the_order_of_time(
     containers = [str(path) for path in sorted((tmp_path / "in").glob("*.avro"))]
     topic = unique("replayed")
     assert [one.state for one in create_topics(stack.bootstrap, [TopicSpec(topic)])] == ["created"]
-    words = ["--to", "kafka", "--topic", topic, "--bootstrap", stack.bootstrap, "--spool", str(tmp_path / "spool")]
-    done = started(repository, *containers, *words)
+    words = [
+        "--output",
+        "json",
+        "--to",
+        "kafka",
+        "--topic",
+        topic,
+        "--bootstrap",
+        stack.bootstrap,
+        "--spool",
+        str(tmp_path / "spool"),
+    ]
+    done = started(repository, "replay", *containers, *words)
     said, told = done.communicate(timeout=120)
     assert done.returncode == 0, told
     assert json.loads(said)["events"] == 3_000
@@ -56,11 +63,11 @@ def test_a_replay_at_its_speed_is_stopped_and_goes_on(
     append_events(make_catalog(tmp_path / "wh"), "trades", rows)
     register = [sys.executable, "-m", "k2beam.cli.main", "schemas", "register", "--registry", stack.registry_url]
     subprocess.run(register, cwd=repository, check=True, capture_output=True)
-    words = ["--to", "kafka", "--bootstrap", stack.bootstrap, "--registry", stack.registry_url]
+    words = ["--output", "json", "--to", "kafka", "--bootstrap", stack.bootstrap, "--registry", stack.registry_url]
     words += ["--warehouse", str(tmp_path / "wh"), "--checkpoint", str(tmp_path / "position")]
     words += ["--spool", str(tmp_path / "spool")]
 
-    slow = started(repository, *words, "--speed", "1x")
+    slow = started(repository, "replay", *words, "--speed", "1x")
     end = time.monotonic() + 60
     while not (tmp_path / "position").exists() and time.monotonic() < end:
         time.sleep(0.05)
@@ -72,7 +79,7 @@ def test_a_replay_at_its_speed_is_stopped_and_goes_on(
     assert 0 < first["events"] < 1_000
     assert first["late_ms"]["p50"] < 1_000
 
-    rest = started(repository, *words)
+    rest = started(repository, "replay", *words)
     said, told = rest.communicate(timeout=60)
     assert rest.returncode == 0, told
     assert json.loads(said)["events"] == 1_000 - first["events"]
