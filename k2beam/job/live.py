@@ -51,7 +51,7 @@ from k2beam.job.options import (
 )
 from k2beam.job.pipeline import build
 from k2beam.job.progress import Restarts, Stall
-from k2beam.job.stats import IngestStats, check_sum, ingest_stats, rows_counted, rows_of_run
+from k2beam.job.stats import IngestStats, check_sum, ingest_stats, rows_counted, rows_of_run, without_lost_counts
 from k2beam.kafka.cluster import ASK_SECONDS, Cluster, Topic, first_wanted, start_offsets
 from k2beam.kafka.count import missing_of
 from k2beam.kafka.discovery import Discovery
@@ -291,6 +291,7 @@ class _Job:
         config, catalog = self.config, self.start.catalog
         reconcile(catalog, config.lake.namespace, run_id=config.write.run_id, metrics=config.metrics)
         stats = ingest_stats(catalog, config.lake.namespace, str(config.write.run_id), counted, seconds)
+        stats = without_lost_counts(catalog, config.lake.namespace, stats)
         check_sum(stats, bounded=False)
         return stats
 

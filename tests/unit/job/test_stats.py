@@ -14,7 +14,7 @@ from k2beam.errors import K2BeamError
 from k2beam.job import bounded
 from k2beam.job.bounded import counters
 from k2beam.job.config import IngestConfig, LiveConfig
-from k2beam.job.stats import check_sum, ingest_stats
+from k2beam.job.stats import check_sum, ingest_stats, without_lost_counts
 from k2beam.kafka.config import KafkaConfig
 from k2beam.lake import sweep
 from k2beam.lake.catalog import open_catalog
@@ -70,6 +70,32 @@ def test_what_a_live_job_leaves_is_pending_and_counters_that_do_not_tell_are_no_
     untold = ingest_stats(open_catalog(lake_config(tmp_path)), NAMESPACE, "us", {"consumed": 5}, 1.0)
     assert untold.pending is None
     check_sum(untold, bounded=True)
+
+
+def test_counts_that_a_runner_lost_are_no_error_where_each_row_is_there_once(tmp_path: Path) -> None:
+    """What Prism does now and then: a bundle's rows are in the table, and its messages were not counted as read."""
+    catalog = open_catalog(lake_config(tmp_path))
+    Publisher(lake_config(tmp_path), write_config(run_id="us")).publish("trades_v2", [stage(tmp_path, range(30))])
+    counted = {"consumed": 25, "rows_written_trades_v2": 30}
+    stats = ingest_stats(catalog, NAMESPACE, "us", counted, 1.0)
+    assert stats.pending == -5
+    found = without_lost_counts(catalog, NAMESPACE, stats)
+    assert (found.pending, found.written["trades_v2"]) == (None, 30)
+    check_sum(found, bounded=False)
+    right = ingest_stats(catalog, NAMESPACE, "us", {**counted, "consumed": 32}, 1.0)
+    assert without_lost_counts(catalog, NAMESPACE, right) is right
+
+
+def test_rows_that_are_there_twice_are_an_error_whatever_was_counted(tmp_path: Path) -> None:
+    catalog = open_catalog(lake_config(tmp_path))
+    Publisher(lake_config(tmp_path), write_config(run_id="us")).publish("trades_v2", [stage(tmp_path, range(30))])
+    table = open_table(catalog, NAMESPACE, "trades_v2")
+    table.append(table.scan(limit=5).to_arrow())
+    stats = ingest_stats(catalog, NAMESPACE, "us", {"consumed": 25, "rows_written_trades_v2": 30}, 1.0)
+    kept = without_lost_counts(catalog, NAMESPACE, stats)
+    assert kept.pending == -5
+    with pytest.raises(K2BeamError, match="5 are in two places"):
+        check_sum(kept, bounded=False)
 
 
 def test_only_a_job_that_expires_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
