@@ -32,10 +32,9 @@ OTHER = "other"
 class FilterCovered(beam.PTransform):  # type: ignore[misc]
     """PCollection of RawBatch, BlockBatch or DeadLetterBatch -> the same without covered offsets.
 
-    The coverage is read once a worker, from ``tables`` of the namespace: without the dead letters, those are taken once
-    more. This is the cheap
-    path: the commit checks again, so an offset that is covered meanwhile is still taken once. A block of a
-    container goes on whole unless all of its records are covered.
+    The coverage is read once a worker, from ``tables`` of the namespace: where the dead letters are not among them,
+    what is one is taken once more. This is the cheap path: the commit checks again, so an offset that is covered
+    meanwhile is still taken once. A block of a container goes on whole unless all of its records are covered.
 
     Beam counters: ``consumed`` (offsets that came in) and ``already_covered`` (left out here); the
     same in Prometheus by kind of source, as ``metrics`` says. Of dead letters, which a reader has made,

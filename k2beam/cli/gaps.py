@@ -144,13 +144,11 @@ def fill(
         raise UsageError("--mapping is of files: leave it out, or name FILE... in the place of --from")
     symbols = split_names(symbol, "--symbol")
     record = _of_files(files, mapping, symbols, complete=complete) if files else _of_binance(url, api_key)
-    selection = EventSelection(symbol=symbols, exchange=split_names(exchange, "--exchange"))
-    if feed is not None and selection.exchange is None:
-        selection = EventSelection(symbol=symbols, exchange=feed.value.upper())
+    exchanges = split_names(exchange, "--exchange") or (feed and feed.value.upper())
     from k2beam.job.fill import fill_gaps
 
     with progress("gaps fill") as advance:
-        stats = fill_gaps(lake, record, selection, metrics=metrics.config, advance=advance)
+        stats = fill_gaps(lake, record, EventSelection(symbols, exchanges), metrics=metrics.config, advance=advance)
     emit_object(stats.as_dict(), output, title="gaps fill")
     typer.echo(
         f"Filled in {stats.filled:,} of {stats.missing_before:,} missing numbers; {stats.missing_after:,} are left.",

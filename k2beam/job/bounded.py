@@ -14,6 +14,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.runners.runner import PipelineState
 
+from k2beam.coverage import Coverage
 from k2beam.errors import K2BeamError, UsageError, mendable
 from k2beam.flink import FlinkRun, job_key
 from k2beam.job.beam import AGAIN, ENDED_STATES, POLL_SECONDS, cancel, ended_after, state_of, submitted
@@ -67,11 +68,11 @@ def run_ingest(
         if columns is not None:
             for schema in source.writer_schemas():
                 columns.see_writer(schema)
-        had = read_coverage(catalog, namespace, covering_tables(config))
+        had = read_coverage(catalog, namespace, covering_tables(config)) if config.replay_dead_letters else covered
         check_first(source.local_batches(), had, resolver, config.max_dead_share, columns=columns)
     files.record(covered)
     if config.only_missing:
-        _leave_out_twins(source, catalog, namespace, resolver)
+        _leave_out_twins(source, catalog, namespace, covered, resolver)
     config = replace(config, write=files.written_with(config.write))
     started = time.monotonic()
     result = _run(source, config, beam_arguments, resolver)
@@ -83,10 +84,12 @@ def run_ingest(
     return stats
 
 
-def _leave_out_twins(source: beam.PTransform, catalog: Catalog, namespace: str, resolver: Any) -> None:
+def _leave_out_twins(
+    source: beam.PTransform, catalog: Catalog, namespace: str, covered: Coverage, resolver: Any
+) -> None:
     if not isinstance(source, LocalSource):
         raise UsageError(f"--only-missing is for files: {type(source).__name__} can't be read twice")
-    leave_out_twins(catalog, namespace, source.local_batches(), read_coverage(catalog, namespace), resolver)
+    leave_out_twins(catalog, namespace, source.local_batches(), covered, resolver)
 
 
 def _run(source: beam.PTransform, config: IngestConfig, beam_arguments: Sequence[str], resolver: Any) -> Any:

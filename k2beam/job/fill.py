@@ -19,11 +19,11 @@ from k2beam.feeds.binance.frames import EXCHANGE, parse_pairs
 from k2beam.feeds.binance.history import TradeHistory
 from k2beam.job.bounded import run_ingest
 from k2beam.job.config import IngestConfig
-from k2beam.job.first import good_rows, opened_decoder
+from k2beam.job.first import decode_here, good_rows, opened_decoder
 from k2beam.job.opening import opened
 from k2beam.lake.reconcile import reconcile
 from k2beam.metrics.config import DEFAULT_METRICS, MetricsConfig
-from k2beam.model import PROVENANCE_FIELDS, SEQUENCED_KINDS, DeadLetterBatch, Kind, RawRecord
+from k2beam.model import PROVENANCE_FIELDS, SEQUENCED_KINDS, Kind, RawRecord
 from k2beam.query.missing import MissingNumbers
 from k2beam.query.selections import EventSelection
 from k2beam.schemas import latest_name, payload_arrow_schema
@@ -80,9 +80,9 @@ class RecordOfFiles:
         """The good events of the kinds that have numbers."""
         with opened_decoder(self.resolver) as decoder:
             for batch in self.batches:
-                decoded = ((), batch.dead_letters) if isinstance(batch, DeadLetterBatch) else decoder.decode(batch)
-                self.unreadable += sum(one.last - one.offset + 1 for one in decoded[1])
-                for part in decoded[0]:
+                events, dead_letters = decode_here(batch, decoder)
+                self.unreadable += sum(one.last - one.offset + 1 for one in dead_letters)
+                for part in events:
                     good = good_rows(part.kind, part.data)
                     self.unreadable += part.num_rows - good.num_rows
                     if part.kind in gaps:

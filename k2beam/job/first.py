@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import pyarrow as pa
 
 from k2beam.clock import now_us
-from k2beam.codec.batches import BatchDecoder
+from k2beam.codec.batches import BatchDecoder, DecodedBatch
 from k2beam.codec.columnar.decoder import ColumnarDecoder
 from k2beam.coverage import Coverage
 from k2beam.errors import K2BeamError
@@ -128,6 +128,11 @@ def opened_decoder(resolver: Any, *, evolve: bool = False) -> Iterator[BatchDeco
         resolver.close()
 
 
+def decode_here(batch: Batch, decoder: BatchDecoder) -> DecodedBatch:
+    """The events and dead letters of a batch, some of which a reader may have made."""
+    return DecodedBatch((), batch.dead_letters) if isinstance(batch, DeadLetterBatch) else decoder.decode(batch)
+
+
 def good_rows(kind: Kind, rows: pa.RecordBatch) -> pa.RecordBatch:
     """The events that break no rule."""
     broken = {one.row for one in violations(kind, rows, now_us())}
@@ -136,7 +141,7 @@ def good_rows(kind: Kind, rows: pa.RecordBatch) -> pa.RecordBatch:
 
 def judge_messages(batch: Batch, decoder: BatchDecoder, columns: ColumnCheck | None = None) -> list[Judged]:
     """What becomes of each message, by offset."""
-    events, dead_letters = ((), batch.dead_letters) if isinstance(batch, DeadLetterBatch) else decoder.decode(batch)
+    events, dead_letters = decode_here(batch, decoder)
     found = [
         Judged(one.offset, one.last - one.offset + 1, one.error_class, one.error_message, (one.source, one.partition))
         for one in dead_letters

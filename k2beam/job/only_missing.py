@@ -8,12 +8,12 @@ from typing import Any
 import pyarrow as pa
 
 from k2beam.coverage import Coverage
-from k2beam.job.first import good_rows, opened_decoder
+from k2beam.job.first import decode_here, good_rows, opened_decoder
 from k2beam.lake.catalog import Catalog
 from k2beam.lake.files import row_coverage
 from k2beam.lake.holes import leave_out
 from k2beam.lake.tables import EVENT_TABLES
-from k2beam.model import SEQUENCED_KINDS, DeadLetterBatch, Kind
+from k2beam.model import SEQUENCED_KINDS, Kind
 from k2beam.query.twins import OfferedEvents
 from transforms.filter_covered import Batch, without_covered
 from transforms.filter_covered_rows import rows_without_covered
@@ -42,6 +42,5 @@ def leave_out_twins(
 
 def _good_events(batches: Iterable[Batch], covered: Coverage, decoder: Any) -> Iterator[tuple[Kind, pa.RecordBatch]]:
     for batch in batches:
-        fresh = without_covered(batch, covered)
-        for part in () if isinstance(fresh, DeadLetterBatch) else decoder.decode(fresh)[0]:
+        for part in decode_here(without_covered(batch, covered), decoder).events:
             yield part.kind, good_rows(part.kind, rows_without_covered(part, covered).data)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any, Protocol, TextIO
 import pyarrow as pa
 
 from k2beam.archive.write import write_raw_archive
+from k2beam.cache import whole
 from k2beam.csv.encode import archive_schemas, encode_messages
 from k2beam.errors import UsageError
 from k2beam.jsonable import to_json
@@ -184,9 +184,8 @@ def read_checkpoint(path: Path, identity: Mapping[str, Any]) -> ReplayPosition |
 
 def write_checkpoint(path: Path, identity: Mapping[str, Any], position: ReplayPosition) -> None:
     """Write down where a replay is; the file is whole at any time."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps({"recording": identity, "position": position}), "utf-8")
-    os.replace(partial, path)
+    with whole(path) as partial:
+        partial.write_text(json.dumps({"recording": identity, "position": position}), "utf-8")
 
 
 def replay_to_archive(recording: Recording, path: str, advance: Callable[[float], None] = lambda _events: None) -> int:

@@ -136,13 +136,24 @@ def place_open_gaps(session: duck.Session, events: str, ledger: Ledger) -> None:
     That has ``exchange``, ``symbol``, ``earliest`` and ``latest``, between which there are messages, and ``told``:
     whether the gaps of the key are known.
     """
+    sum_up_keys(session, events)
+    keys = session.rows("SELECT * FROM summed")
+    _place_told(session, "summed", events, ledger, keys, exactly=True)
+
+
+def sum_up_keys(session: duck.Session, events: str) -> None:
+    """Make ``summed``, the spans of :func:`place_gaps` that are all events of a symbol."""
     session.run(f"""
         CREATE TEMP TABLE summed AS
         SELECT exchange, symbol, {NUMBERS}, epoch_us(min(timestamp)) AS first, epoch_us(max(timestamp)) AS last
         FROM {events} GROUP BY exchange, symbol
     """)  # noqa: S608
-    keys = session.rows("SELECT * FROM summed")
-    _place_told(session, "summed", events, ledger, keys, exactly=True)
+
+
+def events_around(symbols: Iterable[str], exchanges: Iterable[str], first: int, last: int) -> EventSelection:
+    """The events of these names from ``first`` to ``last`` (microseconds), and those :data:`NEIGHBOURS_WITHIN`."""
+    start, end = moment(first) - NEIGHBOURS_WITHIN, moment(last) + NEIGHBOURS_WITHIN
+    return EventSelection(sorted(set(symbols)), sorted(set(exchanges)), start, end)
 
 
 def _place_told(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -15,19 +14,16 @@ from k2beam.arrays import Ints, Mask
 from k2beam.lake.rules import read_rules
 from k2beam.model import Gap, Kind
 from k2beam.query import duck
-from k2beam.query.completeness import NUMBERS, place_gaps
+from k2beam.query.completeness import events_around, place_gaps, sum_up_keys
 from k2beam.query.events import answer, stored_events
 from k2beam.query.gaps import open_gaps
 from k2beam.query.selections import EventSelection
-from k2beam.query.times import moment
 from k2beam.schemas import EVENT_TIME_COLUMN
 from k2beam.sequence import KeyName, SequenceRules
 from k2beam.sequence.rules import values_of
 
 SLACK = 60_000_000
 """So much earlier or later than the neighbours of its gap an event may be, microseconds: two records, two clocks."""
-
-_NEAR = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,21 +147,13 @@ class MissingNumbers:
         """Between which times the messages of gaps lie, by the rows around them."""
         gaps = [self.gaps[place] for place in asked]
         ends = [int(times.min()), int(times.max()), *(gap.opened_at for gap in gaps)]
-        near = EventSelection(
-            symbol=sorted({gap.symbol for gap in gaps}),
-            exchange=sorted({gap.exchange for gap in gaps}),
-            start=moment(min(ends)) - _NEAR,
-            end=moment(max(ends)) + _NEAR,
-        )
+        names = ([gap.symbol for gap in gaps], [gap.exchange for gap in gaps])
+        near = events_around(*names, min(ends), max(ends))
         columns = ["exchange", "symbol", EVENT_TIME_COLUMN[self.kind], "source_sequence"]
         stored = stored_events(self.catalog, self.namespace, self.kind, near, columns)
 
         def ask(session: duck.Session) -> Iterator[pa.RecordBatch]:
-            session.run(f"""
-                CREATE TEMP TABLE summed AS
-                SELECT exchange, symbol, {NUMBERS}, epoch_us(min(timestamp)) AS first, epoch_us(max(timestamp)) AS last
-                FROM events GROUP BY exchange, symbol
-            """)  # noqa: S608
+            sum_up_keys(session, "events")
             place_gaps(session, "summed", "events", gaps, exactly=True)
             return session.stream("SELECT gap, low_time, high_time FROM placed")
 

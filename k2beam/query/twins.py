@@ -10,10 +10,8 @@ from pyiceberg.catalog import Catalog
 from k2beam.lake.rules import read_rules
 from k2beam.model import Kind
 from k2beam.query import duck
-from k2beam.query.completeness import NEIGHBOURS_WITHIN
+from k2beam.query.completeness import events_around
 from k2beam.query.events import NUMBERED, PLACE, numbered_rows, stored_events, take_out_twins
-from k2beam.query.selections import EventSelection
-from k2beam.query.times import moment
 from k2beam.schemas import EVENT_TIME_COLUMN, event_arrow_schema
 
 _LATEST = "TIMESTAMPTZ '9999-01-01'"
@@ -51,12 +49,7 @@ class OfferedEvents:
             """)  # noqa: S608
             if found["first"] is None:
                 return
-            near = EventSelection(
-                symbol=found["symbols"],
-                exchange=found["exchanges"],
-                start=moment(found["first"]) - NEIGHBOURS_WITHIN,
-                end=moment(found["last"]) + NEIGHBOURS_WITHIN,
-            )
+            near = events_around(found["symbols"], found["exchanges"], found["first"], found["last"])
             stored = stored_events(self._catalog, self._namespace, self._kind, near, self._names)
             rows = (numbered_rows(self._kind, self._rules, batch) for batch in stored.batches())
             session.register("stored", pa.schema([*stored.schema, *NUMBERED]), rows)
