@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("k2beam.maintain", "k2beam.audit", "k2beam.query", "k2beam.csv", "k2beam.feeds", "k2beam.simulate"),
     ("k2beam.kafka",),
     ("k2beam.produce", "k2beam.exporter"),
+    ("k2beam.report",),
     # Beam, and the jobs that are made of it
     ("transforms",),
     ("k2beam.job",),

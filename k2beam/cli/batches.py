@@ -67,13 +67,18 @@ def emit_batches(schema: pa.Schema, batches: Iterable[pa.RecordBatch], to: Desti
         batches = chain(first, rows)
         _write(schema, batches, to.format, sys.stdout.buffer if to.format in _BINARY else sys.stdout)
         return
-    if to.file.is_dir() or not to.file.absolute().parent.is_dir():
-        raise UsageError(f"--file {to.file}: name a file in a folder that is there")
+    check_file(to.file, "--file")
     with whole(to.file.absolute()) as partial, progress(f"write {to.file.name}") as advance:
         binary = to.format in _BINARY
         out: Any = partial.open("wb") if binary else partial.open("w", encoding="utf-8", newline="")
         with out:
             _write(schema, _counted(batches, advance), to.format, out)
+
+
+def check_file(path: Path, option: str) -> None:
+    """Raises UsageError, naming ``option``, for a file that can't be made."""
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UsageError(f"{option} {path}: name a file in a folder that is there")
 
 
 def _counted(batches: Iterable[pa.RecordBatch], advance: Any) -> Iterator[pa.RecordBatch]:

@@ -10,7 +10,7 @@ import typer
 from k2beam.cli.addresses import host_and_port
 from k2beam.cli.durations import positive_seconds
 from k2beam.cli.guard import guarded
-from k2beam.cli.kafka_options import kafka_security, optional_kafka
+from k2beam.cli.kafka_options import WatchedTopics, kafka_security, optional_kafka, watched_topics
 from k2beam.cli.lake_options import lake_config
 from k2beam.cli.option_groups import with_options
 from k2beam.config import LakeConfig
@@ -24,16 +24,11 @@ def register(app: typer.Typer) -> None:
 
 
 @guarded
-@with_options(lake=lake_config, security=kafka_security)
+@with_options(lake=lake_config, topics=watched_topics, security=kafka_security)
 def exporter(
     *,
     lake: LakeConfig,
-    bootstrap: Annotated[
-        str | None,
-        typer.Option(metavar="HOSTS", help="Kafka's addresses: look at --topic and --topic-pattern there."),
-    ] = None,
-    topic: Annotated[list[str] | None, typer.Option(help="A topic whose lag is shown; may be repeated.")] = None,
-    topic_pattern: Annotated[str | None, typer.Option(help="Regular expression that matches whole names.")] = None,
+    topics: WatchedTopics,
     security: KafkaConfig,
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Where /metrics is served; port 0 takes a free one.")
@@ -51,9 +46,9 @@ def exporter(
     every = positive_seconds(interval, "--interval")
     config = ExporterConfig(
         lake=lake,
-        kafka=optional_kafka(bootstrap, security),
-        topics=tuple(topic or ()),
-        topic_pattern=topic_pattern,
+        kafka=optional_kafka(topics.bootstrap, security),
+        topics=topics.names,
+        topic_pattern=topics.pattern,
         environment=environment,
     )
     if config.kafka is not None:

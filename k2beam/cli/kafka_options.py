@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -63,6 +63,26 @@ def kafka_security(
         certificate_file,
         key_file,
     )
+
+
+class WatchedTopics(NamedTuple):
+    """The topics whose lag is looked at, and the addresses of their cluster."""
+
+    bootstrap: str | None
+    names: tuple[str, ...]
+    pattern: str | None
+
+
+def watched_topics(
+    bootstrap: Annotated[
+        str | None,
+        typer.Option(metavar="HOSTS", help="Kafka's addresses: look at --topic and --topic-pattern there."),
+    ] = None,
+    topic: Annotated[list[str] | None, typer.Option(help="A topic whose lag is shown; may be repeated.")] = None,
+    topic_pattern: Annotated[str | None, typer.Option(help="Regular expression that matches whole names.")] = None,
+) -> WatchedTopics:
+    """The group of options, for :func:`k2beam.cli.option_groups.with_options`."""
+    return WatchedTopics(bootstrap, tuple(topic or ()), topic_pattern)
 
 
 def optional_kafka(bootstrap: str | None, security: KafkaConfig) -> KafkaConfig | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from k2beam.clock import now_us
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from k2beam.kafka.cluster import Bounds, Topic
 
 Place = tuple[str, str]
-"""The labels of a gauge: topic and partition."""
+"""Topic and partition, as labels of a gauge."""
 
 
 class Asked(Protocol):
@@ -31,21 +32,28 @@ class Asked(Protocol):
     def bounds(self, topics: Collection[Topic]) -> dict[tuple[str, int], Bounds]: ...
 
 
-class LagReading:
+@dataclass(frozen=True, slots=True)
+class PartitionLag:
+    """How far the tables are behind one partition: messages, and seconds (None: not known)."""
+
+    lag: int
+    behind: float | None
+    covered: int
+    lost: int
+
+
+class TopicLag:
     """How far the tables are behind each partition of some topics.
 
     Only the topic that has the name now counts: what the tables have of one that was deleted is coverage of another
-    source. A topic that can't be read does not keep the others from being shown.
+    source. A topic that can't be read does not keep the others from being read.
     """
-
-    name = "kafka"
 
     def __init__(
         self,
         lake: Tables,
         connect: Callable[[], Asked],
         peek: Peek,
-        metrics: Metrics,
         names: Sequence[str],
         pattern: str | None = None,
         *,
@@ -55,13 +63,15 @@ class LagReading:
         self._connect = connect
         self._cluster: Asked | None = None
         self._backlogs = Backlogs(peek)
-        self._metrics = metrics
         self._names = names
         self._pattern = pattern
         self._now = now
-        self._shown: set[Place] = set()
 
-    def read(self) -> Sequence[str]:
+    def read(self) -> tuple[dict[Place, PartitionLag], list[str]]:
+        """Each partition that could be read, and what is wrong with the others.
+
+        Raises K2BeamError, or an error of the catalog, the store or the broker, when nothing could be read.
+        """
         if self._cluster is None:
             self._cluster = self._connect()
         problems: list[str] = []
@@ -74,23 +84,18 @@ class LagReading:
         missing = missing_of(everywhere, covered, first_offsets)
         covered.update(read_holes(self._lake.catalog, self._lake.namespace, missing))
         self._backlogs.keep(topics)
-        shown: set[Place] = set()
+        lags: dict[Place, PartitionLag] = {}
         for topic, found in bounds.items():
             try:
                 states = self._states(topic, found, covered, first_offsets)
             except K2BeamError as error:
                 problems.append(str(error))
                 continue
-            for partition, state in states.items():
-                self._show(topic.name, str(partition), state)
-                shown.add((topic.name, str(partition)))
-        self._remove(self._shown - shown)
-        self._shown = shown
-        return problems
+            lags |= {(topic.name, str(partition)): self._lag_of(state) for partition, state in states.items()}
+        return lags, problems
 
-    def forget(self) -> None:
-        self._remove(self._shown)
-        self._shown = set()
+    def _lag_of(self, state: Backlog) -> PartitionLag:
+        return PartitionLag(state.lag, self._behind_seconds(state), state.covered, state.lost)
 
     def _topics(self, cluster: Asked, problems: list[str]) -> list[Topic]:
         """The topics that there are. One that is gone is a problem; that no topic is left is an error."""
@@ -135,21 +140,43 @@ class LagReading:
             for partition, key in keys.items()
         }
 
-    def _show(self, topic: str, partition: str, state: Backlog) -> None:
-        self._metrics.gauge("k2_source_lag_messages", state.lag, topic=topic, partition=partition)
-        self._metrics.gauge("k2_source_covered_offsets", state.covered, topic=topic, partition=partition)
-        self._metrics.gauge("k2_source_lost_offsets", state.lost, topic=topic, partition=partition)
-        behind = self._behind_seconds(state)
-        if behind is None:
-            self._metrics.remove_gauge("k2_source_behind_seconds", topic=topic, partition=partition)
-        else:
-            self._metrics.gauge("k2_source_behind_seconds", behind, topic=topic, partition=partition)
-
     def _behind_seconds(self, state: Backlog) -> float | None:
         """None where there is a backlog whose oldest message has no known time. Never below 0: clocks differ."""
         if not state.lag:
             return 0.0
         return None if state.oldest is None else max(0.0, (self._now() - state.oldest) / 1e6)
+
+
+class LagReading:
+    """The lag of topics as gauges. What could not be read has none."""
+
+    name = "kafka"
+
+    def __init__(self, lag: TopicLag, metrics: Metrics) -> None:
+        self._lag = lag
+        self._metrics = metrics
+        self._shown: set[Place] = set()
+
+    def read(self) -> Sequence[str]:
+        lags, problems = self._lag.read()
+        for (topic, partition), lag in lags.items():
+            self._show(topic, partition, lag)
+        self._remove(self._shown - lags.keys())
+        self._shown = set(lags)
+        return problems
+
+    def forget(self) -> None:
+        self._remove(self._shown)
+        self._shown = set()
+
+    def _show(self, topic: str, partition: str, state: PartitionLag) -> None:
+        self._metrics.gauge("k2_source_lag_messages", state.lag, topic=topic, partition=partition)
+        self._metrics.gauge("k2_source_covered_offsets", state.covered, topic=topic, partition=partition)
+        self._metrics.gauge("k2_source_lost_offsets", state.lost, topic=topic, partition=partition)
+        if state.behind is None:
+            self._metrics.remove_gauge("k2_source_behind_seconds", topic=topic, partition=partition)
+        else:
+            self._metrics.gauge("k2_source_behind_seconds", state.behind, topic=topic, partition=partition)
 
     def _remove(self, gone: set[Place]) -> None:
         for topic, partition in gone:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.metrics_core import Metric
@@ -11,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from k2beam.config import LakeConfig
 from k2beam.errors import UsageError
-from k2beam.exporter.lag import LagReading
+from k2beam.exporter.lag import LagReading, TopicLag
 from k2beam.exporter.readings import Reading, Tables, lake_readings
 from k2beam.exporter.rounds import Rounds, run_until
 from k2beam.kafka.config import KafkaConfig
@@ -75,7 +76,7 @@ def _groups(config: ExporterConfig, metrics: Metrics) -> list[Rounds]:
     """What is read by itself: the tables, and Kafka, each with a catalog of its own."""
     groups: list[Sequence[Reading]] = [lake_readings(_lake(config.lake), metrics)]
     if config.kafka is not None:
-        groups.append([_lag(config, config.kafka, metrics)])
+        groups.append([LagReading(topic_lag(config, config.kafka), metrics)])
     return [Rounds(readings, metrics) for readings in groups]
 
 
@@ -83,20 +84,15 @@ def _lake(config: LakeConfig) -> Tables:
     return Tables(lambda: open_catalog(config, create=False), config.namespace)
 
 
-def _lag(config: ExporterConfig, kafka: KafkaConfig, metrics: Metrics) -> LagReading:
+def topic_lag(config: ExporterConfig, kafka: KafkaConfig) -> TopicLag:
+    """The lag of the topics of a configuration, whose cluster is ``kafka``; it connects when it is first read."""
     # Here, since the tables alone are read without the extra that has Kafka's client.
     from k2beam.exporter.log_reader import LogReader
     from k2beam.kafka.cluster import ASK_SECONDS, Cluster
 
-    reader = LogReader(kafka)
-    return LagReading(
-        _lake(config.lake),
-        lambda: Cluster(kafka, ASK_SECONDS),
-        reader.peek,
-        metrics,
-        config.topics,
-        config.topic_pattern,
-    )
+    peek = LogReader(kafka).peek
+    connect = partial(Cluster, kafka, ASK_SECONDS)
+    return TopicLag(_lake(config.lake), connect, peek, config.topics, config.topic_pattern)
 
 
 class _Filled(Collector):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +24,9 @@ from k2beam.sequence.rules import values_of
 
 SLACK = 60_000_000
 """So much earlier or later than the neighbours of its gap an event may be, microseconds: two records, two clocks."""
+
+_BEGINNING = -(2**62)
+"""Earlier than any event."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,20 +138,27 @@ class MissingNumbers:
         if not found.guessed.any():
             return distances
         asked = np.unique(found.gaps[found.guessed])
-        spans = self._spans(asked.tolist(), found.times)
-        low, high = (np.array([spans[gap][end] for gap in asked.tolist()], np.int64) for end in (0, 1))
+        spans = self.spans(asked.tolist(), (int(found.times.min()), int(found.times.max())))
+        low = np.array([_BEGINNING if spans[gap][0] is None else spans[gap][0] for gap in asked.tolist()], np.int64)
+        high = np.array([spans[gap][1] for gap in asked.tolist()], np.int64)
         at = np.searchsorted(asked, found.gaps[found.guessed])
         times = found.times[found.guessed]
         before = np.where(times < low[at], low[at] - times, 0)
         distances[found.guessed] = before + np.where(times > high[at], times - high[at], 0)
         return distances
 
-    def _spans(self, asked: Sequence[int], times: Ints) -> dict[int, tuple[int, int]]:
-        """Between which times the messages of gaps lie, by the rows around them."""
+    def spans(self, asked: Sequence[int], ends: Iterable[int] = ()) -> dict[int, tuple[int | None, int]]:
+        """Between which times the messages of gaps (by their places) lie, microseconds, by the rows around them.
+
+        None where what was before the gap is not there. Rows are looked for in the time of the gaps and of ``ends``,
+        and a day before and after. Raises LakeError for an unreadable file.
+        """
+        if not asked:
+            return {}
         gaps = [self.gaps[place] for place in asked]
-        ends = [int(times.min()), int(times.max()), *(gap.opened_at for gap in gaps)]
+        times = [*ends, *(gap.opened_at for gap in gaps)]
         names = ([gap.symbol for gap in gaps], [gap.exchange for gap in gaps])
-        near = events_around(*names, min(ends), max(ends))
+        near = events_around(*names, min(times), max(times))
         columns = ["exchange", "symbol", EVENT_TIME_COLUMN[self.kind], "source_sequence"]
         stored = stored_events(self.catalog, self.namespace, self.kind, near, columns)
 
@@ -160,8 +170,12 @@ class MissingNumbers:
         found = {row["gap"]: row for batch in answer({"events": stored}, ask, True) for row in batch.to_pylist()}
         # What is after a gap is in the tables; what was before it may be gone.
         return {
-            place: (found[number]["low_time"], found[number]["high_time"])
+            place: (_known(found[number]["low_time"]), found[number]["high_time"])
             if number in found
-            else (-(2**62), gaps[number].opened_at)
+            else (None, gaps[number].opened_at)
             for number, place in enumerate(asked)
         }
+
+
+def _known(time: int) -> int | None:
+    return None if time < _BEGINNING else time

@@ -115,6 +115,14 @@ def list_stats(catalog: Catalog, namespace: str, as_of: AsOf | None = None) -> l
     return [_stats_of(table, name, snapshot_of(table, as_of)) for name, table in _tables(catalog, namespace, ())]
 
 
+def list_file_sizes(catalog: Catalog, namespace: str) -> dict[str, list[int]]:
+    """The bytes of each data file of each table that was ever made, as it is now."""
+    return {
+        name: [int(task.file.file_size_in_bytes) for task in plan(table, EVERYTHING, table.current_snapshot())]
+        for name, table in _tables(catalog, namespace, ())
+    }
+
+
 def list_snapshots(catalog: Catalog, namespace: str, names: Sequence[str] = ()) -> list[SnapshotInfo]:
     """The snapshots of the tables named (none: all), oldest first. Raises UsageError for an unknown name."""
     return [

@@ -1,9 +1,8 @@
 """Prometheus and promtool without root, and Prometheus as a server of the local stack.
 
 The programs are looked for in this order: the folder that ``K2BEAM_PROMETHEUS`` names, the PATH, the cache. What is
-not there is fetched as a package of Debian or Ubuntu with the machine's own apt: its sources, its proxy, and its
-check of the package against the signed index. It is unpacked into ``${K2BEAM_CACHE:-~/.cache/k2beam}/unpacked`` and
-never installed. Both are Go programs that need nothing but the C library.
+not there is fetched as a package of Debian or Ubuntu and unpacked into ``${K2BEAM_CACHE:-~/.cache/k2beam}/unpacked``.
+Both are Go programs that need nothing but the C library.
 """
 
 from __future__ import annotations
@@ -11,15 +10,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from k2beam.cache import cache_dir, place
+from k2beam.cache import cache_dir
 from k2beam.errors import PlatformError
+from k2beam.stack.debian import unpack_package
 from k2beam.stack.programs import is_executable
 from k2beam.stack.server import HOST, Launch, answers, connect
 
@@ -32,11 +30,6 @@ _PACKAGE: Final = "prometheus"
 _HELP: Final = (
     "Install Prometheus 2.30 or later (Debian and Ubuntu: apt install prometheus; macOS: brew install prometheus), so "
     "that prometheus and promtool are on the PATH, or set K2BEAM_PROMETHEUS to their folder"
-)
-_SIGNED_ONLY: Final = (
-    "-oAPT::Get::AllowUnauthenticated=false",
-    "-oAcquire::AllowInsecureRepositories=false",
-    "-oAcquire::AllowWeakRepositories=false",
 )
 
 
@@ -66,7 +59,7 @@ def ensure_prometheus(program: Program = "prometheus") -> Path:
     """
     found = find_prometheus(program)
     if found is None:
-        _install()
+        unpack_package(_PACKAGE, _cached(), _HELP)
         found = find_prometheus(program)
     if found is None:
         raise PlatformError(f"the package {_PACKAGE} in {_cached()} has no program {program}. {_HELP}")
@@ -134,48 +127,3 @@ class Prometheus:
 
 def _cached() -> Path:
     return cache_dir() / "unpacked" / "prometheus-package"
-
-
-def _install() -> None:
-    for tool in ("apt-get", "dpkg-deb"):
-        if shutil.which(tool) is None:
-            raise PlatformError(f"Prometheus is not at hand, and can't be fetched without {tool}. {_HELP}")
-    target = _cached()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix="prometheus-") as scratch:
-        package = _download(Path(scratch))
-        unpacked = Path(scratch) / "unpacked"
-        _run(("dpkg-deb", "-x", str(package), str(unpacked)), Path(scratch), f"unpack {package.name}")
-        place(unpacked, target)
-
-
-def _download(scratch: Path) -> Path:
-    """The package, by the machine's own lists of packages, or where those are missing or old, by lists fetched here."""
-    try:
-        _run(("apt-get", *_SIGNED_ONLY, "download", _PACKAGE), scratch, "fetch the package prometheus")
-    except PlatformError:
-        own = _own_lists(scratch)
-        _run(("apt-get", *_SIGNED_ONLY, *own, "update"), scratch, "fetch the lists of packages")
-        _run(("apt-get", *_SIGNED_ONLY, *own, "download", _PACKAGE), scratch, "fetch the package prometheus")
-    found = sorted(scratch.glob(f"{_PACKAGE}_*.deb"))
-    if len(found) != 1:
-        raise PlatformError(f"apt-get download {_PACKAGE} reported success but left {len(found)} packages. {_HELP}")
-    return found[0]
-
-
-def _own_lists(scratch: Path) -> tuple[str, ...]:
-    """Options by which apt keeps its lists in a folder of ours, since those of the machine belong to root."""
-    state, cache = scratch / "apt-state", scratch / "apt-cache"
-    (state / "lists" / "partial").mkdir(parents=True)
-    (cache / "archives" / "partial").mkdir(parents=True)
-    return (f"-oDir::State={state}", "-oDir::State::status=/var/lib/dpkg/status", f"-oDir::Cache={cache}")
-
-
-def _run(command: Sequence[str], folder: Path, aim: str) -> None:
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise PlatformError(f"could not {aim}: {command[0]} does not start ({error}). {_HELP}") from error
-    if done.returncode != 0:
-        last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-6:])
-        raise PlatformError(f"could not {aim}: exit code {done.returncode} of {command[0]}. {_HELP}.\n{last}")

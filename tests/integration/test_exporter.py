@@ -11,12 +11,15 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
+from typer.testing import CliRunner
 
+from k2beam.cli.main import app
 from k2beam.config import NAMESPACE
 from k2beam.demo import audit_topics
 from k2beam.exporter.service import ExporterConfig, snapshot
@@ -32,6 +35,7 @@ from tests.exporter_helpers import gauges
 from tests.lake_helpers import QUICK, START, lake_config, trades
 from tests.live_helpers import assert_live_audit, ingest_live, produce, register
 from tests.replay_helpers import simulated
+from tests.report_helpers import held_by
 
 pytestmark = pytest.mark.integration
 
@@ -61,6 +65,15 @@ def exported(stack: LocalStack, topics: list[str], warehouse: Path, *, good: boo
     text, succeeded = snapshot(config)
     assert succeeded is good, text
     return gauges(text)
+
+
+def lag_on_page(stack: LocalStack, topic: str, warehouse: Path) -> Any:
+    """The lag that a page of ``k2beam report`` holds."""
+    page = warehouse.with_suffix(".html")
+    words = ["report", page, "--warehouse", warehouse, "--no-audit", "--bootstrap", stack.bootstrap, "--topic", topic]
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    return held_by(page)["lag"]
 
 
 def of(found: dict[str, float], name: str, topic: str, partition: int = 0) -> float:
@@ -119,6 +132,11 @@ def test_the_age_of_the_backlog_is_that_of_its_oldest_message(stack: LocalStack,
     commit(stack, topic, tmp_path, [0])
     behind = of(exported(stack, [topic], tmp_path), "behind_seconds", topic)
     assert 2000 <= behind < 2900
+    found = lag_on_page(stack, topic, tmp_path)
+    assert found["problems"] == []
+    (row,) = found["partitions"]
+    assert (row["topic"], row["partition"], row["lag"], row["covered"], row["lost"]) == (topic, 0, 2, 1, 0)
+    assert behind <= row["behind"] < 2900
 
 
 def test_a_caught_up_topic_of_transactions_has_no_lag(stack: LocalStack, topic: str, tmp_path: Path) -> None:

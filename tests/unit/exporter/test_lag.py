@@ -12,7 +12,7 @@ from k2beam.config import NAMESPACE
 from k2beam.coverage import Coverage
 from k2beam.errors import K2BeamError, KafkaUnreachable, UsageError
 from k2beam.exporter.backlog import LogMessage
-from k2beam.exporter.lag import LagReading
+from k2beam.exporter.lag import LagReading, TopicLag
 from k2beam.kafka.cluster import Bounds, Topic
 from k2beam.lake.holes import record_holes
 from k2beam.lake.recorded import record_first_offsets
@@ -60,9 +60,8 @@ class FakeCluster:
 
 
 def lag_reading(folder: Path, cluster: FakeCluster, metrics: Metrics, *names: str, pattern: str | None = None) -> Any:
-    return LagReading(
-        lake(folder), lambda: cluster, cluster.peek, metrics, names, pattern, now=lambda: START + 100_000_000
-    )
+    lag = TopicLag(lake(folder), lambda: cluster, cluster.peek, names, pattern, now=lambda: START + 100_000_000)
+    return LagReading(lag, metrics)
 
 
 def of_topic(topic: str, **values: float) -> dict[str, float]:
