@@ -14,8 +14,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from k2beam.feeds.binance.client import FeedClient
-from k2beam.feeds.binance.frames import Market, Subscription, parse_pairs
+from k2beam.feeds.binance.frames import BinanceFeed, parse_pairs
+from k2beam.feeds.client import FeedClient
+from k2beam.feeds.feed import Market
 from k2beam.metrics.handle import Metrics, NullMetrics
 from k2beam.produce.delivery import Delivery, DeliveryConfig
 from k2beam.produce.spool import OutgoingMessage
@@ -111,7 +112,7 @@ def _feeding(metrics: Metrics) -> float:
 
     What :meth:`FeedClient.run` does beside it (the connection, decoding) is left out, so this is the client's own part.
     """
-    subscription = Subscription(parse_pairs("btcusdt"))
+    subscription = BinanceFeed(parse_pairs("btcusdt"))
     markets = [Market("trades", "btcusdt@trade", {}), Market("quotes", "btcusdt@bookTicker", {})]
 
     async def run() -> float:

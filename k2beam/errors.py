@@ -133,7 +133,7 @@ class StrictError(DecodeError):
 
 
 class BadFrame(DecodeError):
-    """A frame that can't be used; ``reason`` is one of :data:`k2beam.feeds.binance.frames.REASONS`."""
+    """A frame that can't be used; ``reason`` is one of :data:`k2beam.feeds.feed.REASONS`."""
 
     def __init__(self, reason: str, problem: str) -> None:
         super().__init__(problem)

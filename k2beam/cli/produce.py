@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -29,7 +29,10 @@ from k2beam.kafka.login import check_login
 from k2beam.registry.config import DEFAULT_URL, RegistryConfig
 
 if TYPE_CHECKING:
-    from k2beam.feeds.binance.client import FeedClient, FeedStats, Sink
+    from k2beam.feeds.client import FeedClient, FeedStats, Sink
+    from k2beam.feeds.coinbase import CoinbaseFeed
+    from k2beam.feeds.feed import Feed
+    from k2beam.feeds.kraken import KrakenFeed
     from k2beam.metrics.handle import Metrics
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -47,44 +50,152 @@ def register(app: typer.Typer) -> None:
     app.add_typer(produce_app, name="produce")
 
 
-@produce_app.command("binance")
-@with_options(security=kafka_security, login=registry_login, metrics=metrics_options)
-def binance(
-    symbols: Annotated[str, typer.Option(help="Such as btcusdt,ethusdt; dot/usd where the quote asset is not plain.")],
-    streams: Annotated[str, typer.Option(help="trade, bookTicker or both, with a comma.")] = "trade,bookTicker",
+class FeedDestination(NamedTuple):
+    """Where a feed goes: Kafka and the registry by their addresses, and a folder for what the broker does not take."""
+
+    bootstrap: str
+    registry: str
+    config: dict[str, str]
+    spool: str
+
+
+def feed_destination(
     bootstrap: BootstrapOption = LOCAL_BOOTSTRAP,
     registry: RegistryOption = DEFAULT_URL,
-    *,
-    security: KafkaConfig,
-    login: RegistryConfig,
     config: ClientOption = None,
     spool: Annotated[str, typer.Option(metavar="DIR", help="Folder for what the broker does not take.")] = "spool",
+) -> FeedDestination:
+    """The group of options, for :func:`k2beam.cli.option_groups.with_options`."""
+    return FeedDestination(bootstrap, registry, pairs("--config", config), spool)
+
+
+class FeedRun(NamedTuple):
+    """How long a feed is read (seconds), from which addresses, and when a connection or the whole is given up."""
+
+    url: tuple[str, ...]
+    max_messages: int | None
+    duration: float | None
+    silence: float | None
+    attempts: int | None
+
+
+def feed_run(
     url: Annotated[
         list[str] | None,
-        typer.Option("--url", help="Base address of the exchange; repeat it for fallbacks. [default: Binance's three]"),
+        typer.Option("--url", help="Another address of the exchange; repeat it for fallbacks."),
     ] = None,
     max_messages: Annotated[int | None, typer.Option(min=1, help="End after so many events.")] = None,
     duration: Annotated[str | None, typer.Option(help="End after so long, such as 60s.")] = None,
-    silence: Annotated[str, typer.Option(help="Reconnect after so long without an event.")] = "60s",
+    silence: Annotated[
+        str | None, typer.Option(help="Reconnect after so long without an event or a heartbeat, such as 60s.")
+    ] = None,
     attempts: Annotated[int | None, typer.Option(min=1, help="Give up after so many failures in a row.")] = None,
+) -> FeedRun:
+    """The same."""
+    return FeedRun(
+        tuple(url or ()),
+        max_messages,
+        None if duration is None else positive_seconds(duration, "--duration"),
+        None if silence is None else positive_seconds(silence, "--silence"),
+        attempts,
+    )
+
+
+_feeding = with_options(
+    to=feed_destination, run=feed_run, security=kafka_security, login=registry_login, metrics=metrics_options
+)
+"""The options of every feed."""
+
+
+@produce_app.command("binance")
+@_feeding
+def binance(
+    symbols: Annotated[str, typer.Option(help="Such as btcusdt,ethusdt; dot/usd where the quote asset is not plain.")],
+    streams: Annotated[str, typer.Option(help="trade, bookTicker or both, with a comma.")] = "trade,bookTicker",
+    *,
+    to: FeedDestination,
+    run: FeedRun,
+    security: KafkaConfig,
+    login: RegistryConfig,
     metrics: MetricsOptions,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Read Binance's spot market until SIGINT or SIGTERM; what was read is delivered before the end."""
-    from k2beam.feeds.binance.client import FeedClient, Limits
-    from k2beam.feeds.binance.frames import ADDRESSES, Subscription, parse_pairs, parse_streams
+    from k2beam.feeds.binance.frames import ADDRESSES, BinanceFeed, parse_pairs, parse_streams
 
-    subscription = Subscription(parse_pairs(symbols), parse_streams(streams), tuple(url or ADDRESSES))
-    limits = Limits(silence=positive_seconds(silence, "--silence"), attempts=attempts)
-    lasting = None if duration is None else positive_seconds(duration, "--duration")
-    if max_messages is None and lasting is None:
+    feed = BinanceFeed(parse_pairs(symbols), parse_streams(streams), run.url or ADDRESSES)
+    _produce_feed(feed, run, to, security.at(to.bootstrap), login.at(to.registry), metrics, output)
+
+
+@produce_app.command("coinbase")
+@_feeding
+def coinbase(
+    symbols: Annotated[str, typer.Option(help="Products, such as btc-usd,eth-usd.")],
+    streams: Annotated[str, typer.Option(help="matches, ticker or both, with a comma.")] = "matches,ticker",
+    *,
+    to: FeedDestination,
+    run: FeedRun,
+    security: KafkaConfig,
+    login: RegistryConfig,
+    metrics: MetricsOptions,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Read Coinbase Exchange until SIGINT or SIGTERM; what was read is delivered before the end."""
+    from k2beam.feeds.coinbase import CoinbaseFeed
+
+    feed = _of_channels(CoinbaseFeed, symbols, "-", streams, run.url)
+    _produce_feed(feed, run, to, security.at(to.bootstrap), login.at(to.registry), metrics, output)
+
+
+@produce_app.command("kraken")
+@_feeding
+def kraken(
+    symbols: Annotated[str, typer.Option(help="Pairs, such as btc/usd,eth/usd.")],
+    streams: Annotated[str, typer.Option(help="trade, ticker or both, with a comma.")] = "trade,ticker",
+    *,
+    to: FeedDestination,
+    run: FeedRun,
+    security: KafkaConfig,
+    login: RegistryConfig,
+    metrics: MetricsOptions,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Read Kraken's spot market until SIGINT or SIGTERM; what was read is delivered before the end."""
+    from k2beam.feeds.kraken import KrakenFeed
+
+    feed = _of_channels(KrakenFeed, symbols, "/", streams, run.url)
+    _produce_feed(feed, run, to, security.at(to.bootstrap), login.at(to.registry), metrics, output)
+
+
+def _of_channels(
+    kind: type[CoinbaseFeed | KrakenFeed], symbols: str, separator: str, streams: str, urls: tuple[str, ...]
+) -> Feed:
+    """The feed of some symbols and channels. Raises UsageError for what is none."""
+    from k2beam.feeds.fields import listed, parse_instruments
+
+    channels = listed(streams, "--streams", kind.channels)
+    return kind(parse_instruments(symbols, separator), channels, urls or kind.addresses)
+
+
+def _produce_feed(
+    feed: Feed,
+    run: FeedRun,
+    to: FeedDestination,
+    kafka: KafkaConfig,
+    registry: RegistryConfig,
+    metrics: MetricsOptions,
+    output: OutputFormat,
+) -> None:
+    from k2beam.feeds.client import FeedClient, Limits
+
+    limits = Limits(silence=run.silence, attempts=run.attempts)
+    if run.max_messages is None and run.duration is None:
         metrics.refuse_push_for("a feed without --max-messages or --duration")
-    servers, options = (security.at(bootstrap), login.at(registry)), pairs("--config", config)
     with metrics.counting() as counts:
-        sink = open_producer(*servers, options, spool, counts.open("producer"))
+        sink = open_producer(kafka, registry, to.config, to.spool, counts.open("producer"))
         try:
-            client = FeedClient(subscription, sink, limits, metrics=counts.open("feed"))
-            found = asyncio.run(_run(client, max_messages, lasting))
+            client = FeedClient(feed, sink, limits, metrics=counts.open("feed"))
+            found = asyncio.run(_run(client, run.max_messages, run.duration))
         finally:
             sink.close()
     emit_object({"feed": _summary(found), "producer": sink.stats()}, output)

@@ -31,7 +31,8 @@ from k2beam.produce.producer import MarketDataProducer
 from k2beam.produce.spool import OutgoingMessage, Spool
 from k2beam.registry.config import RegistryConfig
 from tests.http_servers import gateway
-from tests.integration.binance_exchange import DEADLINE, Exchange, Recorder, acknowledge, trade
+from tests.integration.binance_exchange import acknowledge, trade
+from tests.integration.feed_servers import DEADLINE, Exchange, Recorder
 from tests.registry_server import knows_all, registry_server
 
 pytestmark = pytest.mark.integration

@@ -14,9 +14,10 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from k2beam.errors import FeedError, UsageError
-from k2beam.feeds.binance.client import FeedClient, FeedStats, Limits
-from k2beam.feeds.binance.frames import Subscription, parse_pairs
-from tests.integration.binance_exchange import DEADLINE, Exchange, Recorder, acknowledge, plays, quote, trade
+from k2beam.feeds.binance.frames import BinanceFeed, parse_pairs
+from k2beam.feeds.client import FeedClient, FeedStats, Limits
+from tests.integration.binance_exchange import acknowledge, plays, quote, trade
+from tests.integration.feed_servers import DEADLINE, Exchange, Recorder
 
 pytestmark = pytest.mark.integration
 
@@ -67,7 +68,7 @@ def drive(
 
     async def run() -> FeedStats:
         async with exchange:
-            subscription = Subscription(PAIRS, addresses=(*before, exchange.address))
+            subscription = BinanceFeed(PAIRS, bases=(*before, exchange.address))
             client = FeedClient(subscription, sink, limits, chance=random.Random(1), **options)
             async with asyncio.timeout(DEADLINE):
                 return await client.run(asyncio.Event(), messages)
@@ -107,7 +108,7 @@ def test_many_streams_are_asked_for_in_parts_that_are_each_acknowledged() -> Non
     async def run() -> FeedStats:
         async with Exchange(script) as exchange:
             pairs = parse_pairs(",".join(f"c{number}usdt" for number in range(75)))
-            client = FeedClient(Subscription(pairs, addresses=(exchange.address,)), sink, LIMITS)
+            client = FeedClient(BinanceFeed(pairs, bases=(exchange.address,)), sink, LIMITS)
             return await client.run(asyncio.Event(), 2)
 
     sink = Recorder()
@@ -175,7 +176,7 @@ def test_silence_leads_to_the_next_address() -> None:
 
     async def run() -> FeedStats:
         async with Exchange(mutters) as first, Exchange(speaks) as second:
-            client = FeedClient(Subscription(PAIRS, addresses=(first.address, second.address)), sink, limits)
+            client = FeedClient(BinanceFeed(PAIRS, bases=(first.address, second.address)), sink, limits)
             async with asyncio.timeout(DEADLINE):
                 return await client.run(asyncio.Event(), 2)
 
@@ -317,7 +318,7 @@ def test_planned_hand_overs_lose_nothing_and_repeat_nothing() -> None:
         async with exchange, asyncio.timeout(DEADLINE):
             # It goes on to the end: a connection sees that it's closed when it sends.
             trades = asyncio.create_task(market.trades())
-            subscription = Subscription(PAIRS, addresses=(exchange.address,))
+            subscription = BinanceFeed(PAIRS, bases=(exchange.address,))
             metrics: Any = FakeMetrics("k2_feed_bad_frames_total", caught_up)
             client = FeedClient(subscription, sink, limits, metrics=metrics, sleep=overlap)
             stats = await client.run(stop)
@@ -420,7 +421,7 @@ def run_until_read(sink: Recorder, duration: float | None) -> bool:
         read, stop = asyncio.Event(), asyncio.Event()
         frames = [*(trade(number) for number in range(1, 101)), "the end"]
         async with Exchange(plays(*frames)) as exchange, asyncio.timeout(DEADLINE):
-            subscription = Subscription(PAIRS, addresses=(exchange.address,))
+            subscription = BinanceFeed(PAIRS, bases=(exchange.address,))
             metrics: Any = FakeMetrics("k2_feed_bad_frames_total", read)
             client = FeedClient(subscription, sink, LIMITS, metrics=metrics)
             running = asyncio.create_task(client.run(stop, duration=duration))

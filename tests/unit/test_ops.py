@@ -21,7 +21,7 @@ from confluent_kafka import KafkaError
 
 from k2beam.exporter.lag import LagReading
 from k2beam.exporter.readings import DeadLetterReading, GapReading
-from k2beam.feeds.binance.frames import REASONS
+from k2beam.feeds.feed import REASONS
 from k2beam.lake.tables import SPECS
 from k2beam.metrics.registry import METRICS, STANDARD_LABELS
 from k2beam.model import KINDS, Severity, Stage
@@ -75,7 +75,7 @@ VALUES: dict[str, set[str]] = {
 WRITTEN = {
     "k2_write_failures stage": ("k2beam/lake/observe.py", "transforms/write_iceberg.py"),
     "k2_commit_retries reason": ("k2beam/lake/transaction.py",),
-    "k2_feed_reconnects reason": ("k2beam/feeds/binance/client.py",),
+    "k2_feed_reconnects reason": ("k2beam/feeds/client.py",),
     "k2_metrics_endpoint_failures reason": ("k2beam/metrics/worker.py",),
     "k2_metric_errors problem": ("k2beam/metrics/handle.py",),
 }

@@ -13,17 +13,27 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from decimal import Context, Decimal
-from typing import Any, Literal, NoReturn
-from urllib.parse import urlsplit
+from functools import cached_property
+from typing import Any, ClassVar
 
 from k2beam.errors import BadFrame, UsageError
-from k2beam.model import DECIMAL
-from k2beam.validation import FUTURE_LIMIT
+from k2beam.feeds.feed import EventRecord, FeedMessage, Market, Reply, Request, Shutdown
+from k2beam.feeds.fields import (
+    SHOWN,
+    check_addresses,
+    decimal_text,
+    integer,
+    json_object,
+    known,
+    listed,
+    message_id,
+    not_ahead,
+    shown,
+)
+from k2beam.feeds.records import instrument, quote_v2, trade_v2
+from k2beam.model import Kind
 
 EXCHANGE, ASSET_CLASS = "BINANCE", "crypto"
 
@@ -52,27 +62,11 @@ USD is not one, since DOTUSD would be read as DO in TUSD, and neither is AEUR, s
 in EUR. Such a pair is written with a slash: DOT/USD.
 """
 
-EventRecord = dict[str, Any]
-"""A v2 record in Python values: Decimal, and datetime with UTC."""
-
-Reason = Literal["json", "shape", "symbol", "value"]
-REASONS: tuple[Reason, ...] = ("json", "shape", "symbol", "value")
-"""Why a frame can't be used: no JSON object; no known message; a symbol that was not asked for; a
-field that is missing, has a wrong type or does not fit its column."""
-
 _NAMESPACE = uuid.UUID("3d6f5a52-8a0f-5f0e-9c55-0f3f7d2b9a61")
 _NAME = re.compile(r"[A-Z0-9]{1,20}")
-_NUMBER = re.compile(r"[0-9]{1,30}(\.[0-9]{1,30})?", re.ASCII)
-_QUANTA = (Decimal("0.00000001"), Decimal(1).scaleb(-DECIMAL.scale))
-"""Eight places, as Binance sends nearly all numbers, or as many as a column has; they are part of message ids."""
-
-_LIMIT = Decimal(10) ** (DECIMAL.precision - DECIMAL.scale)
-_EXACT = Context(prec=2 * DECIMAL.precision)
-_EPOCH = datetime.fromtimestamp(0, UTC)
-_MAX_LONG = 2**63 - 1
 _FIRST_MICROSECONDS = 10**14
 """From here on a time is in microseconds: as milliseconds it would be in the year 5138."""
-_SHOWN = 200
+_STREAMS_A_REQUEST = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,44 +80,6 @@ class Pair:
     def symbol(self) -> str:
         """As in a frame: BTCUSDT."""
         return self.base + self.quote
-
-
-@dataclass(frozen=True, slots=True)
-class Market:
-    """A market event. ``stream`` is the name of the stream it belongs to, such as btcusdt@trade."""
-
-    kind: Literal["trades", "quotes"]
-    stream: str
-    record: EventRecord
-
-    @property
-    def message_id(self) -> str:
-        """The same for the same event, whichever connection it came over."""
-        return str(self.record["message_id"])
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A frame that is no record, as it came, and what is wrong with it."""
-
-    frame: bytes
-    problem: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The answer to the request with ``id`` (None where the server does not say); ``error`` is None if it was done."""
-
-    id: int | None
-    error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Shutdown:
-    """The server is about to shut down: a new connection should be made at once ("Server Shutdown")."""
-
-
-FeedMessage = Market | Reply | Shutdown
 
 
 def parse_pairs(text: str) -> tuple[Pair, ...]:
@@ -158,10 +114,7 @@ def _pair(text: str) -> Pair:
 
 def parse_streams(text: str) -> tuple[str, ...]:
     """The stream kinds of ``trade,bookTicker``, repeated ones once. Raises UsageError for another."""
-    kinds = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not kinds or not set(kinds) <= set(STREAMS):
-        raise UsageError(f"--streams takes {','.join(STREAMS)} or one of them, not {text!r}")
-    return kinds
+    return listed(text, "--streams", STREAMS)
 
 
 def stream_names(pairs: Iterable[Pair], kinds: Iterable[str]) -> tuple[str, ...]:
@@ -175,55 +128,55 @@ def stream_names(pairs: Iterable[Pair], kinds: Iterable[str]) -> tuple[str, ...]
     return names
 
 
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """What to read, and from which base addresses (ws:// or wss://, without a path), in order of preference."""
+@dataclass(frozen=True)
+class BinanceFeed:
+    """The spot market: which pairs and stream kinds, and from which base addresses, in order of preference.
+
+    Binance ends a connection at 24 hours ("General WSS information"); its trade ids count the trades of a symbol.
+    Raises UsageError for too many streams, and for an address that is none or has a path.
+    """
 
     pairs: tuple[Pair, ...]
-    kinds: tuple[str, ...] = STREAMS
-    addresses: tuple[str, ...] = ADDRESSES
+    stream_kinds: tuple[str, ...] = STREAMS
+    bases: tuple[str, ...] = ADDRESSES
+    exchange = EXCHANGE
+    asset_class = ASSET_CLASS
+    numbered: ClassVar[tuple[Kind, ...]] = ("trades",)
+    silence = 60.0
+    lifetime = 23 * 3600.0
+    repeats = 0
 
     def __post_init__(self) -> None:
-        stream_names(self.pairs, self.kinds)
-        if not self.addresses:
-            raise UsageError("--url names no address")
-        for address in self.addresses:
-            if not _is_base(address):
-                raise UsageError(f"--url {address!r} is not a base address such as {ADDRESSES[0]}")
+        stream_names(self.pairs, self.stream_kinds)
+        check_addresses(self.bases, path=False)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        found: tuple[Kind, ...] = ("trades", "quotes")
+        return tuple(kind for kind, stream in zip(found, STREAMS, strict=True) if stream in self.stream_kinds)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(base.rstrip("/") + STREAM_PATH for base in self.bases)
 
     @property
     def streams(self) -> tuple[str, ...]:
         """Such as btcusdt@trade."""
-        return stream_names(self.pairs, self.kinds)
+        return stream_names(self.pairs, self.stream_kinds)
 
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """A part of the streams each; they are numbered from 1, as their replies are."""
+        size = _STREAMS_A_REQUEST
+        parts = [self.streams[first : first + size] for first in range(0, len(self.streams), size)]
+        return tuple(Request(subscribe_request(part, number), frozenset(part)) for number, part in enumerate(parts, 1))
 
-def _is_base(address: str) -> bool:
-    try:
-        parts = urlsplit(address)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        return False
-    bare = not (parts.query or parts.fragment or parts.path.strip("/"))
-    return parts.scheme in ("ws", "wss") and bool(host) and port != 0 and bare
+    @cached_property
+    def _symbols(self) -> dict[str, Pair]:
+        return {pair.symbol: pair for pair in self.pairs}
 
-
-class RecentIds:
-    """The message ids of the last ``seconds``, to find what comes twice; the caller has the clock."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._ids: set[str] = set()
-        self._order: deque[tuple[float, str]] = deque()
-
-    def add(self, identifier: str, now: float) -> bool:
-        """Whether the id is new."""
-        while self._order and self._order[0][0] < now - self._seconds:
-            self._ids.discard(self._order.popleft()[1])
-        if identifier in self._ids:
-            return False
-        self._ids.add(identifier)
-        self._order.append((now, identifier))
-        return True
+    def read(self, frame: str | bytes, received_at: int) -> tuple[FeedMessage, ...]:
+        return (parse_frame(frame, self._symbols, received_at),)
 
 
 def subscribe_request(streams: Sequence[str], number: int) -> str:
@@ -237,25 +190,13 @@ def parse_frame(frame: str | bytes, pairs: Mapping[str, Pair], received_at: int)
     ``pairs`` by symbol are those that were asked for; ``received_at`` is in microseconds, UTC. Raises
     BadFrame, with the reason and the beginning of the frame.
     """
-    try:
-        return _message(_object(frame), pairs, received_at)
-    except BadFrame as error:
-        raise BadFrame(error.reason, f"{error}: {frame[:_SHOWN]!r}") from error.__cause__
+    with shown(frame):
+        return _message(_unwrapped(json_object(frame)), pairs, received_at)
 
 
-def _object(frame: str | bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(frame, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise BadFrame("json", f"not JSON ({type(error).__name__})") from error
-    if not isinstance(found, dict):
-        raise BadFrame("json", "not a JSON object")
+def _unwrapped(found: dict[str, Any]) -> dict[str, Any]:
     data = found.get("data")
     return data if "stream" in found and isinstance(data, dict) else found
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _message(payload: dict[str, Any], pairs: Mapping[str, Pair], received_at: int) -> FeedMessage:
@@ -282,8 +223,8 @@ def _reply_id(payload: Mapping[str, Any]) -> int | None:
 def _error_text(payload: Mapping[str, Any]) -> str:
     error = payload.get("error", payload)
     if isinstance(error, dict):
-        return f"code {error.get('code')}: {str(error.get('msg'))[:_SHOWN]}"
-    return str(error)[:_SHOWN]
+        return f"code {error.get('code')}: {str(error.get('msg'))[:SHOWN]}"
+    return str(error)[:SHOWN]
 
 
 def _trade(payload: Mapping[str, Any], pair: Pair, received_at: int) -> Market:
@@ -295,7 +236,7 @@ def _trade(payload: Mapping[str, Any], pair: Pair, received_at: int) -> Market:
     # Frames recorded before June 2024 name the orders too.
     for field, name in (("b", "buyer_order_id"), ("a", "seller_order_id")):
         if field in payload:
-            vendor[name] = str(_integer(payload, field))
+            vendor[name] = str(integer(payload, field))
     return Market("trades", f"{pair.symbol.lower()}@trade", trade_record(payload, pair, received_at, vendor))
 
 
@@ -306,23 +247,20 @@ def trade_record(
 
     The same trade gives the same message id, whatever told of it. Raises BadFrame for a value that can't be.
     """
-    number = _integer(payload, "t")
+    number = integer(payload, "t")
     if type(payload.get("m")) is not bool:
         raise BadFrame("value", "m is not true or false")
-    return {
-        "message_id": _message_id("trades", pair.symbol, number),
-        "trade_id": str(number),
-        **_instrument(pair),
-        "timestamp": _datetime(_microseconds(payload, "T", received_at)),
-        "price": _decimal(payload, "p"),
-        "quantity": _decimal(payload, "q"),
-        "side": "SELL" if payload["m"] else "BUY",
-        "trade_conditions": [],
-        "source_sequence": number,
-        "ingestion_timestamp": _datetime(received_at),
-        "platform_sequence": None,
-        "vendor_data": dict(vendor_data),
-    }
+    return trade_v2(
+        _traded(pair),
+        message_id(_NAMESPACE, "trades", pair.symbol, number),
+        number,
+        _microseconds(payload, "T", received_at),
+        decimal_text(payload, "p"),
+        decimal_text(payload, "q"),
+        "SELL" if payload["m"] else "BUY",
+        received_at,
+        vendor_data,
+    )
 
 
 def _quote(payload: Mapping[str, Any], pair: Pair, received_at: int) -> Market:
@@ -330,71 +268,29 @@ def _quote(payload: Mapping[str, Any], pair: Pair, received_at: int) -> Market:
 
     A book ticker has no time; the time of its receipt stands in, as vendor_data says.
     """
-    number = _integer(payload, "u")
-    values = [_decimal(payload, field) for field in ("b", "B", "a", "A")]
-    received = _datetime(received_at)
-    record = {
-        "message_id": _message_id("quotes", pair.symbol, number, *values),
-        "quote_id": str(number),
-        **_instrument(pair),
-        "timestamp": received,
-        **dict(zip(("bid_price", "bid_quantity", "ask_price", "ask_quantity"), values, strict=True)),
-        "source_sequence": None,
-        "ingestion_timestamp": received,
-        "platform_sequence": None,
-        "vendor_data": {"update_id": str(number), "timestamp_is": "received"},
-    }
+    number = integer(payload, "u")
+    values = [decimal_text(payload, field) for field in ("b", "B", "a", "A")]
+    record = quote_v2(
+        _traded(pair),
+        message_id(_NAMESPACE, "quotes", pair.symbol, number, *values),
+        str(number),
+        received_at,
+        values,
+        received_at,
+        {"update_id": str(number), "timestamp_is": "received"},
+    )
     return Market("quotes", f"{pair.symbol.lower()}@bookTicker", record)
 
 
-def _instrument(pair: Pair) -> EventRecord:
-    return {"symbol": pair.symbol, "exchange": EXCHANGE, "asset_class": ASSET_CLASS, "currency": pair.quote}
-
-
-def _message_id(*parts: object) -> str:
-    """UUIDv5 of what identifies the event, so that a repeat has the same."""
-    return str(uuid.uuid5(_NAMESPACE, "/".join(map(str, parts))))
+def _traded(pair: Pair) -> EventRecord:
+    return instrument(pair.symbol, EXCHANGE, ASSET_CLASS, pair.quote)
 
 
 def _pair_of(payload: Mapping[str, Any], pairs: Mapping[str, Pair]) -> Pair:
-    symbol = payload.get("s")
-    if not isinstance(symbol, str) or symbol not in pairs:
-        raise BadFrame("symbol", f"symbol {str(symbol)[:20]!r} was not asked for")
-    return pairs[symbol]
-
-
-def _integer(payload: Mapping[str, Any], field: str) -> int:
-    value = payload.get(field)
-    # A bool is an int to Python, and none to Binance.
-    if type(value) is not int or not 0 <= value <= _MAX_LONG:
-        raise BadFrame("value", f"{field} is not an integer of 0 to 2^63-1")
-    return value
-
-
-def _decimal(payload: Mapping[str, Any], field: str) -> Decimal:
-    """A number, with every digit that was sent."""
-    text = payload.get(field)
-    if not isinstance(text, str) or not _NUMBER.fullmatch(text):
-        raise BadFrame("value", f"{field} is not a number written as text")
-    value = Decimal(text)
-    rounded = (value.quantize(quantum, context=_EXACT) for quantum in _QUANTA if value < _LIMIT)
-    exact = next((one for one in rounded if one == value), None)
-    if exact is None:
-        raise BadFrame("value", f"{field} has more than 20 digits before the point or 18 behind")
-    return exact
+    return pairs[known(payload, "s", pairs)]
 
 
 def _microseconds(payload: Mapping[str, Any], field: str, received_at: int) -> int:
-    """A time of Binance, in milliseconds or microseconds ("General WSS information"), in microseconds.
-
-    One that validation would refuse is refused here, where one frame is lost and not the feed.
-    """
-    value = _integer(payload, field)
-    value = value if value >= _FIRST_MICROSECONDS else value * 1_000
-    if value > received_at + FUTURE_LIMIT:
-        raise BadFrame("value", f"{field} is more than a day ahead of the clock")
-    return value
-
-
-def _datetime(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)
+    """A time of Binance, in milliseconds or microseconds ("General WSS information"), in microseconds."""
+    value = integer(payload, field)
+    return not_ahead(value if value >= _FIRST_MICROSECONDS else value * 1_000, field, received_at)

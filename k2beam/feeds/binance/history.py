@@ -19,7 +19,8 @@ import tenacity
 
 from k2beam.clock import now_us
 from k2beam.errors import BadFrame, FeedError, UsageError
-from k2beam.feeds.binance.frames import EventRecord, Pair, trade_record
+from k2beam.feeds.binance.frames import Pair, trade_record
+from k2beam.feeds.feed import EventRecord
 
 HISTORY_URL = "https://data-api.binance.vision"
 """The base endpoint for market data alone, which takes no account."""

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from k2beam import schemas
 from k2beam.errors import BadFrame, UsageError
 from k2beam.feeds.binance import frames as binance
-from k2beam.feeds.binance.frames import Market, Pair, Reply, Shutdown, Subscription, parse_frame, parse_pairs
+from k2beam.feeds.binance.frames import BinanceFeed, Pair, parse_frame, parse_pairs
+from k2beam.feeds.feed import EventRecord, FeedMessage, Market, Reply, Shutdown
 from k2beam.produce.records import checked
 
 PAIRS = {pair.symbol: pair for pair in parse_pairs("btcusdt,bnbbtc,bnbusdt")}
@@ -44,7 +45,7 @@ QUOTE: dict[str, Any] = {
 }
 
 
-def read(payload: object, received_at: int = RECEIVED) -> binance.FeedMessage:
+def read(payload: object, received_at: int = RECEIVED) -> FeedMessage:
     return parse_frame(json.dumps(payload), PAIRS, received_at)
 
 
@@ -54,7 +55,7 @@ def market(payload: object, received_at: int = RECEIVED) -> Market:
     return found
 
 
-def round_trip(record: binance.EventRecord, name: str) -> Any:
+def round_trip(record: EventRecord, name: str) -> Any:
     schema = fastavro.parse_schema(schemas.avro_schema(name))
     assert fastavro.validate(record, schema, strict=True)
     # What is read here must not stop the producer.
@@ -237,7 +238,7 @@ def test_every_number_of_the_column_is_kept(value: Decimal) -> None:
         ({"stream": "x", "data": {"e": "serverShutdown", "E": 1770123456789}}, Shutdown()),
     ],
 )
-def test_replies_and_the_notice_of_a_shutdown(payload: dict[str, Any], expected: binance.FeedMessage) -> None:
+def test_replies_and_the_notice_of_a_shutdown(payload: dict[str, Any], expected: FeedMessage) -> None:
     assert read(payload) == expected
 
 
@@ -281,16 +282,16 @@ def test_what_is_no_symbol_is_refused(text: str) -> None:
 def test_streams_are_named_and_limited() -> None:
     pairs = parse_pairs("btcusdt,ethusdt")
     assert binance.parse_streams("bookTicker, trade,trade") == ("bookTicker", "trade")
-    assert Subscription(pairs, ("trade", "bookTicker")).streams == (
+    assert BinanceFeed(pairs, ("trade", "bookTicker")).streams == (
         "btcusdt@trade",
         "btcusdt@bookTicker",
         "ethusdt@trade",
         "ethusdt@bookTicker",
     )
     many = tuple(Pair(f"C{number}", "USDT") for number in range(513))
-    assert len(Subscription(many[:512]).streams) == binance.MAX_STREAMS
+    assert len(BinanceFeed(many[:512]).streams) == binance.MAX_STREAMS
     with pytest.raises(UsageError, match="1026 streams"):
-        Subscription(many)
+        BinanceFeed(many)
     for wrong in ("", "aggTrade", "trade,depth", "bookticker"):
         with pytest.raises(UsageError, match="--streams"):
             binance.parse_streams(wrong)
@@ -302,17 +303,11 @@ def test_streams_are_named_and_limited() -> None:
 )
 def test_an_address_without_a_path_is_wanted(url: str) -> None:
     with pytest.raises(UsageError, match="--url"):
-        Subscription(parse_pairs("btcusdt"), addresses=(url,))
+        BinanceFeed(parse_pairs("btcusdt"), bases=(url,))
     with pytest.raises(UsageError, match="no address"):
-        Subscription(parse_pairs("btcusdt"), addresses=())
+        BinanceFeed(parse_pairs("btcusdt"), bases=())
 
 
 def test_a_request_is_one_of_binance() -> None:
     request = json.loads(binance.subscribe_request(["btcusdt@trade"], 4))
     assert request == {"method": "SUBSCRIBE", "params": ["btcusdt@trade"], "id": 4}
-
-
-def test_recent_ids_are_forgotten_in_time() -> None:
-    recent = binance.RecentIds(10.0)
-    assert [recent.add("a", 0.0), recent.add("a", 10.0), recent.add("b", 10.0)] == [True, False, True]
-    assert [recent.add("a", 10.5), recent.add("b", 20.0), recent.add("b", 20.5)] == [True, False, True]

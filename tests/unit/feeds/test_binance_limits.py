@@ -8,8 +8,8 @@ import random
 import pytest
 
 from k2beam.errors import FeedError, UsageError
-from k2beam.feeds.binance.client import FeedClient, Limits, backoff
-from k2beam.feeds.binance.frames import Subscription, parse_pairs
+from k2beam.feeds.binance.frames import BinanceFeed, parse_pairs
+from k2beam.feeds.client import FeedClient, Limits, backoff
 
 PAIRS = parse_pairs("btcusdt")
 
@@ -36,7 +36,7 @@ def test_attempts_are_spaced_by_the_backoff_and_limited() -> None:
 
     limits = Limits(backoff=1.0, backoff_limit=8.0, attempts=7)
     client = FeedClient(
-        Subscription(PAIRS, addresses=("ws://127.0.0.1:1",)), Nothing(), limits, chance=random.Random(3), sleep=sleep
+        BinanceFeed(PAIRS, bases=("ws://127.0.0.1:1",)), Nothing(), limits, chance=random.Random(3), sleep=sleep
     )
     with pytest.raises(FeedError, match="gave up after 7 failures in a row"):
         asyncio.run(client.run(asyncio.Event()))

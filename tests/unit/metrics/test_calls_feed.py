@@ -7,10 +7,11 @@ import asyncio
 import pytest
 from prometheus_client import CollectorRegistry
 
-from k2beam.feeds.binance.client import FeedClient, Limits
-from k2beam.feeds.binance.frames import Subscription, parse_pairs
+from k2beam.feeds.binance.frames import BinanceFeed, parse_pairs
+from k2beam.feeds.client import FeedClient, Limits
 from k2beam.metrics.handle import Metrics
-from tests.integration.binance_exchange import DEADLINE, Exchange, Recorder, plays, quote, trade
+from tests.integration.binance_exchange import plays, quote, trade
+from tests.integration.feed_servers import DEADLINE, Exchange, Recorder
 from tests.metrics_recorder import Samples
 
 
@@ -21,7 +22,7 @@ def counted(exchange: Exchange, messages: int, **limits: float) -> dict[str, flo
 
     async def run() -> None:
         async with exchange:
-            subscription = Subscription(parse_pairs("btcusdt"), addresses=(exchange.address,))
+            subscription = BinanceFeed(parse_pairs("btcusdt"), bases=(exchange.address,))
             chosen = Limits(**{"backoff": 0.01, "close_timeout": 0.1, "request_pause": 0.01, **limits})  # type: ignore[arg-type]
             client = FeedClient(
                 subscription, Recorder(), chosen, metrics=Metrics("feed", registry=registry, strict=True)

@@ -1,4 +1,4 @@
-"""The websocket client of Binance's market data: from the exchange to a sink, without an end.
+"""The websocket client of market data: from an exchange, as its feed describes it, to a sink, without an end.
 
 Delivery: every market event that was read is given to the sink exactly once in the life of a
 client, before :meth:`FeedClient.run` returns; what can't be a record, as it came. What the exchange
@@ -15,7 +15,7 @@ import math
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -23,8 +23,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from k2beam.errors import BadFrame, FeedError, InvalidRecord, UsageError
-from k2beam.feeds.binance import frames as binance
-from k2beam.feeds.binance.frames import EventRecord, Market, RecentIds, Reply, Subscription, Unreadable
+from k2beam.feeds.feed import EventRecord, Feed, FeedMessage, Heartbeat, Market, Reply, Request, Shutdown, Unreadable
+from k2beam.feeds.recent_ids import RecentIds
 from k2beam.jsonable import to_json
 from k2beam.metrics.handle import Metrics, NullMetrics
 from k2beam.model import Kind
@@ -32,7 +32,6 @@ from k2beam.model import Kind
 _log = logging.getLogger(__name__)
 
 _BATCH = 500
-_STREAMS_A_REQUEST = 100
 _LOGGED_WHOLE = 5
 
 
@@ -51,17 +50,17 @@ class Sink(Protocol):
 class Limits:
     """The times of a client, in seconds, and its sizes.
 
-    ``silence``: a connection without a market event for so long is given up. ``lifetime``: then it is
-    replaced, and both are read for ``overlap``; Binance ends one at 24 hours. ``remember``: how long
-    message ids are kept. ``backoff`` and ``backoff_limit``: the first and longest wait between attempts
-    (Binance takes 300 in five minutes). ``request_pause``: Binance takes five messages a second, pings
-    and pongs included. ``ping_*``: our pings; those of Binance (every 20 s, to be answered within a
-    minute) are answered by the websocket library. ``queue``: events that wait for the sink before
-    reading waits. ``attempts``: failures in a row after which the client gives up; None means never.
+    ``silence`` and ``lifetime`` are those of the feed (None) or others: a connection without an event or a heartbeat
+    for ``silence`` is given up, and one is replaced after ``lifetime``; then both are read for ``overlap``.
+    ``remember``: how long message ids are kept. ``backoff`` and ``backoff_limit``: the first and longest wait between
+    attempts (Binance takes 300 in five minutes, Kraken 150 in ten, Coinbase 8 a second). ``request_pause``: between
+    two requests (Binance takes five messages a second, pings and pongs included). ``ping_*``: our pings; those of an
+    exchange are answered by the websocket library. ``queue``: events that wait for the sink before reading waits.
+    ``attempts``: failures in a row after which the client gives up; None means never.
     """
 
-    silence: float = 60.0
-    lifetime: float = 23 * 3600.0
+    silence: float | None = None
+    lifetime: float | None = None
     overlap: float = 5.0
     remember: float = 60.0
     open_timeout: float = 10.0
@@ -145,7 +144,7 @@ class _Link:
 
 
 class FeedClient:
-    """Reads a subscription into ``sink`` until it is told to stop.
+    """Reads ``feed`` into ``sink`` until it is told to stop.
 
     ``metrics`` counts k2_feed_* where given; ``clock`` gives nanoseconds since the epoch, UTC; ``chance``
     and ``sleep`` are those of the backoff and the hand-over.
@@ -153,7 +152,7 @@ class FeedClient:
 
     def __init__(
         self,
-        subscription: Subscription,
+        feed: Feed,
         sink: Sink,
         limits: Limits | None = None,
         *,
@@ -163,15 +162,16 @@ class FeedClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.limits = limits or Limits()
-        self._subscription = subscription
-        self._pairs = {pair.symbol: pair for pair in subscription.pairs}
+        self._feed = feed
+        self._silence = feed.silence if self.limits.silence is None else self.limits.silence
+        self._lifetime = feed.lifetime if self.limits.lifetime is None else self.limits.lifetime
         self._sink = sink
         self._metrics = NullMetrics() if metrics is None else metrics
         self._clock = clock
         self._chance = chance or random.Random()  # noqa: S311 - spreads attempts, keeps no secret
         self._sleep = sleep
-        self._stats = FeedStats(silent_streams=set(subscription.streams))
-        self._recent = RecentIds(self.limits.remember)
+        self._stats = FeedStats(silent_streams=set(feed.streams))
+        self._recent = RecentIds(self.limits.remember, feed.repeats)
         self._queue: asyncio.Queue[Market | Unreadable | None] = asyncio.Queue()
         self._room = asyncio.Event()
         self._room.set()
@@ -240,7 +240,7 @@ class FeedClient:
         self._stats.trades += done["trades"]
         self._stats.quotes += done["quotes"]
         for kind, number in done.items():
-            self._metrics.increment("k2_feed_messages_total", number, exchange=binance.EXCHANGE, kind=kind)
+            self._metrics.increment("k2_feed_messages_total", number, exchange=self._feed.exchange, kind=kind)
 
     def _give(self, market: Market) -> None:
         if market.kind == "quotes":
@@ -249,8 +249,8 @@ class FeedClient:
             self._sink.produce_trade(market.record)
 
     def _keep(self, found: Unreadable) -> None:
-        kind: Kind = "trades" if "trade" in self._subscription.kinds else "quotes"
-        self._sink.produce_unreadable(kind, binance.ASSET_CLASS, binance.EXCHANGE, found.frame, found.problem)
+        feed = self._feed
+        self._sink.produce_unreadable(feed.kinds[0], feed.asset_class, feed.exchange, found.frame, found.problem)
 
     async def _supervise(self) -> None:
         """Keep one connection, and two during a hand-over."""
@@ -274,14 +274,14 @@ class FeedClient:
         reason = link.lost().reason if link.task.done() else "planned"
         self._stats.handovers += reason == "planned"
         self._stats.reconnects[reason] += 1
-        self._metrics.increment("k2_feed_reconnects_total", exchange=binance.EXCHANGE, reason=reason)
+        self._metrics.increment("k2_feed_reconnects_total", exchange=self._feed.exchange, reason=reason)
         self._links.discard(link)
         await link.end()
 
     async def _connected(self) -> _Link:
         """A connection whose streams are all acknowledged, after as many attempts as it takes."""
         while True:
-            link = _Link(self._subscription.addresses[self._address % len(self._subscription.addresses)])
+            link = _Link(self._feed.addresses[self._address % len(self._feed.addresses)])
             link.task = asyncio.create_task(self._read(link))
             self._links.add(link)
             await link.ended_or(link.subscribed)
@@ -294,7 +294,7 @@ class FeedClient:
         self._links.discard(link)
         lost = link.lost()
         self._stats.reconnects[lost.reason] += 1
-        self._metrics.increment("k2_feed_reconnects_total", exchange=binance.EXCHANGE, reason=lost.reason)
+        self._metrics.increment("k2_feed_reconnects_total", exchange=self._feed.exchange, reason=lost.reason)
         if lost.reason == "refused" and not self._stats.connections:
             raise FeedError(f"{link.address} refuses the subscription: {lost}; look at --symbols and --streams")
         if not link.delivered or lost.reason == "silence":
@@ -311,7 +311,7 @@ class FeedClient:
         limits = self.limits
         try:
             async with connect(
-                link.address.rstrip("/") + binance.STREAM_PATH,
+                link.address,
                 open_timeout=limits.open_timeout,
                 close_timeout=limits.close_timeout,
                 ping_interval=limits.ping_interval,
@@ -327,72 +327,78 @@ class FeedClient:
 
     async def _subscribe(self, link: _Link, socket: ClientConnection) -> None:
         """Ask for the streams, a part at a time, and see each request acknowledged."""
-        streams = self._subscription.streams
-        for number, first in enumerate(range(0, len(streams), _STREAMS_A_REQUEST), start=1):
+        for number, request in enumerate(self._feed.requests, start=1):
             if number > 1:
                 await asyncio.sleep(self.limits.request_pause)
-            await socket.send(binance.subscribe_request(streams[first : first + _STREAMS_A_REQUEST], number))
+            await socket.send(request.text)
             try:
                 async with asyncio.timeout(self.limits.reply_timeout):
-                    await self._acknowledged(link, socket, number)
+                    await self._acknowledged(link, socket, number, request)
             except TimeoutError:
                 raise _Lost("reply", f"no reply to request {number} in {self.limits.reply_timeout} s") from None
         # Earlier by chance, so that many clients do not come back in one moment.
-        lifetime = self.limits.lifetime * (0.95 + self._chance.random() / 20)
+        lifetime = self._lifetime * (0.95 + self._chance.random() / 20)
         link.due = asyncio.get_running_loop().time() + lifetime
         self._stats.connections += 1
         link.subscribed.set()
-        _log.info("subscribed to %d streams at %s", len(streams), link.address)
+        _log.info("subscribed to %d streams at %s", len(self._feed.streams), link.address)
 
-    async def _acknowledged(self, link: _Link, socket: ClientConnection, number: int) -> None:
-        """Read up to the reply to a request; events that come before it are taken too."""
-        while True:
-            found = self._take(link, await socket.recv())
-            # An error without an id can only be about the one request that is open.
-            if isinstance(found, Reply) and found.id in (number, None):
+    async def _acknowledged(self, link: _Link, socket: ClientConnection, number: int, request: Request) -> None:
+        """Read up to the replies to a request; events that come before them are taken too."""
+        waiting = set(request.streams)
+        while waiting:
+            for found in self._take(link, await socket.recv()):
+                # What does not say which request it is about can only be about the one that is open.
+                if not isinstance(found, Reply) or found.request not in (number, None):
+                    continue
                 if found.error is not None:
                     raise _Lost("refused", found.error)
-                if found.id == number:
-                    return
+                waiting -= request.streams if found.request == number and not found.streams else found.streams
 
     async def _receive(self, link: _Link, socket: ClientConnection) -> None:
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self.limits.silence) as limit:
+            async with asyncio.timeout(self._silence) as limit:
                 async for frame in socket:
-                    event = isinstance(self._take(link, frame), Market)
+                    alive = any(isinstance(found, Market | Heartbeat) for found in self._take(link, frame))
                     if not self._room.is_set():
                         # It's the sink that is slow now, not the exchange.
                         limit.reschedule(None)
                         await self._room.wait()
-                    if event or limit.when() is None:
-                        limit.reschedule(loop.time() + self.limits.silence)
+                    if alive or limit.when() is None:
+                        limit.reschedule(loop.time() + self._silence)
         except TimeoutError:
-            raise _Lost("silence", f"no market event in {self.limits.silence} s") from None
+            raise _Lost("silence", f"no market event in {self._silence} s") from None
 
-    def _take(self, link: _Link, frame: str | bytes) -> binance.FeedMessage | None:
-        """Read one frame and queue its event; None for a frame that can't be used."""
+    def _take(self, link: _Link, frame: str | bytes) -> Sequence[FeedMessage]:
+        """Read one frame and queue its events, and what of it can't be used."""
+        messages: Sequence[FeedMessage]
         try:
-            found = binance.parse_frame(frame, self._pairs, self._clock() // 1_000)
+            messages = self._feed.read(frame, self._clock() // 1_000)
         except BadFrame as error:
-            self._count_bad(error.reason, f"from {link.address}: {error}")
-            self._put(Unreadable(frame if isinstance(frame, bytes) else frame.encode("utf-8", "replace"), str(error)))
-            return None
-        if isinstance(found, Market):
-            link.delivered = True
-            self._enqueue(found)
-        elif isinstance(found, binance.Shutdown):
-            link.leaving.set()
-        return found
+            messages = (error,)
+        for found in messages:
+            if isinstance(found, BadFrame):
+                self._count_bad(found.reason, f"from {link.address}: {found}")
+                as_it_came = frame if isinstance(frame, bytes) else frame.encode("utf-8", "replace")
+                self._put(Unreadable(as_it_came, str(found)))
+            elif isinstance(found, Market):
+                link.delivered = True
+                self._enqueue(found)
+            elif isinstance(found, Shutdown):
+                link.leaving.set()
+            elif isinstance(found, Reply) and found.error is not None and link.subscribed.is_set():
+                _log.warning("%s says: %s", link.address, found.error)
+        return messages
 
     def _enqueue(self, market: Market) -> None:
         """Queue an event that is new. At once: a connection that ends while it waits for room loses none."""
         if self._most is not None and self._taken >= self._most:
             return
         self._stats.silent_streams.discard(market.stream)
-        if not self._recent.add(market.message_id, self._clock() / 1e9):
+        if not self._recent.add(market.stream, market.message_id, self._clock() / 1e9):
             self._stats.duplicates += 1
-            self._metrics.increment("k2_feed_duplicates_total", exchange=binance.EXCHANGE, kind=market.kind)
+            self._metrics.increment("k2_feed_duplicates_total", exchange=self._feed.exchange, kind=market.kind)
             return
         self._taken += 1
         self._put(market)
@@ -407,7 +413,7 @@ class FeedClient:
     def _count_bad(self, reason: str, problem: str) -> None:
         """Count, and log the first ones and then at powers of ten: garbage must not fill the log."""
         self._stats.bad_frames[reason] += 1
-        self._metrics.increment("k2_feed_bad_frames_total", exchange=binance.EXCHANGE, reason=reason)
+        self._metrics.increment("k2_feed_bad_frames_total", exchange=self._feed.exchange, reason=reason)
         number = self._stats.bad_frames.total()
         if number <= _LOGGED_WHOLE or str(number).strip("0") == "1":
             _log.warning("bad frame %d %s", number, problem)
