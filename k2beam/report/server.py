@@ -23,6 +23,9 @@ from k2beam.report.contents import LagRows, ReportSelection, audit_verdict, gath
 from k2beam.report.page import render
 from k2beam.signals import stop_signal
 
+REST = 4
+"""A page takes a fifth of the time at most: it must not keep a machine busy that has a job to do."""
+
 _log = get_logger("report")
 
 
@@ -144,10 +147,16 @@ class PageServer:
         self._server.server_close()
 
     def run(self) -> None:
-        """Serve, and read what is new every interval, until SIGINT or SIGTERM. Only in the main thread."""
+        """Serve, and read what is new every interval, until SIGINT or SIGTERM. Only in the main thread.
+
+        Where reading takes long, it is followed by a rest of :data:`REST` times as much.
+        """
+        spent = 0.0
         with stop_signal() as stop, self:
-            while not stop.wait(self._interval):
+            while not stop.wait(max(self._interval, REST * spent)):
+                begun = time.monotonic()
                 self._page.try_refresh()
+                spent = time.monotonic() - begun
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         page, interval = self._page, self._interval

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import venv
 from pathlib import Path
 
 import pytest
 
-from k2beam.cache import cache_dir, whole
 from k2beam.query.lake import Lake
 from k2beam.stack.jars import ensure_jars
 from k2beam.stack.java import ensure_java
+from tests.integration.environments import python_with
 from tests.replay_helpers import ingest, simulated
 
 pytestmark = [pytest.mark.integration, pytest.mark.full]
@@ -46,25 +45,13 @@ print(json.dumps(sorted(list(row) for row in rows)))
 """
 
 
-@pytest.fixture(scope="module")
-def spark_python() -> Path:
-    """The Python of an environment with Spark in it."""
-    target = cache_dir() / PYSPARK.replace("==", "-")
-    if not target.exists():
-        with whole(target) as made:
-            venv.create(made, with_pip=True)
-            install = [made / "bin/python", "-m", "pip", "install", "--quiet", PYSPARK]
-            subprocess.run(install, check=True, capture_output=True)
-    return target / "bin/python"
-
-
-def test_spark_reads_the_embedded_catalog(tmp_path: Path, spark_python: Path) -> None:
+def test_spark_reads_the_embedded_catalog(tmp_path: Path) -> None:
     simulated(tmp_path / "in", 2_000, "gaps=4,duplicates=20", kinds=("trades",))
     ingest([tmp_path / "in"], tmp_path / "wh")
     jars = ",".join(map(str, ensure_jars("spark", LOCK)))
     java = ensure_java(17, 21)
     done = subprocess.run(
-        [spark_python, "-c", PROGRAM, jars, str(tmp_path / "wh")],
+        [python_with(PYSPARK), "-c", PROGRAM, jars, str(tmp_path / "wh")],
         env={**os.environ, "JAVA_HOME": str(java.parent.parent)},
         capture_output=True,
         text=True,
