@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from k2beam.audit.audit import audit
+from k2beam.audit.report import SourceFinding
 from k2beam.clock import now_us
 from k2beam.errors import UsageError
 from k2beam.lake.tables import EVENT_TABLES
@@ -45,6 +46,9 @@ MOST_BARS = 5_000
 MOST_GAPS = 500
 """So many gaps are shown, the largest; the count is of all."""
 
+MOST_SOURCES = 500
+"""So many partitions of sources are shown, those with something wrong first; the sums are of all."""
+
 MOST_SNAPSHOTS = 500
 """So many snapshots of each table are shown, the last ones."""
 
@@ -55,6 +59,7 @@ _SYMBOLS = 8
 _FITTING_BARS = 300
 _FITTING_STRETCHES = 1_500
 _SECONDS = {"1s": 1, "5s": 5, "15s": 15, "1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "4h": 14_400, "1d": 86_400}
+_OFFSETS = ("expected", "received", "dead", "missing", "duplicate")
 _PRICES = ("open", "high", "low", "close", "volume", "vwap")
 
 
@@ -83,8 +88,8 @@ def audit_verdict(lake: Lake, on_step: Callable[[str], None] = lambda _step: Non
         >>> from k2beam import Lake
         >>> from k2beam.report import audit_verdict
         >>> verdict = audit_verdict(Lake("warehouse"))
-        >>> verdict["ok"], sum(source["expected"] for source in verdict["sources"])
-        (True, 6000)
+        >>> verdict["ok"], verdict["offsets"]["expected"], verdict["offsets"]["dead"]
+        (True, 6000, 18)
     """
     report = audit(lake.catalog, lake.namespace, mend=False, on_step=on_step)
     return {
@@ -92,9 +97,15 @@ def audit_verdict(lake: Lake, on_step: Callable[[str], None] = lambda _step: Non
         "ok": report.ok,
         "problems": list(report.problems),
         "notes": list(report.notes),
-        "sources": [asdict(one) for one in report.sources],
+        "offsets": {name: sum(getattr(one, name) for one in report.sources) for name in _OFFSETS},
+        "sources": [asdict(one) for one in sorted(report.sources, key=_wrong_first)[:MOST_SOURCES]],
+        "sources_in_all": len(report.sources),
         "copies": sum(one.duplicate for one in report.symbols),
     }
+
+
+def _wrong_first(source: SourceFinding) -> tuple[int, str, int]:
+    return -(source.missing + source.duplicate), source.source, source.partition
 
 
 class LagRows(TypedDict):

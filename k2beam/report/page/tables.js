@@ -3,6 +3,7 @@
 const page = { contents: JSON.parse(document.getElementById("contents").textContent) };
 
 (() => {
+  const MOST_PROBLEMS = 20;
   const node = (id) => document.getElementById(id);
   const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en-US"));
   const moment = (ms, digits = 19) =>
@@ -71,13 +72,15 @@ const page = { contents: JSON.parse(document.getElementById("contents").textCont
     if (found === null) {
       card.append(element("p", "Not audited: k2beam audit tells whether every offset is in exactly one place."));
     } else {
-      const sum = (name) => number(found.sources.reduce((total, one) => total + one[name], 0));
+      const sum = (name) => number(found.offsets[name]);
       const line = element("p", null);
       line.append(element("strong", found.ok ? "PASSED" : "FAILED"));
       line.append(` ${sum("expected")} offsets expected: ${sum("received")} are events, ${sum("dead")} dead letters, ` +
         `${sum("missing")} missing, ${sum("duplicate")} there twice. Audited ${moment(found.at)}.`);
       card.append(line);
-      found.problems.forEach((problem) => card.append(element("p", problem)));
+      found.problems.slice(0, MOST_PROBLEMS).forEach((problem) => card.append(element("p", problem)));
+      const more = found.problems.length - MOST_PROBLEMS;
+      if (more > 0) card.append(element("p", `… and ${plural(more, "problem")} more: k2beam audit has them all.`));
       found.notes.forEach((note) => card.append(element("p", note, { class: "quiet" })));
       const copies = found.copies;
       if (copies) {
@@ -85,7 +88,11 @@ const page = { contents: JSON.parse(document.getElementById("contents").textCont
           "has; queries take each once.", { class: "quiet" }));
       }
       const columns = ["expected", "received", "dead", "missing", "duplicate"];
-      table("sources", "Offsets of each partition of each source", [["source"], ["partition", 1], ["end"],
+      const shown = found.sources.length;
+      const part = shown < found.sources_in_all
+        ? `: ${number(shown)} of ${number(found.sources_in_all)}, the wrong ones first` : "";
+      const caption = `Offsets of each partition of each source${part}`;
+      table("sources", caption, [["source"], ["partition", 1], ["end"],
         ...columns.map((name) => [name, 1])], found.sources.map((one) =>
         [one.source, one.partition, one.end, ...columns.map((name) => number(one[name]))]));
     }

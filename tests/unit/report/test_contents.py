@@ -146,8 +146,24 @@ def test_the_verdict_is_that_of_the_audit(lake: Lake) -> None:
     verdict = audit_verdict(lake)
     assert verdict["ok"] == report.ok
     assert verdict["problems"] == list(report.problems)
-    assert [one["received"] for one in verdict["sources"]] == [one.received for one in report.sources]
+    assert {one["source"]: one["received"] for one in verdict["sources"]} == {
+        one.source: one.received for one in report.sources
+    }
+    assert verdict["offsets"]["received"] == sum(one.received for one in report.sources) > 40
+    assert verdict["offsets"]["dead"] == 7
     assert gather_contents(lake, ReportSelection(), verdict)["verdict"] is verdict
+
+
+def test_of_many_sources_those_with_something_wrong_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog = make_catalog(tmp_path)
+    for number in range(5):
+        offsets = (0, 2) if number == 3 else (0, 1)
+        append_events(catalog, "trades", [trade(at, at, _source=f"archive:{number}") for at in offsets])
+    monkeypatch.setattr(contents_module, "MOST_SOURCES", 2)
+    verdict = audit_verdict(Lake(str(tmp_path)))
+    assert [one["source"] for one in verdict["sources"]] == ["archive:3", "archive:0"]
+    assert (verdict["sources_in_all"], verdict["offsets"]["missing"], verdict["offsets"]["received"]) == (5, 1, 10)
+    assert verdict["ok"] is False
 
 
 @pytest.mark.parametrize(
