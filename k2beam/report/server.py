@@ -15,6 +15,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 from k2beam.errors import K2BeamError, UsageError
 from k2beam.logs import get_logger
@@ -164,7 +165,7 @@ class PageServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                if local and not _is_loopback(self.headers.get("Host", "").rpartition(":")[0]):
+                if local and not _is_loopback(_host_of(self.headers.get("Host", ""))):
                     self._answer(HTTPStatus.FORBIDDEN, "text/plain", "this page is for this machine\n")
                 elif self.path == "/":
                     text = render(page.contents, page.title, round(interval * 1_000))
@@ -199,11 +200,19 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, handler)
 
 
+def _host_of(header: str) -> str:
+    """The name in a header ``Host``; nothing where it can't be one."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""
+
+
 def _is_loopback(host: str) -> bool:
-    """Whether a name, as it stands in an address, is this machine's own."""
+    """Whether a name is this machine's own."""
     if host == "localhost":
         return True
     try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

@@ -158,11 +158,15 @@ def test_the_page_and_its_contents_are_served(page: LivePage, served: PageServer
     ("host", "status"),
     [
         ("localhost:80", 200),
+        ("localhost", 200),
+        ("127.0.0.1", 200),
         ("127.0.0.1:9309", 200),
         ("[::1]:9309", 200),
         ("evil.example:9309", 403),
         ("127.0.0.1.evil.example:80", 403),
         ("", 403),
+        ("[::1", 403),
+        ("localhost.evil.example", 403),
     ],
 )
 def test_a_name_that_was_pointed_here_gets_nothing(served: PageServer, host: str, status: int) -> None:
