@@ -58,8 +58,10 @@ def test_a_trade_becomes_a_trade_v2() -> None:
 
 def test_numbers_keep_every_digit_that_was_sent() -> None:
     sent = TRADE.replace("0.5117", "12345678901.123456789").replace("40.0", "1.0e-8")
-    record = market("trade", sent).record
-    assert (record["price"], record["quantity"]) == (Decimal("12345678901.123456789"), Decimal("0.00000001"))
+    found = market("trade", sent)
+    assert round_trip(found) == found.record
+    numbers = (found.record["price"], found.record["quantity"])
+    assert numbers == (Decimal("12345678901.123456789"), Decimal("0.00000001"))
 
 
 def test_a_frame_has_several_trades_and_a_snapshot_the_last_ones() -> None:
