@@ -124,7 +124,7 @@ def binance(
     from k2beam.feeds.binance.frames import ADDRESSES, BinanceFeed, parse_pairs, parse_streams
 
     feed = BinanceFeed(parse_pairs(symbols), parse_streams(streams), run.url or ADDRESSES)
-    _produce_feed(feed, run, to, security.at(to.bootstrap), login.at(to.registry), metrics, output)
+    _produce_feed(feed, run, to, security, login, metrics, output)
 
 
 @produce_app.command("coinbase")
@@ -144,7 +144,7 @@ def coinbase(
     from k2beam.feeds.coinbase import CoinbaseFeed
 
     feed = _of_channels(CoinbaseFeed, symbols, "-", streams, run.url)
-    _produce_feed(feed, run, to, security.at(to.bootstrap), login.at(to.registry), metrics, output)
+    _produce_feed(feed, run, to, security, login, metrics, output)
 
 
 @produce_app.command("kraken")
@@ -164,7 +164,7 @@ def kraken(
     from k2beam.feeds.kraken import KrakenFeed
 
     feed = _of_channels(KrakenFeed, symbols, "/", streams, run.url)
-    _produce_feed(feed, run, to, security.at(to.bootstrap), login.at(to.registry), metrics, output)
+    _produce_feed(feed, run, to, security, login, metrics, output)
 
 
 def _of_channels(
@@ -181,8 +181,8 @@ def _produce_feed(
     feed: Feed,
     run: FeedRun,
     to: FeedDestination,
-    kafka: KafkaConfig,
-    registry: RegistryConfig,
+    security: KafkaConfig,
+    login: RegistryConfig,
     metrics: MetricsOptions,
     output: OutputFormat,
 ) -> None:
@@ -191,8 +191,9 @@ def _produce_feed(
     limits = Limits(silence=run.silence, attempts=run.attempts)
     if run.max_messages is None and run.duration is None:
         metrics.refuse_push_for("a feed without --max-messages or --duration")
+    servers = security.at(to.bootstrap), login.at(to.registry)
     with metrics.counting() as counts:
-        sink = open_producer(kafka, registry, to.config, to.spool, counts.open("producer"))
+        sink = open_producer(*servers, to.config, to.spool, counts.open("producer"))
         try:
             client = FeedClient(feed, sink, limits, metrics=counts.open("feed"))
             found = asyncio.run(_run(client, run.max_messages, run.duration))

@@ -138,9 +138,14 @@ def message_id(namespace: uuid.UUID, *parts: object) -> str:
     return str(uuid.uuid5(namespace, "/".join(map(str, parts))))
 
 
+def comma_parts(text: str) -> list[str]:
+    """What stands between the commas of an option, without spaces and without what is empty."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def listed(text: str, option: str, allowed: Sequence[str]) -> tuple[str, ...]:
     """The names of a list with commas, repeated ones once. Raises UsageError for one that is not allowed."""
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    names = tuple(dict.fromkeys(comma_parts(text)))
     if not names or not set(names) <= set(allowed):
         raise UsageError(f"{option} takes {','.join(allowed)} or one of them, not {text!r}")
     return names
@@ -180,10 +185,10 @@ def parse_instruments(text: str, separator: str) -> tuple[Instrument, ...]:
 
     What is all in lower case is written in upper case. Raises UsageError for what is no pair.
     """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts:
+    found = tuple(dict.fromkeys(_instrument(part, separator) for part in comma_parts(text)))
+    if not found:
         raise UsageError("--symbols names none: write it as btc/usd,eth/usd")
-    return tuple(dict.fromkeys(_instrument(part, separator) for part in parts))
+    return found
 
 
 def _instrument(text: str, separator: str) -> Instrument:

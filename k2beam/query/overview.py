@@ -110,17 +110,14 @@ def list_stats(catalog: Catalog, namespace: str, as_of: AsOf | None = None) -> l
 
     Raises UsageError for a snapshot id: an id belongs to one table, a time to all.
     """
+    return [stats for stats, _ in stats_and_sizes(catalog, namespace, as_of)]
+
+
+def stats_and_sizes(catalog: Catalog, namespace: str, as_of: AsOf | None = None) -> list[tuple[TableStats, list[int]]]:
+    """The same, each with the bytes of its data files."""
     if is_id(as_of):
         raise UsageError("--as-of must be a time here: a snapshot id belongs to one table only")
     return [_stats_of(table, name, snapshot_of(table, as_of)) for name, table in _tables(catalog, namespace, ())]
-
-
-def list_file_sizes(catalog: Catalog, namespace: str) -> dict[str, list[int]]:
-    """The bytes of each data file of each table that was ever made, as it is now."""
-    return {
-        name: [int(task.file.file_size_in_bytes) for task in plan(table, EVERYTHING, table.current_snapshot())]
-        for name, table in _tables(catalog, namespace, ())
-    }
 
 
 def list_snapshots(catalog: Catalog, namespace: str, names: Sequence[str] = ()) -> list[SnapshotInfo]:
@@ -141,19 +138,21 @@ def _tables(catalog: Catalog, namespace: str, names: Sequence[str]) -> Iterator[
             yield name, table
 
 
-def _stats_of(table: Table, name: str, snapshot: Snapshot | None) -> TableStats:
+def _stats_of(table: Table, name: str, snapshot: Snapshot | None) -> tuple[TableStats, list[int]]:
     tasks = plan(table, EVERYTHING, snapshot)
+    sizes = [int(task.file.file_size_in_bytes) for task in tasks]
     spans = [_span(table, task, TIME_COLUMNS[name]) for task in tasks]
     times = [time for span in spans if span is not None for time in span]
-    return TableStats(
+    stats = TableStats(
         table=name,
         snapshot_id=snapshot.snapshot_id if snapshot else None,
         rows=sum(_rows(table, task, TIME_COLUMNS[name]) for task in tasks),
         files=len(tasks),
-        bytes=sum(int(task.file.file_size_in_bytes) for task in tasks),
+        bytes=sum(sizes),
         first_event=moment(min(times)) if times else None,
         last_event=moment(max(times)) if times else None,
     )
+    return stats, sizes
 
 
 def _rows(table: Table, task: FileScanTask, column: str) -> int:

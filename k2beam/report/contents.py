@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -17,7 +17,7 @@ from k2beam.audit.report import SourceFinding
 from k2beam.clock import now_us
 from k2beam.errors import UsageError
 from k2beam.lake.tables import EVENT_TABLES
-from k2beam.model import SEQUENCED_KINDS, Kind
+from k2beam.model import SEQUENCED_KINDS, Gap, Kind
 from k2beam.query.bar_rules import BarRule
 from k2beam.query.dead_letters import count_dead_letters
 from k2beam.query.events import answer, stored_events
@@ -27,10 +27,9 @@ from k2beam.query.overview import (
     SnapshotInfo,
     SymbolCount,
     TableStats,
-    list_file_sizes,
     list_snapshots,
-    list_stats,
     list_symbols,
+    stats_and_sizes,
 )
 from k2beam.query.selections import DeadLetterSelection, EventSelection, Snapshots, names_of
 from k2beam.query.times import micros_of, moment, to_instant
@@ -142,24 +141,20 @@ def gather_contents(
         ([128, 121, 124, 120, 102], 10)
     """
     catalog, namespace, now = lake.catalog, lake.namespace, lake.snapshots()
-    stats = list_stats(catalog, namespace, now)
-    events = _with_time(asked, now, stats)
-    symbols = list_symbols(catalog, namespace, replace(events, symbol=None, exchange=None))
-    gaps = [gap for kind in SEQUENCED_KINDS for gap in _gaps(lake, kind, now)]
+    sized = stats_and_sizes(catalog, namespace, now)
+    events = _with_time(asked, now, [stats for stats, _ in sized])
+    of_all = replace(events, symbol=None, exchange=None)
+    symbols = list_symbols(catalog, namespace, of_all)
     return {
         "made_at": now_ms(),
         "release": RELEASE,
         "size_classes": SIZE_CLASSES,
         "verdict": verdict,
-        "tables": _tables(lake, stats),
-        "snapshots": [row for one in stats for row in _snapshots(lake, one.table)],
+        "tables": [_table(stats, sizes) for stats, sizes in sized],
+        "snapshots": [row for stats, _ in sized for row in _snapshots(lake, stats.table)],
         "symbols": len({(one.exchange, one.symbol) for one in symbols}),
-        "rows": _rows_over_time(lake, events, symbols),
-        "gaps": {
-            "open": len(gaps),
-            "missing": sum(gap["missing"] for gap in gaps),
-            "shown": sorted(gaps, key=lambda gap: -gap["missing"])[:MOST_GAPS],
-        },
+        "rows": _rows_over_time(lake, of_all, symbols),
+        "gaps": _gaps(lake, now),
         "dead_letters": _dead_letters(lake),
         "candles": _candles(lake, asked, events, symbols),
         "lag": lag,
@@ -186,24 +181,16 @@ def _with_time(asked: ReportSelection, now: Snapshots, stats: Iterable[TableStat
     return replace(asked.events, start=start, as_of=now)
 
 
-def _tables(lake: Lake, stats: Iterable[TableStats]) -> list[dict[str, Any]]:
-    """Each table, with its files counted by :data:`SIZE_CLASSES`."""
-    sizes = list_file_sizes(lake.catalog, lake.namespace)
-    return [
-        {
-            **{name: getattr(one, name) for name in ("table", "rows", "files", "bytes")},
-            "first_event": _ms(one.first_event),
-            "last_event": _ms(one.last_event),
-            "events": one.table in EVENT_TABLES.values(),
-            "sizes": _counted(bisect_right(SIZE_CLASSES, size) for size in sizes.get(one.table, ())),
-        }
-        for one in stats
-    ]
-
-
-def _counted(classes: Iterable[int]) -> list[int]:
-    counts = Counter(classes)
-    return [counts[number] for number in range(len(SIZE_CLASSES) + 1)]
+def _table(stats: TableStats, sizes: Iterable[int]) -> dict[str, Any]:
+    """A table, with its files counted by :data:`SIZE_CLASSES`."""
+    counts = Counter(bisect_right(SIZE_CLASSES, size) for size in sizes)
+    return {
+        **{name: getattr(stats, name) for name in ("table", "rows", "files", "bytes")},
+        "first_event": _ms(stats.first_event),
+        "last_event": _ms(stats.last_event),
+        "events": stats.table in EVENT_TABLES.values(),
+        "sizes": [counts[number] for number in range(len(SIZE_CLASSES) + 1)],
+    }
 
 
 def _snapshots(lake: Lake, table: str) -> list[dict[str, Any]]:
@@ -247,8 +234,7 @@ def _rows_over_time(lake: Lake, events: EventSelection, symbols: Sequence[Symbol
 def _count_rows(lake: Lake, kind: Kind, events: EventSelection, seconds: int) -> dict[int, int]:
     """The rows of each stretch that has some, by its number since 1970."""
     time = EVENT_TIME_COLUMN[kind]
-    all_symbols = replace(events, symbol=None, exchange=None)
-    stored = stored_events(lake.catalog, lake.namespace, kind, all_symbols, [time])
+    stored = stored_events(lake.catalog, lake.namespace, kind, events, [time])
     sql = f"""
         SELECT epoch_us("{time}") // {seconds * 1_000_000} AS stretch, count(*) AS rows FROM events GROUP BY stretch
     """  # noqa: S608
@@ -256,21 +242,30 @@ def _count_rows(lake: Lake, kind: Kind, events: EventSelection, seconds: int) ->
     return {row["stretch"]: row["rows"] for batch in batches for row in batch.to_pylist()}
 
 
-def _gaps(lake: Lake, kind: Kind, now: Snapshots) -> Iterator[dict[str, Any]]:
-    """The open gaps, each between the times of the messages around it."""
-    missing = MissingNumbers.of_now(lake.catalog, lake.namespace, kind, EventSelection(as_of=now))
-    spans = missing.spans(range(len(missing.gaps)))
-    for place, gap in enumerate(missing.gaps):
-        low, high = spans[place]
-        yield {
-            **{name: getattr(gap, name) for name in ("exchange", "symbol", "kind", "severity")},
-            # As text: numbers of an exchange may be larger than a script's are exact.
-            "first": str(gap.first_missing),
-            "last": str(gap.last_missing),
-            "missing": gap.missing_count,
-            "from": None if low is None else low // 1_000,
-            "until": high // 1_000,
-        }
+def _gaps(lake: Lake, now: Snapshots) -> dict[str, Any]:
+    """How many gaps are open, and the largest of them, each between the times of the messages around it."""
+    asked = EventSelection(as_of=now)
+    ledgers = [MissingNumbers.of_now(lake.catalog, lake.namespace, kind, asked) for kind in SEQUENCED_KINDS]
+    gaps = [(ledger, place) for ledger in ledgers for place in range(len(ledger.gaps))]
+    largest = sorted(gaps, key=lambda one: -one[0].gaps[one[1]].missing_count)[:MOST_GAPS]
+    spans = {one.kind: one.spans([place for ledger, place in largest if ledger is one]) for one in ledgers}
+    return {
+        "open": len(gaps),
+        "missing": sum(ledger.missing for ledger in ledgers),
+        "shown": [_gap(ledger.gaps[place], *spans[ledger.kind][place]) for ledger, place in largest],
+    }
+
+
+def _gap(gap: Gap, low: int | None, high: int) -> dict[str, Any]:
+    return {
+        **{name: getattr(gap, name) for name in ("exchange", "symbol", "kind", "severity")},
+        # As text: numbers of an exchange may be larger than a script's are exact.
+        "first": str(gap.first_missing),
+        "last": str(gap.last_missing),
+        "missing": gap.missing_count,
+        "from": None if low is None else low // 1_000,
+        "until": high // 1_000,
+    }
 
 
 def _dead_letters(lake: Lake) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from string import Template
 from typing import Any
@@ -27,15 +28,19 @@ def render(contents: Mapping[str, Any], title: str, refresh_ms: int = 0) -> str:
         >>> page.count("<title>my lake</title>"), "https://" in page.split("</style>")[0]
         (1, False)
     """
-    folder = files("k2beam.report") / "page"
-    texts = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir() if not path.is_dir()}
-    return Template(texts["page.html"]).substitute(
+    return Template(_part("page.html")).substitute(
         title=html.escape(title),
         every=refresh_ms,
         connect="'self'" if refresh_ms else "'none'",
-        style=texts["page.css"],
+        style=_part("page.css"),
         release=contents["release"],
         contents=json.dumps(contents, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"),
-        charts=texts["echarts.min.js"],
-        script="\n".join(texts[name] for name in _SCRIPTS),
+        charts=_part("echarts.min.js"),
+        script="\n".join(map(_part, _SCRIPTS)),
     )
+
+
+@cache
+def _part(name: str) -> str:
+    """A file of the page, read once."""
+    return (files("k2beam.report") / "page" / name).read_text(encoding="utf-8")

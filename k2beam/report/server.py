@@ -72,7 +72,7 @@ class LivePage:
         now = self._lake.snapshots().ids
         audits = self._audit(now)
         contents = self.contents
-        if audits or not contents or now != self._seen:
+        if audits or now != self._seen:
             self._on_step("reading the tables")
             contents = gather_contents(self._lake, self._asked, self._verdict)
             self._seen = now

@@ -38,12 +38,12 @@ def unpack_package(package: str, target: Path, help_text: str, *, depends: bool 
         folder = Path(scratch)
         apt = _Apt(folder, help_text)
         try:
-            fetched = apt.fetch(package, depends=depends)
+            names = apt.download(package, depends=depends)
         except PlatformError:
             # The machine's lists of packages are missing, or too old for what the archive has now.
             apt.update_own_lists()
-            fetched = apt.fetch(package, depends=depends)
-        for each in fetched:
+            names = apt.download(package, depends=depends)
+        for each in apt.downloaded(package, names):
             apt.run(("dpkg-deb", "-x", str(each), str(folder / "unpacked")), f"unpack {each.name}")
         place(folder / "unpacked", target)
 
@@ -56,10 +56,14 @@ class _Apt:
         self._help = help_text
         self._options: tuple[str, ...] = _SIGNED_ONLY
 
-    def fetch(self, package: str, *, depends: bool) -> list[Path]:
-        """The files of a package, and of those that it needs."""
+    def download(self, package: str, *, depends: bool) -> list[str]:
+        """Fetch a package, and those that it needs; gives their names."""
         names = self._needed(package) if depends else [package]
         self.run(("apt-get", *self._options, "download", *names), f"fetch the package {package}")
+        return names
+
+    def downloaded(self, package: str, names: Sequence[str]) -> list[Path]:
+        """The file of each package that was fetched with ``package``. Raises PlatformError where one is not there."""
         found = [path for name in names for path in sorted(self._folder.glob(f"{name}_*.deb"))]
         if len(found) != len(names):
             raise PlatformError(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -98,3 +101,28 @@ class Exchange:
             pass
         finally:
             self.open -= 1
+
+
+@contextmanager
+def in_thread(
+    server: AbstractAsyncContextManager[Any], act: Callable[[], Awaitable[None]] | None = None
+) -> Iterator[None]:
+    """A server in a thread of its own, for commands that have the main thread; meanwhile ``act`` again and again."""
+    started, loop, done = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
+
+    async def run() -> None:
+        async with server:
+            started.set()
+            while act is not None and not done.is_set():
+                await act()
+            await done.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
+    thread.start()
+    assert started.wait(DEADLINE)
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join(DEADLINE)
+        loop.close()

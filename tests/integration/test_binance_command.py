@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 import uuid
@@ -32,7 +31,7 @@ from k2beam.produce.spool import OutgoingMessage, Spool
 from k2beam.registry.config import RegistryConfig
 from tests.http_servers import gateway
 from tests.integration.binance_exchange import acknowledge, trade
-from tests.integration.feed_servers import DEADLINE, Exchange, Recorder
+from tests.integration.feed_servers import DEADLINE, Exchange, Recorder, in_thread
 from tests.registry_server import knows_all, registry_server
 
 pytestmark = pytest.mark.integration
@@ -62,22 +61,8 @@ def exchange() -> Iterator[Exchange]:
             await asyncio.sleep(0.005)
 
     exchange = Exchange(for_ever)
-    started = threading.Event()
-    loop = asyncio.new_event_loop()
-    done = asyncio.Event()
-
-    async def run() -> None:
-        async with exchange:
-            started.set()
-            await done.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
-    thread.start()
-    assert started.wait(DEADLINE)
-    yield exchange
-    loop.call_soon_threadsafe(done.set)
-    thread.join(DEADLINE)
-    loop.close()
+    with in_thread(exchange):
+        yield exchange
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

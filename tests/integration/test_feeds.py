@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,7 @@ from k2beam.query.lake import Lake
 from k2beam.stack.stack import LocalStack
 from k2beam.topics import topic_name
 from tests.integration.exchanges import CoinbaseServer, KrakenServer, MarketServer
-from tests.integration.feed_servers import DEADLINE, Recorder
+from tests.integration.feed_servers import DEADLINE, Recorder, in_thread
 from tests.live_helpers import assert_live_audit, ingest_live
 from tests.query_fixtures import make_catalog
 from tests.unit.feeds.checks import known_rules
@@ -221,34 +219,18 @@ def test_a_symbol_that_there_is_not_ends_it_with_what_the_exchange_says(place: P
         drive(place.server(there), lambda address: place.feed_of(address, there, wrong), Recorder(), script)
 
 
-@contextmanager
-def trading(server: MarketServer, symbol: str) -> Iterator[str]:
-    """The server in a thread of its own, with a trade every few milliseconds; gives its address."""
-    started, loop, done = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
-
-    async def run() -> None:
-        async with server:
-            started.set()
-            while not done.is_set():
-                await server.happen(symbol)
-                await asyncio.sleep(0.005)
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
-    thread.start()
-    assert started.wait(DEADLINE)
-    try:
-        yield server.address
-    finally:
-        loop.call_soon_threadsafe(done.set)
-        thread.join(DEADLINE)
-        loop.close()
-
-
 def test_the_command_reads_as_many_as_it_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     sink, symbol = Recorder(exchange=place.name), place.symbol("BTC")
     monkeypatch.setattr(produce, "open_producer", lambda *_: sink)
-    with trading(place.server(symbol), symbol) as address:
-        words = ["produce", place.name.lower(), "--symbols", "btc/usd", "--streams", place.trades, "--url", address]
+    server = place.server(symbol)
+
+    async def trading() -> None:
+        await server.happen(symbol)
+        await asyncio.sleep(0.005)
+
+    with in_thread(server, trading):
+        words = ["produce", place.name.lower(), "--symbols", "btc/usd", "--streams", place.trades]
+        words += ["--url", server.address]
         result = CliRunner().invoke(app, [*words, "--max-messages", "20", "--output", "json"])
     assert result.exit_code == 0, result.output
     assert sink.ids == list(range(sink.ids[0], sink.ids[0] + 20))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,6 +17,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import chromium, keep_screenshot
 from tests.integration.killing import started
+from tests.integration.test_cli import k2beam
 
 pytestmark = pytest.mark.integration
 
@@ -42,14 +41,14 @@ def warehouse(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Pat
     """The sample of crypto, in two commits."""
     folder: Path = tmp_path_factory.mktemp("report") / "lake"
     for name in ("trades-00001.avro", "quotes-00001.avro"):
-        said("ingest", "archive", repository / "samples" / "crypto" / name, "--warehouse", folder)
+        k2beam("ingest", "archive", repository / "samples" / "crypto" / name, "--warehouse", folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def page_file(warehouse: Path) -> Path:
     out = warehouse.with_name("page with a space.html")
-    said("report", out, "--warehouse", warehouse)
+    k2beam("report", out, "--warehouse", warehouse)
     return out
 
 
@@ -114,16 +113,9 @@ def desk(browser: Browser, page_file: Path) -> Iterator[Opened]:
     found.context.close()
 
 
-def said(*words: object, code: int = 0) -> str:
-    command = [sys.executable, "-m", "k2beam.cli.main", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == code, done.stderr
-    return done.stdout
-
-
 def told(warehouse: Path, *words: str) -> Any:
     """What a command says as JSON."""
-    return json.loads(said(*words, "--warehouse", warehouse, "--output", "json"))
+    return json.loads(k2beam(*words, "--warehouse", warehouse, "--output", "json").stdout)
 
 
 def number(text: str) -> int:
@@ -259,7 +251,7 @@ def test_it_can_be_used_by_keyboard(desk: Opened) -> None:
 
 def test_a_served_page_follows_the_tables(browser: Browser, warehouse: Path, tmp_path: Path, repository: Path) -> None:
     lake = tmp_path / "lake"
-    said("ingest", "archive", repository / "samples" / "asx" / "trades.avro", "--warehouse", lake)
+    k2beam("ingest", "archive", repository / "samples" / "asx" / "trades.avro", "--warehouse", lake)
     words = ("--listen", "127.0.0.1:0", "--interval", "300ms", "--last", "30d")
     process = started(repository, "serve", "--warehouse", str(lake), *words)
     try:
@@ -268,7 +260,7 @@ def test_a_served_page_follows_the_tables(browser: Browser, warehouse: Path, tmp
         opened = Opened(browser, line.split()[-1], **DEVICES["light"])
         rows = number(opened.facts()["Rows of events"])
         assert rows == 243
-        said("ingest", "archive", repository / "samples" / "asx" / "quotes.avro", "--warehouse", lake)
+        k2beam("ingest", "archive", repository / "samples" / "asx" / "quotes.avro", "--warehouse", lake)
         more = sum(row["rows"] for row in told(lake, "query", "symbols"))
         assert more > rows
         expect(opened.page.locator("#facts")).to_contain_text(f"{more:,}", timeout=20_000)

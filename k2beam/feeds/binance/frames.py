@@ -23,6 +23,7 @@ from k2beam.feeds.feed import EventRecord, FeedMessage, Market, Reply, Request, 
 from k2beam.feeds.fields import (
     SHOWN,
     check_addresses,
+    comma_parts,
     decimal_text,
     integer,
     json_object,
@@ -88,7 +89,7 @@ def parse_pairs(text: str) -> tuple[Pair, ...]:
     The quote asset is the longest of :data:`QUOTE_ASSETS` at the symbol's end, or what stands after
     a slash (``dot/usd``). Raises UsageError for a symbol that is none.
     """
-    pairs = tuple(dict.fromkeys(_pair(part.strip()) for part in text.split(",") if part.strip()))
+    pairs = tuple(dict.fromkeys(map(_pair, comma_parts(text))))
     if not pairs:
         raise UsageError("--symbols names none: write it as btcusdt,ethusdt")
     quotes: dict[str, str] = {}

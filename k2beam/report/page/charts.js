@@ -48,6 +48,12 @@
     });
   };
 
+  // Shows a chart and its table, or hides both; whether there is something to show.
+  const has = (id, there) => {
+    node(id).hidden = node(`${id}-table`).parentElement.hidden = !there;
+    return Boolean(there);
+  };
+
   const isChosen = () => Number(node("symbol").value || 0);
 
   // In percent: where bars would be too thin to see, those at the end are shown first.
@@ -59,8 +65,8 @@
   const candles = () => {
     const { every, of } = page.contents.candles;
     const found = of[isChosen()];
-    node("candles").hidden = node("candles-table").parentElement.hidden = node("symbol").disabled = !found;
-    if (!found) return tell("candles-told", "There are no trades in this time.");
+    node("symbol").disabled = !found;
+    if (!has("candles", found)) return tell("candles-told", "There are no trades in this time.");
     const { bars, symbol, exchange } = found;
     const { ground, good, bad, accent } = colours();
     const at = bars.at.map((ms) => moment(ms, every === "1d" ? 10 : 19));
@@ -104,8 +110,7 @@
     const means = minutes === 1 ? "" : `; means over ${every}`;
     const told = at.length ? `By event time, of all symbols${means}.` : "There are no trades or quotes in this time.";
     tell("rows-told", told);
-    node("rows").hidden = node("rows-table").parentElement.hidden = !at.length;
-    if (!at.length) return;
+    if (!has("rows", at.length)) return;
     const line = (name, values, color, type) => ({ name, type: "line", symbol: "none", itemStyle: { color },
       data: at.map((ms, place) => [ms, values[place] / minutes]), lineStyle: { color, type, width: 2 } });
     const most = (values) => number(Math.round(Math.max(...values) / minutes));
@@ -132,8 +137,7 @@
     tell("gaps-told", !open ? "No number is missing." : counts +
       (left ? ` The largest ${number(shown.length)} are shown.` : "") +
       (sums.size > MOST_LINES ? ` The chart has the ${MOST_LINES} symbols that lack most.` : ""));
-    node("gaps").hidden = node("gaps-table").parentElement.hidden = !open;
-    if (!open) return;
+    if (!has("gaps", open)) return;
     const drawn = shown.filter((gap) => lines.includes(name(gap)));
     node("gaps").style.height = `${80 + 30 * lines.length}px`;
     const bar = (params, api) => {
@@ -167,8 +171,7 @@
     const sum = found.reduce((total, one) => total + one.letters, 0);
     tell("letters-told", found.length ? `${plural(sum, "dead letter")} in ${plural(found.length, "class", "classes")}.`
       : "Every message could be used.");
-    node("letters").hidden = node("letters-table").parentElement.hidden = !found.length;
-    if (!found.length) return;
+    if (!has("letters", found.length)) return;
     const drawn = found.slice(0, MOST_LINES).reverse();
     node("letters").style.height = `${80 + 30 * drawn.length}px`;
     const first = found.slice(0, 5).map((one) => `${one.error_class} ${one.letters}`).join(", ");

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import fastavro
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2beam import schemas
 from k2beam.errors import BadFrame, UsageError
 from k2beam.feeds.binance import frames as binance
 from k2beam.feeds.binance.frames import BinanceFeed, Pair, parse_frame, parse_pairs
-from k2beam.feeds.feed import EventRecord, FeedMessage, Market, Reply, Shutdown
-from k2beam.produce.records import checked
+from k2beam.feeds.feed import FeedMessage, Market, Reply, Shutdown
+from tests.unit.feeds.checks import round_trip
 
 PAIRS = {pair.symbol: pair for pair in parse_pairs("btcusdt,bnbbtc,bnbusdt")}
 RECEIVED = 1_672_515_782_200_123
@@ -55,21 +52,11 @@ def market(payload: object, received_at: int = RECEIVED) -> Market:
     return found
 
 
-def round_trip(record: EventRecord, name: str) -> Any:
-    schema = fastavro.parse_schema(schemas.avro_schema(name))
-    assert fastavro.validate(record, schema, strict=True)
-    # What is read here must not stop the producer.
-    assert checked("trades" if name == "trade_v2" else "quotes", record, RECEIVED) == record
-    out = io.BytesIO()
-    fastavro.schemaless_writer(out, schema, record)
-    return fastavro.schemaless_reader(io.BytesIO(out.getvalue()), schema, None)
-
-
 def test_a_trade_becomes_a_trade_v2() -> None:
     found = market(TRADE)
 
     assert (found.kind, found.stream) == ("trades", "bnbbtc@trade")
-    assert round_trip(found.record, "trade_v2") == found.record
+    assert round_trip(found) == found.record
     assert {name: value for name, value in found.record.items() if name != "message_id"} == {
         "trade_id": "12345",
         "symbol": "BNBBTC",
@@ -93,7 +80,7 @@ def test_a_book_ticker_becomes_a_quote_v2_without_a_sequence() -> None:
 
     received = EPOCH + timedelta(microseconds=RECEIVED)
     assert (found.kind, found.stream) == ("quotes", "bnbusdt@bookTicker")
-    assert round_trip(found.record, "quote_v2") == found.record
+    assert round_trip(found) == found.record
     assert found.record["source_sequence"] is None
     assert found.record["vendor_data"] == {"update_id": "400900217", "timestamp_is": "received"}
     assert (found.record["quote_id"], found.record["currency"]) == ("400900217", "USDT")
@@ -210,7 +197,7 @@ def test_a_spoilt_frame_is_refused_or_a_valid_record(
     except BadFrame:
         return
     if isinstance(found, Market):
-        round_trip(found.record, "trade_v2" if found.kind == "trades" else "quote_v2")
+        round_trip(found)
 
 
 @settings(max_examples=100)
